@@ -1,0 +1,367 @@
+"""What the plugin and the workers say to each other. Standard library only.
+
+Both sides import this module and nothing else of each other. Every value here is frozen, is
+parsed strictly at the edge, and carries no identifying value: a study is named by its ``job_id``
+(random, made by the plugin) and by Orthanc's own id of it.
+
+The way of one study::
+
+    plugin  --StudyMessage (Celery, JSON)-->  worker
+    plugin  <--StudyReport (REST, JSON)-----  worker      one at each transition
+    plugin  ---Claim (answer to PROCESSING)-> worker      may this worker go on?
+    plugin  <--WorkerAnnouncement (REST)----  worker      at start, then as a heartbeat
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any, Final, Self
+
+__all__ = [
+    "ANNOUNCE_INTERVAL_SECONDS",
+    "API_ROOT",
+    "CONTRACT_VERSION",
+    "DEFAULT_QUEUE",
+    "MAX_ATTEMPTS",
+    "REPORTABLE",
+    "REQUEST_HEADER",
+    "SOFTWARE_VERSION",
+    "TASK_NAME",
+    "Claim",
+    "ContractError",
+    "ModelInfo",
+    "Reason",
+    "State",
+    "StudyMessage",
+    "StudyReport",
+    "WorkerAnnouncement",
+]
+
+#: The version of all that is installed together; setup.cfg reads it from here.
+SOFTWARE_VERSION: Final = "0.1.0"
+CONTRACT_VERSION: Final = 1
+TASK_NAME: Final = "prichexy.anonymize_study"
+DEFAULT_QUEUE: Final = "prichexy"
+API_ROOT: Final = "/prichexy/api/v1"
+#: Programs send this header (any value) with every POST; a browser cannot, across origins.
+REQUEST_HEADER: Final = "X-PriCheXy"
+#: How often a study is claimed before the plugin gives it up as failed.
+MAX_ATTEMPTS: Final = 5
+ANNOUNCE_INTERVAL_SECONDS: Final = 30.0
+
+
+class ContractError(ValueError):
+    """A message, report or announcement that does not fit this version of the contract."""
+
+
+class State(StrEnum):
+    """Where a study is. The last four are ends."""
+
+    WATCHED = "watched"  # arrived, still receiving instances
+    PENDING = "pending"  # taken in; not yet handed to the broker
+    QUEUED = "queued"  # the broker has it, or a worker gave it back for another attempt
+    PROCESSING = "processing"  # a worker has claimed it
+    EXPORTED = "exported"  # whole at the export target, read back and compared
+    QUARANTINED = "quarantined"  # could not be made safe; a human decides
+    FAILED = "failed"  # given up after MAX_ATTEMPTS, with the reason of the last one
+    REJECTED = "rejected"  # not taken in, with the reason
+
+
+#: The states that a worker may report.
+REPORTABLE: Final = frozenset(
+    {State.PROCESSING, State.QUEUED, State.EXPORTED, State.QUARANTINED, State.FAILED}
+)
+
+
+class Reason(StrEnum):
+    """Why a study is where it is. ``sentence`` is what people are told."""
+
+    sentence: str
+
+    def __new__(cls, code: str, sentence: str = "") -> Self:
+        """Make a member whose value is ``code``."""
+        member = str.__new__(cls, code)
+        member._value_ = code
+        member.sentence = sentence
+        return member
+
+    # Intake: why a study was not taken in.
+    NO_RULE_MATCHES = "no_rule_matches", "No intake rule takes this study in."
+    OWN_OUTPUT = "own_output", "The study is this gateway's own output."
+    COPY_OF_A_STUDY = "copy_of_a_study", "Orthanc made this study by anonymising or modifying one."
+    GONE = "gone", "The study was deleted from the ingest Orthanc."
+    # Quarantine: what could not be made safe.
+    UNSUPPORTED_SOP_CLASS = (
+        "unsupported_sop_class",
+        "An object is no CR, DX or captured radiograph.",
+    )
+    NOT_A_CHEST_RADIOGRAPH = "not_a_chest_radiograph", "An object is not of the chest."
+    NO_PIXEL_DATA = "no_pixel_data", "An object has no pixel data."
+    MULTI_FRAME = "multi_frame", "An object has more than one frame."
+    COLOUR = "colour", "An object is in colour."
+    UNSUPPORTED_PIXELS = "unsupported_pixels", "An object's pixel format is not supported."
+    UNDECODABLE = "undecodable", "An object's pixel data cannot be decoded."
+    UNREADABLE = "unreadable", "An object is not readable DICOM."
+    BURNED_IN_TEXT = "burned_in_text", "An object shows, or says that it shows, burned-in text."
+    IDENTITY_SURVIVED = "identity_survived", "An identifying value was found in the result."
+    INCOMPLETE_HEADER = "incomplete_header", "An object lacks an identifier that it must have."
+    TOO_MANY_INSTANCES = "too_many_instances", "The study has more instances than are allowed."
+    # Retry, then failure.
+    SOURCE_UNREACHABLE = "source_unreachable", "The ingest Orthanc did not answer."
+    TARGET_UNREACHABLE = "target_unreachable", "The export target did not answer."
+    TARGET_REFUSED = "target_refused", "The export target refused an instance."
+    READ_BACK_DIFFERS = (
+        "read_back_differs",
+        "What the export target holds differs from what was sent.",
+    )
+    CHANGED_MEANWHILE = "changed_meanwhile", "The study changed while it was being processed."
+    UNEXPECTED = "unexpected", "The worker met an unexpected error; its log names it by the job id."
+    TOO_MANY_ATTEMPTS = "too_many_attempts", "The study was tried too often without an end."
+
+
+class _Reader:
+    """Reads one JSON object strictly; every complaint names the key, never the value."""
+
+    def __init__(self, data: object, kind: str, keys: set[str]) -> None:
+        if not isinstance(data, Mapping):
+            raise ContractError(f"{kind}: not a JSON object")
+        if data.get("version") != CONTRACT_VERSION:
+            raise ContractError(f"{kind}: version is not {CONTRACT_VERSION}")
+        odd = sorted(str(key) for key in set(data) ^ (keys | {"version"}))
+        if odd:
+            raise ContractError(f"{kind}: missing or unknown: {', '.join(odd)}")
+        self._data: Mapping[str, Any] = data
+        self._kind = kind
+
+    def _refuse(self, key: str) -> ContractError:
+        return ContractError(f"{self._kind}: {key} is not valid")
+
+    def text(self, key: str, pattern: re.Pattern[str]) -> str:
+        value = self._data[key]
+        if not isinstance(value, str) or not pattern.fullmatch(value):
+            raise self._refuse(key)
+        return value
+
+    def count(self, key: str, minimum: int = 0) -> int:
+        value = self._data[key]
+        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+            raise self._refuse(key)
+        return value
+
+    def yes_or_no(self, key: str) -> bool:
+        value = self._data[key]
+        if not isinstance(value, bool):
+            raise self._refuse(key)
+        return value
+
+    def numbers(self, key: str) -> dict[str, float]:
+        value = self._data[key]
+        if not isinstance(value, Mapping):
+            raise self._refuse(key)
+        for name, number in value.items():
+            numeric = isinstance(number, int | float) and not isinstance(number, bool)
+            named = isinstance(name, str) and _NAME.fullmatch(name)
+            if not named or not numeric or not math.isfinite(number):
+                raise self._refuse(key)
+        return {name: float(number) for name, number in value.items()}
+
+    def state(self, key: str) -> State:
+        value = self._data[key]
+        if not isinstance(value, str) or value not in set(REPORTABLE):
+            raise self._refuse(key)
+        return State(value)
+
+    def reason(self, key: str) -> Reason | None:
+        value = self._data[key]
+        if value is None:
+            return None
+        if not isinstance(value, str) or value not in set(Reason):
+            raise self._refuse(key)
+        return Reason(value)
+
+    def model(self, key: str) -> ModelInfo:
+        return ModelInfo.from_json(self._data[key])
+
+
+_JOB_ID: Final = re.compile(r"[0-9a-f]{32}")
+_STUDY_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_WORKER_ID: Final = re.compile(r"[A-Za-z0-9._@:-]{1,128}")
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_SENTENCE: Final = re.compile(r"[^\x00-\x1f]{0,400}")
+
+
+@dataclass(frozen=True, slots=True)
+class StudyMessage:
+    """One request to anonymise one study as it was at ``revision``.
+
+    ``revision`` counts how often the study became stable anew; a report on an older one is void.
+    """
+
+    job_id: str
+    study_id: str
+    revision: int
+
+    def to_json(self) -> dict[str, object]:
+        """Give the JSON object that ``from_json`` reads."""
+        return {"version": CONTRACT_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: object) -> Self:
+        """Parse strictly. Raises ContractError naming the key that does not fit."""
+        read = _Reader(data, "study message", {"job_id", "study_id", "revision"})
+        return cls(
+            job_id=read.text("job_id", _JOB_ID),
+            study_id=read.text("study_id", _STUDY_ID),
+            revision=read.count("revision", minimum=1),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Which generator deforms, and what is known about it.
+
+    ``evidence`` is "untrained" (random initial weights: no privacy is claimed), "trained"
+    (trained, not yet attacked) or "measured" (with an attack report); ``statement`` is the
+    sentence that people are shown.
+    """
+
+    name: str
+    model_version: str
+    digest: str
+    evidence: str
+    statement: str
+
+    def to_json(self) -> dict[str, object]:
+        """Give the JSON object that ``from_json`` reads."""
+        return {"version": CONTRACT_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: object) -> Self:
+        """Parse strictly. Raises ContractError naming the key that does not fit."""
+        keys = {"name", "model_version", "digest", "evidence", "statement"}
+        read = _Reader(data, "model", keys)
+        return cls(
+            name=read.text("name", _SENTENCE),
+            model_version=read.text("model_version", _SENTENCE),
+            digest=read.text("digest", _DIGEST),
+            evidence=read.text("evidence", re.compile("untrained|trained|measured")),
+            statement=read.text("statement", _SENTENCE),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StudyReport:
+    """A worker tells that a study moved to ``state``.
+
+    ``durations`` are seconds by step; ``measures`` are the figures of the result by name (see
+    docs/architecture.md); both are finite. ``reason`` is given with QUEUED (why again),
+    QUARANTINED and FAILED.
+    """
+
+    job_id: str
+    revision: int
+    state: State
+    worker_id: str
+    reason: Reason | None = None
+    instances: int = 0
+    durations: Mapping[str, float] = field(default_factory=dict)
+    measures: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, object]:
+        """Give the JSON object that ``from_json`` reads."""
+        return {
+            "version": CONTRACT_VERSION,
+            "job_id": self.job_id,
+            "revision": self.revision,
+            "state": self.state.value,
+            "worker_id": self.worker_id,
+            "reason": None if self.reason is None else self.reason.value,
+            "instances": self.instances,
+            "durations": dict(self.durations),
+            "measures": dict(self.measures),
+        }
+
+    @classmethod
+    def from_json(cls, data: object) -> Self:
+        """Parse strictly. Raises ContractError naming the key that does not fit."""
+        keys = {
+            "job_id",
+            "revision",
+            "state",
+            "worker_id",
+            "reason",
+            "instances",
+            "durations",
+            "measures",
+        }
+        read = _Reader(data, "study report", keys)
+        return cls(
+            job_id=read.text("job_id", _JOB_ID),
+            revision=read.count("revision", minimum=1),
+            state=read.state("state"),
+            worker_id=read.text("worker_id", _WORKER_ID),
+            reason=read.reason("reason"),
+            instances=read.count("instances"),
+            durations=read.numbers("durations"),
+            measures=read.numbers("measures"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The plugin's answer to a report: ``proceed`` is False when the report came too late.
+
+    A worker that reported PROCESSING and reads ``proceed=False`` drops the study without a trace:
+    another attempt has ended it, it was superseded by a newer revision, or it was given up.
+    """
+
+    proceed: bool
+
+    def to_json(self) -> dict[str, object]:
+        """Give the JSON object that ``from_json`` reads."""
+        return {"version": CONTRACT_VERSION, "proceed": self.proceed}
+
+    @classmethod
+    def from_json(cls, data: object) -> Self:
+        """Parse strictly. Raises ContractError naming the key that does not fit."""
+        return cls(proceed=_Reader(data, "claim", {"proceed"}).yes_or_no("proceed"))
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerAnnouncement:
+    """A worker tells that it is alive, where it computes and with which model."""
+
+    worker_id: str
+    software: str
+    device: str
+    device_reason: str
+    model: ModelInfo
+
+    def to_json(self) -> dict[str, object]:
+        """Give the JSON object that ``from_json`` reads."""
+        return {
+            "version": CONTRACT_VERSION,
+            "worker_id": self.worker_id,
+            "software": self.software,
+            "device": self.device,
+            "device_reason": self.device_reason,
+            "model": self.model.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: object) -> Self:
+        """Parse strictly. Raises ContractError naming the key that does not fit."""
+        keys = {"worker_id", "software", "device", "device_reason", "model"}
+        read = _Reader(data, "worker announcement", keys)
+        return cls(
+            worker_id=read.text("worker_id", _WORKER_ID),
+            software=read.text("software", _SENTENCE),
+            device=read.text("device", _SENTENCE),
+            device_reason=read.text("device_reason", _SENTENCE),
+            model=read.model("model"),
+        )
