@@ -1,0 +1,93 @@
+"""The generator: a five-level U-Net that proposes a displacement for every pixel.
+
+The form is the 2-D U-Net of Buda et al. (2019) with 32 initial features that PriCheXy-Net uses
+(Packhäuser et al., MICCAI 2023), assembled from MONAI's blocks.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from monai.networks.blocks.convolutions import Convolution
+from monai.networks.blocks.upsample import UpSample
+from monai.networks.layers.factories import Pool
+from torch import Tensor, nn
+
+__all__ = ["FEATURES", "PARAMETERS", "STRIDE", "DeformationUNet", "build_generator"]
+
+#: Channels of the four encoder levels and of the bottleneck.
+FEATURES: Final = (32, 64, 128, 256, 512)
+#: The number of parameters of the published network, and so of this one.
+PARAMETERS: Final = 7_762_498
+#: Rows and columns of the input must be multiples of this: four poolings by two.
+STRIDE: Final = 2 ** (len(FEATURES) - 1)
+
+
+class DeformationUNet(nn.Module):
+    """A U-Net from one grey channel to a raw field of two channels, each value in (-1, 1).
+
+    The scale of the field is not in the network: ``flow.displacement`` gives it one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        encoder = FEATURES[:-1]
+        decoder = encoder[::-1]
+        self.encoder = nn.ModuleList(
+            _block(before, after) for before, after in zip((1, *encoder), encoder, strict=False)
+        )
+        self.pool = Pool[Pool.MAX, 2](kernel_size=2, stride=2)
+        self.bottleneck = _block(encoder[-1], FEATURES[-1])
+        self.upsample = nn.ModuleList(
+            UpSample(spatial_dims=2, in_channels=2 * after, out_channels=after, mode="deconv")
+            for after in decoder
+        )
+        # Twice the channels come in: those from below, then those of the encoder's same level.
+        self.decoder = nn.ModuleList(_block(2 * after, after) for after in decoder)
+        self.head = Convolution(
+            spatial_dims=2, in_channels=encoder[0], out_channels=2, kernel_size=1, conv_only=True
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give the raw field (B, 2, H, W) of ``images`` (B, 1, H, W), values in [0, 1].
+
+        Raises ValueError unless H and W are multiples of ``STRIDE``.
+        """
+        rows, columns = images.shape[-2:]
+        if rows % STRIDE or columns % STRIDE:
+            raise ValueError(f"rows and columns must be multiples of {STRIDE}")
+        values = images
+        skipped: list[Tensor] = []
+        for block in self.encoder:
+            values = block(values)
+            skipped.append(values)
+            values = self.pool(values)
+        values = self.bottleneck(values)
+        for upsample, block in zip(self.upsample, self.decoder, strict=True):
+            values = block(torch.cat((upsample(values), skipped.pop()), dim=1))
+        return torch.tanh(self.head(values))
+
+
+def build_generator() -> nn.Module:
+    """Give the generator with torch's default weights, in train mode, on the CPU."""
+    return DeformationUNet()
+
+
+def _block(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Give (3×3 convolution without bias, batch norm, ReLU) twice."""
+    return nn.Sequential(
+        *(
+            Convolution(
+                spatial_dims=2,
+                in_channels=channels,
+                out_channels=out_channels,
+                kernel_size=3,
+                adn_ordering="NA",
+                norm="batch",
+                act=("relu", {"inplace": True}),
+                bias=False,
+            )
+            for channels in (in_channels, out_channels)
+        )
+    )
