@@ -1,0 +1,1 @@
+"""What several test modules need: DICOM built in code, fakes, and the way to shared data."""

@@ -1,0 +1,84 @@
+"""De-identifying a header: the Basic Profile of PS3.15, by allow-list."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pydicom.dataset import Dataset
+
+from prichexy_worker.contract import Reason
+from prichexy_worker.errors import Rejected
+from prichexy_worker.header import elements
+from prichexy_worker.header.allowlist import allow_lists
+from prichexy_worker.header.keeping import Person, keep_attributes
+from prichexy_worker.header.lossy import carry_over_lossy_history
+from prichexy_worker.header.marks import Provenance, describe_file, mark
+from prichexy_worker.header.sweep import sweep
+from prichexy_worker.pseudonyms import Pseudonyms
+
+__all__ = ["deidentify"]
+
+_SOP_CLASS_UID: Final = 0x00080016
+_SOP_INSTANCE_UID: Final = 0x00080018
+_PATIENT_ID: Final = 0x00100020
+_ISSUER_OF_PATIENT_ID: Final = 0x00100021
+_STUDY_INSTANCE_UID: Final = 0x0020000D
+_SERIES_INSTANCE_UID: Final = 0x0020000E
+_PIXEL_REPRESENTATION: Final = 0x00280103
+#: What the stored values mean: Rescale Intercept and Slope, Modality LUT Sequence.
+_MEANING: Final = (0x00281052, 0x00281053, 0x00283000)
+_WINDOW: Final = (0x00281050, 0x00281051)
+_NEEDED: Final = (_SOP_INSTANCE_UID, _STUDY_INSTANCE_UID, _SERIES_INSTANCE_UID)
+
+
+def deidentify(dataset: Dataset, pseudonyms: Pseudonyms, provenance: Provenance) -> Dataset:
+    """Give the header that may leave: a new dataset, with file meta, without pixel data.
+
+    It holds what the allow-list of the object's SOP class keeps and what marks it as
+    de-identified; an attribute on no list is not in it, at any depth, and what Table E.1-1 names
+    got the Basic Profile's action. The given dataset is not altered. The same dataset, key and
+    provenance give the same result, byte by byte. No promise is made about the pixels.
+
+    Raises Rejected: UNSUPPORTED_SOP_CLASS where there is no list, INCOMPLETE_HEADER without a
+    UID of instance, series or study, UNREADABLE for a malformed sequence, UNSUPPORTED_PIXELS for
+    a rescale or Modality LUT that may not be kept, IDENTITY_SURVIVED where the last look finds what
+    must not leave.
+    """
+    rules = allow_lists().get("".join(elements.texts(dataset, _SOP_CLASS_UID)))
+    if rules is None:
+        raise Rejected(Reason.UNSUPPORTED_SOP_CLASS)
+    for tag in _NEEDED:
+        if len(elements.texts(dataset, tag)) != 1:
+            raise Rejected(Reason.INCOMPLETE_HEADER, elements.name(tag))
+    result = keep_attributes(dataset, rules, _person(dataset, pseudonyms))
+    _keep_the_meaning(dataset, result)
+    carry_over_lossy_history(dataset, result)
+    mark(result, provenance)
+    sweep(result)
+    describe_file(result, provenance.software_version)
+    return result
+
+
+def _person(dataset: Dataset, pseudonyms: Pseudonyms) -> Person:
+    patient_id = elements.identifier(dataset, _PATIENT_ID)
+    issuer = elements.identifier(dataset, _ISSUER_OF_PATIENT_ID)
+    (study_uid,) = elements.texts(dataset, _STUDY_INSTANCE_UID)
+    return Person(
+        patient_id=pseudonyms.patient_id(patient_id, issuer, study_uid=study_uid),
+        patient_name=pseudonyms.patient_name(patient_id, issuer, study_uid=study_uid),
+        uid=pseudonyms.uid,
+        signed=elements.numbers(dataset, _PIXEL_REPRESENTATION) in ((1,), (1.0,)),
+    )
+
+
+def _keep_the_meaning(dataset: Dataset, result: Dataset) -> None:
+    """Raise Rejected UNSUPPORTED_PIXELS where a Modality LUT or rescale could not be kept.
+
+    Without it the stored values would quietly mean something else. Half a window is dropped.
+    """
+    for tag in _MEANING:
+        if tag not in result and elements.holds_a_value(dataset, tag):
+            raise Rejected(Reason.UNSUPPORTED_PIXELS, f"{elements.name(tag)} may not be kept")
+    if len({result[tag].VM if tag in result else 0 for tag in _WINDOW}) > 1:
+        for tag in _WINDOW:
+            result.pop(tag, None)

@@ -1,0 +1,136 @@
+"""What the result says of itself: that, how and by what it was made pseudonymous.
+
+PS3.15 E.1.1 and PS3.3 C.12.1.1.3. Only what was done is claimed: the Basic Profile. Burned-in
+text was looked for and not removed, so BurnedInAnnotation stays the source's word; nothing is
+said of recognisable features, because no measured rate supports it here. No date of the
+processing is written: the same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sequence import Sequence
+from pydicom.uid import UID, ExplicitVRLittleEndian
+
+from prichexy_worker.contract import ModelInfo
+from prichexy_worker.header.table import TABLE_EDITION
+
+__all__ = ["IMPLEMENTATION_CLASS_UID", "Provenance", "describe_file", "mark"]
+
+#: Names this software in file meta information; made from a UUID, as PS3.5 B.2 allows.
+IMPLEMENTATION_CLASS_UID: Final = UID("2.25.144163281163685051470689246217166756650")
+
+_LO: Final = 64
+_ST: Final = 1024
+_SH: Final = 16
+_SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """By what a result was made, as far as the result itself tells.
+
+    ``deformed`` says whether the anatomy in the pixels was deformed by ``model``; where it was
+    not, nothing is said of a model.
+    """
+
+    software_version: str
+    model: ModelInfo
+    key_id: str
+    deformed: bool
+
+
+def mark(result: Dataset, provenance: Provenance) -> None:
+    """Set the marker attributes of a de-identified, derived radiograph in ``result``."""
+    software = f"PriCheXy gateway {provenance.software_version}"
+    model = provenance.model
+    result.PatientIdentityRemoved = "YES"
+    result.LongitudinalTemporalInformationModified = "REMOVED"
+    method = [f"DICOM PS3.15 {TABLE_EDITION} Basic Profile", software, f"key {provenance.key_id}"]
+    if provenance.deformed:
+        method.append(f"chest anatomy deformed by a model ({model.evidence})")
+    result.DeidentificationMethod = [_fitting(text, _LO) for text in method]
+    basic = _code("113100", "DCM", "Basic Application Confidentiality Profile")
+    result.DeidentificationMethodCodeSequence = Sequence([basic])
+    result.ImageType = _image_type(result, deformed=provenance.deformed)
+    result.DerivationDescription = _fitting(_derivation(software, provenance), _ST)
+    if provenance.deformed:
+        # CID 7203 has no code for it, and "deformed for registration" would mislead.
+        deformation = _code("PRIVACY_DEFORM", "99PRICHEXY", "Deformed for privacy")
+        earlier = list(result.get("DerivationCodeSequence", ()))
+        result.DerivationCodeSequence = Sequence([*earlier, deformation])
+    result.ContributingEquipmentSequence = Sequence([_equipment(software, provenance)])
+    if not all(str(element.value).isascii() for element in result.iterall() if element.VR != "OW"):
+        result.SpecificCharacterSet = "ISO_IR 192"
+
+
+def describe_file(result: Dataset, software_version: str) -> None:
+    """Give ``result`` file meta information and a preamble that hold nothing of the source's.
+
+    The transfer syntax is Explicit VR Little Endian until pixels are added in another.
+    """
+    meta = FileMetaDataset()
+    meta.FileMetaInformationVersion = b"\0\1"
+    meta.MediaStorageSOPClassUID = result.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = result.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationVersionName = _fitting(f"PRICHEXY_{software_version}", _SH)
+    result.file_meta = meta
+    result.preamble = b"\0" * 128
+
+
+def _image_type(result: Dataset, *, deformed: bool) -> list[str]:
+    """Give the Image Type: a deformed image is derived, whatever its source was."""
+    value = result.get("ImageType") or ()
+    first, second, *more = [*([value] if isinstance(value, str) else value), "", ""][:5]
+    if deformed or first not in ("ORIGINAL", "DERIVED"):
+        first = "DERIVED"
+    if second not in ("PRIMARY", "SECONDARY"):
+        second = "SECONDARY" if result.SOPClassUID == _SECONDARY_CAPTURE else "PRIMARY"
+    while more and not more[-1]:
+        more.pop()
+    return [first, second, *more]
+
+
+def _derivation(software: str, provenance: Provenance) -> str:
+    begin = (
+        f"De-identified by {software} with the Basic Profile of DICOM PS3.15 {TABLE_EDITION}, "
+        f"pseudonyms under key {provenance.key_id}. "
+    )
+    if not provenance.deformed:
+        return begin + "The anatomy in the pixels was not deformed."
+    model = provenance.model
+    return begin + (
+        f"The anatomy in the pixels was deformed by model {model.name} {model.model_version} "
+        f"(SHA-256 {model.digest}, {model.evidence}): {model.statement}"
+    )
+
+
+def _equipment(software: str, provenance: Provenance) -> Dataset:
+    item = Dataset()
+    item.Manufacturer = "PriCheXy"
+    item.ManufacturerModelName = "PriCheXy gateway"
+    versions = [software]
+    if provenance.deformed:
+        model = provenance.model
+        versions += [f"{model.name} {model.model_version}", model.digest]
+    item.SoftwareVersions = [_fitting(text, _LO) for text in versions]
+    purpose = _code("109104", "DCM", "De-identifying Equipment")
+    item.PurposeOfReferenceCodeSequence = Sequence([purpose])
+    return item
+
+
+def _code(value: str, scheme: str, meaning: str) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return item
+
+
+def _fitting(text: str, length: int) -> str:
+    """Give ``text`` as one value of a text VR: no separator, no control character, not too long."""
+    clean = "".join(character if character.isprintable() else " " for character in text)
+    return clean.replace("\\", "/")[:length].strip()

@@ -1,0 +1,91 @@
+"""The last look at a finished header, by VR and group: a net under the allow-lists.
+
+It knows nothing of the lists and trusts none: whatever a list will one day say, no date, name,
+address, free text or foreign UID leaves, and nothing of a private, overlay or curve group.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterator
+from typing import Any, Final
+
+from pydicom import config
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+
+from prichexy_worker.contract import Reason
+from prichexy_worker.errors import Rejected
+from prichexy_worker.header.elements import name
+
+__all__ = ["sweep"]
+
+#: Nothing of these VRs leaves, except what this gateway writes itself.
+_NEVER: Final = frozenset(
+    {"AE", "AS", "DA", "DT", "LT", "OB", "OD", "OF", "OL", "OV", "PN", "ST", "TM"}
+    | {"UC", "UN", "UR", "UT"}
+)
+_OWN: Final = frozenset({0x00100010, 0x00082111})  # PatientName, DerivationDescription
+#: Where a value of VR LO or SH may stand: pseudonyms, codes, closed lists and the gateway's own.
+_SHORT_TEXT: Final = frozenset(
+    {
+        0x00080070,  # Manufacturer, of our own equipment item
+        0x00080100,  # CodeValue
+        0x00080102,  # CodingSchemeDesignator
+        0x00080104,  # CodeMeaning
+        0x00081090,  # ManufacturerModelName, of our own equipment item
+        0x00100020,  # PatientID
+        0x00120063,  # DeidentificationMethod
+        0x00181020,  # SoftwareVersions, of our own equipment item
+        0x00280A04,  # PixelSpacingCalibrationDescription, a fixed text
+        0x00281054,  # RescaleType
+        0x00283004,  # ModalityLUTType
+    }
+)
+_WORDS: Final = frozenset({0x00283006})  # LUTData
+_OURS: Final = re.compile(r"2\.25\.[1-9][0-9]*")
+
+
+def sweep(result: Dataset) -> None:
+    """Raise Rejected IDENTITY_SURVIVED, naming tags, where something must not be in a header."""
+    found = sorted({element.tag for element in _walk(result) if not _may_leave(element)})
+    if found:
+        raise Rejected(Reason.IDENTITY_SURVIVED, "tags " + " ".join(name(tag) for tag in found))
+
+
+def _walk(dataset: Dataset) -> Iterator[DataElement]:
+    for element in dataset:
+        yield element
+        if element.VR == "SQ":
+            for item in element.value:
+                yield from _walk(item)
+
+
+def _may_leave(element: DataElement) -> bool:
+    tag = element.tag
+    if tag.group % 2 or tag.group >> 8 in (0x50, 0x60):
+        return False
+    if element.VR == "SQ" or element.is_empty or tag in _OWN:
+        return True
+    if element.VR == "UI":
+        return all(_is_known(uid) for uid in _values(element))
+    if element.VR in ("LO", "SH"):
+        return tag in _SHORT_TEXT
+    if element.VR == "OW":
+        return tag in _WORDS
+    return element.VR not in _NEVER
+
+
+def _values(element: DataElement) -> list[Any]:
+    return [element.value] if element.VM == 1 else list(element.value)
+
+
+def _is_known(uid: str) -> bool:
+    """Tell whether a UID is the standard's own, or of the form of our pseudonyms (UUID v8)."""
+    if UID(uid, validation_mode=config.IGNORE).type:
+        return True
+    if not _OURS.fullmatch(uid) or int(uid[5:]) >> 128:
+        return False
+    return uuid.UUID(int=int(uid[5:])).version == 8
