@@ -1,0 +1,179 @@
+"""The engine gives the bundle's displacement on the device that was asked for, always the same."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from prichexy_model.bundle import load_anonymizer
+from prichexy_testing.dicoms import phantom
+from prichexy_testing.shared_data import REPO
+from prichexy_worker import engine as engine_module
+from prichexy_worker.engine import Engine, choose_device
+from prichexy_worker.errors import Misconfigured
+
+BUNDLE = REPO / "model" / "bundle"
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return Engine.load(BUNDLE, "cpu", threads=1)
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    return (phantom(256, 256) / 4095).astype(np.float32)
+
+
+def test_the_displacement_is_the_bundles_own(engine, image):
+    anonymizer, bundle = load_anonymizer(BUNDLE)
+    with torch.inference_mode():
+        expected = anonymizer.displacement(torch.from_numpy(image)[None, None])[0].numpy()
+    field = engine.displacement(image)
+    assert field.shape == (2, 256, 256)
+    assert field.dtype == np.float32
+    assert np.abs(field - expected).max() < 1e-6
+    assert 0 < np.abs(field).max() <= bundle.mu
+
+
+def test_the_same_view_gives_the_same_bytes(engine, image):
+    again = Engine.load(BUNDLE, "cpu", threads=1)
+    assert engine.displacement(image).tobytes() == engine.displacement(image).tobytes()
+    assert again.displacement(image).tobytes() == engine.displacement(image).tobytes()
+
+
+def test_a_read_only_view_is_taken_and_left_as_it_is(engine, image):
+    before = image.copy()
+    image.setflags(write=False)
+    engine.displacement(image)
+    assert np.array_equal(image, before)
+
+
+def test_the_model_says_what_it_is(engine):
+    _, bundle = load_anonymizer(BUNDLE)
+    assert engine.model.digest == bundle.digest
+    assert engine.model.evidence == bundle.evidence
+    assert engine.model.statement == bundle.statement
+    assert (engine.model.name, engine.model.model_version) == (bundle.name, bundle.version)
+    assert engine.model == type(engine.model).from_json(engine.model.to_json())
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        np.zeros((255, 256), np.float32),
+        np.zeros((1, 256, 256), np.float32),
+        np.full((256, 256), 255, np.float32),
+        np.full((256, 256), -1, np.float32),
+        np.full((256, 256), np.nan, np.float32),
+    ],
+)
+def test_a_view_of_another_shape_or_range_is_refused(engine, view):
+    with pytest.raises(ValueError, match="the generator sees"):
+        engine.displacement(view)
+
+
+def test_threads_are_set_by_argument():
+    before = torch.get_num_threads()
+    try:
+        Engine.load(BUNDLE, "cpu", threads=2)
+        assert torch.get_num_threads() == 2
+        Engine.load(BUNDLE, "cpu")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    with pytest.raises(Misconfigured, match="threads"):
+        Engine.load(BUNDLE, "cpu", threads=0)
+
+
+def test_a_missing_bundle_is_a_misconfiguration_that_names_the_setting(tmp_path):
+    with pytest.raises(Misconfigured, match=r"model\.bundle"):
+        Engine.load(tmp_path / "nowhere", "cpu")
+
+
+def test_weights_that_are_not_the_metadatas_are_refused(tmp_path):
+    copy = tmp_path / "bundle"
+    shutil.copytree(BUNDLE, copy)
+    weights = copy / "models" / "model.pt"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(Misconfigured, match=r"model\.bundle"):
+        Engine.load(copy, "cpu")
+
+
+@pytest.mark.parametrize("setting", ["", "gpu", "CPU", "cuda:", "cuda:-1", "cuda:x", "mps"])
+def test_a_device_nobody_knows_is_a_misconfiguration(setting):
+    with pytest.raises(Misconfigured, match=r"model\.device"):
+        choose_device(setting)
+
+
+class TwoGpus:
+    """What torch.cuda answers on a machine with two GPUs."""
+
+    @staticmethod
+    def is_available() -> bool:
+        return True
+
+    @staticmethod
+    def device_count() -> int:
+        return 2
+
+    @staticmethod
+    def get_device_name(index: int) -> str:
+        return f"Example GPU {index}"
+
+
+class NoGpu(TwoGpus):
+    @staticmethod
+    def is_available() -> bool:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("cuda", "setting", "device"),
+    [
+        (NoGpu, "auto", "cpu"),
+        (NoGpu, "cpu", "cpu"),
+        (TwoGpus, "auto", "cuda:0"),
+        (TwoGpus, "cpu", "cpu"),
+        (TwoGpus, "cuda", "cuda:0"),
+        (TwoGpus, "cuda:1", "cuda:1"),
+    ],
+)
+def test_the_device_is_found_and_its_reason_said(monkeypatch, cuda, setting, device):
+    monkeypatch.setattr(engine_module.torch, "cuda", cuda)
+    chosen, reason = choose_device(setting)
+    assert chosen == device
+    assert reason.endswith(".")
+    if device.startswith("cuda"):
+        assert f"Example GPU {device[-1]}" in reason
+
+
+@pytest.mark.parametrize(("cuda", "setting"), [(NoGpu, "cuda"), (TwoGpus, "cuda:2")])
+def test_a_gpu_that_is_not_there_is_a_misconfiguration(monkeypatch, cuda, setting):
+    monkeypatch.setattr(engine_module.torch, "cuda", cuda)
+    with pytest.raises(Misconfigured, match="not there"):
+        choose_device(setting)
+
+
+def test_no_other_module_of_the_worker_imports_torch():
+    package = Path(engine_module.__file__).parent
+    users = [
+        path.name
+        for path in package.rglob("*.py")
+        if "import torch" in path.read_text() or "from torch" in path.read_text()
+    ]
+    assert users == ["engine.py"]
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_cpus_displacement_to_a_hundredth_of_a_pixel(engine, image):
+    if not torch.cuda.is_available():
+        pytest.skip("torch finds no CUDA device here")
+    found = Engine.load(BUNDLE, "cuda")
+    difference = np.abs(found.displacement(image) - engine.displacement(image)).max()
+    assert difference * 2500 / 2 < 0.01
+    assert found.displacement(image).tobytes() == found.displacement(image).tobytes()
