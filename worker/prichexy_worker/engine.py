@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -41,8 +42,8 @@ class Engine:
     def load(cls, bundle: Path, device: str = "auto", threads: int | None = None) -> Self:
         """Load the bundle in the folder ``bundle`` onto ``device``: auto, cpu, cuda or cuda:N.
 
-        ``threads`` is how many CPU threads torch may use, in this whole process; None leaves it
-        as it is. Raises Misconfigured when the bundle is missing or not what its digest says,
+        ``threads`` is how many CPU threads torch and OpenCV may use, in this whole process; None
+        leaves it as it is. Raises Misconfigured when the bundle is missing or not what its digest says,
         and when the device is not there.
         """
         chosen, reason = choose_device(device)
@@ -50,6 +51,7 @@ class Engine:
             if threads < 1:
                 raise Misconfigured("model.threads: give 1 or more")
             torch.set_num_threads(threads)
+            cv2.setNumThreads(threads)
         try:
             anonymizer, found = load_anonymizer(bundle)
         except (WeightsError, OSError, ValueError) as error:

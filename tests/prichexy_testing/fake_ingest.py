@@ -1,0 +1,119 @@
+"""An ingest Orthanc with the plugin, as a worker sees it: a small HTTP server in a thread.
+
+It serves the files that it is given as one study, takes reports and announcements, and checks the
+credentials and the header that the real one checks.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from prichexy_testing.fakes_worker import STUDY_ID
+from prichexy_worker.contract import (
+    API_ROOT,
+    REQUEST_HEADER,
+    State,
+    StudyReport,
+    WorkerAnnouncement,
+)
+
+__all__ = ["FakeIngest", "running_fake_ingest"]
+
+PASSWORD = "fake-ingest-password"
+
+
+class FakeIngest:
+    """What the server holds and has heard.
+
+    ``answer`` is what a report is answered with: a status and a body; None: as the plugin does.
+    """
+
+    def __init__(self, instances: Mapping[str, bytes]) -> None:
+        self.url = ""
+        self.user = "worker"
+        self.password = PASSWORD
+        self.instances = dict(instances)
+        self.reports: list[StudyReport] = []
+        self.announcements: list[WorkerAnnouncement] = []
+        self.answer: tuple[int, bytes] | None = None
+
+    @property
+    def states(self) -> list[State]:
+        """The states that were reported, in order."""
+        return [report.state for report in self.reports]
+
+    def read(self, path: str) -> tuple[int, bytes]:
+        """Answer a GET."""
+        study = f"/studies/{STUDY_ID}"
+        if path == study:
+            return 200, json.dumps({"ID": STUDY_ID, "LastUpdate": "20240101T000000"}).encode()
+        if path == f"{study}/instances":
+            return 200, json.dumps([{"ID": name} for name in self.instances]).encode()
+        name = path.removeprefix("/instances/").removesuffix("/file")
+        if name in self.instances:
+            return 200, self.instances[name]
+        return 404, b""
+
+    def take(self, path: str, body: bytes) -> tuple[int, bytes]:
+        """Answer a POST."""
+        if self.answer is not None:
+            return self.answer
+        if path == f"{API_ROOT}/reports":
+            self.reports.append(StudyReport.from_json(json.loads(body)))
+            return 200, json.dumps({"version": 1, "proceed": True}).encode()
+        if path == f"{API_ROOT}/workers":
+            self.announcements.append(WorkerAnnouncement.from_json(json.loads(body)))
+            return 200, b"{}"
+        return 404, b""
+
+
+def _handler(ingest: FakeIngest) -> type[BaseHTTPRequestHandler]:
+    pair = base64.b64encode(f"{ingest.user}:{ingest.password}".encode()).decode()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._reply(*(ingest.read(self.path) if self._allowed() else (401, b"")))
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if not self._allowed():
+                self._reply(401, b"")
+            elif REQUEST_HEADER not in self.headers:
+                self._reply(403, b"")
+            else:
+                self._reply(*ingest.take(self.path, body))
+
+        def _allowed(self) -> bool:
+            return self.headers.get("Authorization") == f"Basic {pair}"
+
+        def _reply(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    return Handler
+
+
+@contextmanager
+def running_fake_ingest(instances: Mapping[str, bytes] | None = None) -> Iterator[FakeIngest]:
+    """Serve for the block."""
+    ingest = FakeIngest(instances or {})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(ingest))
+    ingest.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield ingest
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

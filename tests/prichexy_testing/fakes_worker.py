@@ -1,0 +1,146 @@
+"""The worker's ports, in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from prichexy_worker.contract import (
+    Claim,
+    Reason,
+    State,
+    StudyMessage,
+    StudyReport,
+    WorkerAnnouncement,
+)
+from prichexy_worker.errors import Rejected, Retryable
+from prichexy_worker.ports import Anonymized, Snapshot
+
+__all__ = [
+    "JOB_ID",
+    "STUDY_ID",
+    "FakeLedger",
+    "FakeSource",
+    "FakeTarget",
+    "anonymized",
+    "study_message",
+]
+
+JOB_ID = "0123456789abcdef0123456789abcdef"
+STUDY_ID = "00000000-11111111-22222222-33333333-44444444"
+
+
+def study_message(revision: int = 1) -> StudyMessage:
+    """Give the message on the one study of these fakes."""
+    return StudyMessage(job_id=JOB_ID, study_id=STUDY_ID, revision=revision)
+
+
+def anonymized(
+    content: bytes = b"anonymised",
+    sop_uid: str = "2.25.3",
+    *,
+    patient_id: str = "PSEUDONYM",
+    study_uid: str = "2.25.1",
+    measures: Mapping[str, float] | None = None,
+) -> Anonymized:
+    """Give a result as the pipeline gives it."""
+    return Anonymized(
+        content=content,
+        patient_id=patient_id,
+        study_uid=study_uid,
+        series_uid="2.25.2",
+        sop_uid=sop_uid,
+        measures=measures or {},
+        durations={"decode": 0.5, "deform": 1.0},
+    )
+
+
+@dataclass
+class FakeSource:
+    """A StudySource over a dictionary of instance id and content.
+
+    ``on_fetch`` is called with the instance's id before it is given.
+    """
+
+    instances: dict[str, bytes]
+    version: str = "1"
+    gone: bool = False
+    on_fetch: Callable[[str], None] = lambda _instance: None
+    fetched: list[str] = field(default_factory=list)
+
+    def snapshot(self, study_id: str) -> Snapshot:
+        assert study_id == STUDY_ID
+        if self.gone:
+            raise Rejected(Reason.GONE)
+        return Snapshot(tuple(sorted(self.instances)), self.version)
+
+    def fetch(self, instance_id: str) -> bytes:
+        self.on_fetch(instance_id)
+        if instance_id not in self.instances:
+            raise Retryable(Reason.CHANGED_MEANWHILE)
+        self.fetched.append(instance_id)
+        return self.instances[instance_id]
+
+
+@dataclass
+class FakeTarget:
+    """An ExportTarget over a dictionary of SOPInstanceUID and content.
+
+    ``refuse_after`` is the number of instances that it takes before it does not answer any more
+    to ``store``; ``alter`` changes what it stores; ``on_store`` is called before each.
+    """
+
+    held: dict[str, bytes] = field(default_factory=dict)
+    refuse_after: int | None = None
+    refuse_withdrawal: bool = False
+    alter: Callable[[bytes], bytes] = lambda content: content
+    on_store: Callable[[Anonymized], None] = lambda _instance: None
+    stores: int = 0
+
+    def check(self) -> None:
+        pass
+
+    def store(self, instance: Anonymized) -> None:
+        self.on_store(instance)
+        if self.refuse_after is not None and self.stores >= self.refuse_after:
+            raise Retryable(Reason.TARGET_UNREACHABLE)
+        self.stores += 1
+        self.held[instance.sop_uid] = self.alter(instance.content)
+
+    def fetch(self, instance: Anonymized) -> bytes | None:
+        return self.held.get(instance.sop_uid)
+
+    def withdraw(self, instance: Anonymized) -> None:
+        if self.refuse_withdrawal:
+            raise Retryable(Reason.TARGET_UNREACHABLE)
+        self.held.pop(instance.sop_uid, None)
+
+
+@dataclass
+class FakeLedger:
+    """A Reporter that accepts every report but those on the states that it ``refuses``.
+
+    ``unreachable_on`` are the states on which it does not answer. Each report goes through JSON,
+    as to the real plugin.
+    """
+
+    refuses: frozenset[State] = frozenset()
+    unreachable_on: frozenset[State] = frozenset()
+    reports: list[StudyReport] = field(default_factory=list)
+    announcements: list[WorkerAnnouncement] = field(default_factory=list)
+
+    def report(self, report: StudyReport) -> Claim:
+        if report.state in self.unreachable_on:
+            raise Retryable(Reason.SOURCE_UNREACHABLE)
+        text = json.dumps(report.to_json(), allow_nan=False)
+        self.reports.append(StudyReport.from_json(json.loads(text)))
+        return Claim(proceed=report.state not in self.refuses)
+
+    def announce(self, announcement: WorkerAnnouncement) -> None:
+        self.announcements.append(announcement)
+
+    @property
+    def states(self) -> list[State]:
+        """The states that were reported and accepted, in order."""
+        return [report.state for report in self.reports if report.state not in self.refuses]

@@ -1,0 +1,54 @@
+"""A real Celery worker process with the real app and task, and a pretended anonymisation.
+
+``python -m prichexy_testing.worker_process FOLDER`` reads the worker's settings from the
+environment. What it does with a study is told by the message's revision; each attempt leaves a
+line "revision failures" in FOLDER/attempts.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+from typing import Final
+
+from prichexy_worker.app import create_app, work
+from prichexy_worker.contract import Reason, State, StudyMessage
+from prichexy_worker.logs import configure_logging
+from prichexy_worker.retry import RetryPolicy
+from prichexy_worker.settings import load_settings
+from prichexy_worker.study import Outcome
+from prichexy_worker.tasks import register
+
+__all__ = ["FINISH", "LINGER", "RETRY_ONCE", "main"]
+
+FINISH: Final = 1  # exported at once
+RETRY_ONCE: Final = 2  # fails once, then is exported
+LINGER: Final = 3  # is worked on until FOLDER/release exists
+
+
+def main(folder: Path) -> int:
+    """Run until SIGTERM."""
+    configure_logging()
+    settings = load_settings()
+
+    def process(message: StudyMessage, failures: int) -> Outcome:
+        with (folder / "attempts").open("a") as attempts:
+            attempts.write(f"{message.revision} {failures}\n")
+        if message.revision == RETRY_ONCE and failures == 0:
+            return Outcome(State.QUEUED, Reason.TARGET_UNREACHABLE, again=True, failures=1)
+        if message.revision == LINGER:
+            pause = threading.Event()
+            while not (folder / "release").exists():
+                pause.wait(0.05)
+        with (folder / "finished").open("a") as finished:
+            finished.write(f"{message.revision}\n")
+        return Outcome(State.EXPORTED)
+
+    app = create_app(settings)
+    register(app, process, RetryPolicy(first=0.2))
+    return work(app, settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,250 @@
+"""A real worker process on a real Redis: nothing is lost, nothing is said but ids."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from celery import Celery
+
+from prichexy_testing.fakes_worker import study_message
+from prichexy_testing.servers import RedisServer, running_redis, wait_until
+from prichexy_testing.worker_process import FINISH, LINGER, RETRY_ONCE
+from prichexy_worker.app import broker_address, create_app
+from prichexy_worker.contract import TASK_NAME
+from prichexy_worker.settings import Broker, Settings, load_settings
+
+pytestmark = pytest.mark.redis
+
+PASSWORD = "p/ss:w@rd%41"
+REPO = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def redis() -> Iterator[RedisServer]:
+    with running_redis(password=PASSWORD) as server:
+        yield server
+
+
+class Place:
+    """A folder, a Redis, and worker processes that use them."""
+
+    def __init__(self, folder: Path, redis: RedisServer) -> None:
+        self.folder = folder
+        self.redis = redis
+        self.queue = "test"
+        secret = folder / "broker-password"
+        secret.write_text(f"{PASSWORD}\n")
+        self.settings = {
+            "PRICHEXY_WORKER_INGEST__URL": "http://127.0.0.1:1",
+            "PRICHEXY_WORKER_BROKER__URL": redis.url,
+            "PRICHEXY_WORKER_BROKER__PASSWORD_FILE": str(secret),
+            "PRICHEXY_WORKER_BROKER__QUEUE": self.queue,
+            "PRICHEXY_WORKER_BROKER__REDELIVERY_SECONDS": "5",
+            "PRICHEXY_WORKER_EXPORT__KIND": "folder",
+            "PRICHEXY_WORKER_EXPORT__FOLDER": str(folder),
+            "PRICHEXY_WORKER_PSEUDONYMS__KEY_FILE": str(folder / "key"),
+            "PRICHEXY_WORKER_MODEL__BUNDLE": str(folder),
+            "PRICHEXY_WORKER_WORKER_ID": "worker-under-test",
+        }
+
+    @contextmanager
+    def worker(self) -> Iterator[subprocess.Popen[bytes]]:
+        areas = [str(REPO / area) for area in ("plugin", "worker", "model", "tests")]
+        environment = {
+            **os.environ,
+            **self.settings,
+            "PYTHONPATH": os.pathsep.join(areas),
+            "OMP_NUM_THREADS": "1",
+        }
+        with (self.folder / "log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "prichexy_testing.worker_process", str(self.folder)],
+                env=environment,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+            )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+    def send(self, body: Mapping[str, object], name: str = TASK_NAME) -> None:
+        """Publish as the plugin does: by the task's name, with the message as only argument."""
+        app = Celery("plugin", broker=self.address(), set_as_current=False)
+        try:
+            app.send_task(name, args=[body], queue=self.queue, ignore_result=True)
+        finally:
+            app.close()
+
+    def address(self) -> str:
+        broker = Broker.model_validate({"url": self.redis.url, "password": PASSWORD})
+        return broker_address(broker)
+
+    def lines(self, name: str) -> list[str]:
+        path = self.folder / name
+        return path.read_text().splitlines() if path.exists() else []
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def wait_for(self, name: str, lines: list[str], seconds: float = 40) -> None:
+        wait_until(lambda: self.lines(name) == lines, seconds, f"{name} has {lines}")
+
+    def held(self) -> int:
+        """Messages that are in the queue or given to a worker, not yet acknowledged."""
+        unacked = int(self.redis.command("HLEN", "unacked").removeprefix(b":"))
+        return self.redis.length(self.queue) + unacked
+
+
+@pytest.fixture
+def place(tmp_path: Path, redis: RedisServer) -> Place:
+    return Place(tmp_path, redis)
+
+
+def message(revision: int) -> dict[str, object]:
+    return study_message(revision).to_json()
+
+
+def test_a_study_sent_by_the_tasks_name_is_worked_on_and_acknowledged(place: Place) -> None:
+    place.send(message(FINISH))
+    with place.worker():
+        place.wait_for("finished", ["1"])
+        wait_until(lambda: place.held() == 0, what="the message is acknowledged")
+
+
+def test_a_study_that_failed_goes_back_and_carries_its_failures(place: Place) -> None:
+    with place.worker():
+        place.send(message(RETRY_ONCE))
+        place.wait_for("attempts", ["2 0", "2 1"])
+        place.wait_for("finished", ["2"])
+        wait_until(lambda: place.held() == 0, what="both messages are acknowledged")
+
+
+def test_bad_messages_are_dropped_without_a_word_of_their_content(place: Place) -> None:
+    place.send({**message(FINISH), "PatientName": "DOE^JANE"})
+    place.send({"DOE^JANE": 1})
+    place.send(message(FINISH), name="prichexy.DOE")
+    place.redis.command("LPUSH", place.queue, _raw({"DOE^JANE": 1}, "application/json"))
+    place.redis.command(
+        "LPUSH", place.queue, _raw({"DOE^JANE": 1}, "application/x-python-serialize")
+    )
+    with place.worker():
+        wait_until(lambda: place.held() == 0, 40, "all are taken")
+        place.send(message(FINISH))
+        place.wait_for("finished", ["1"])
+    assert place.lines("attempts") == ["1 0"]
+    assert place.log().count("refused a message that is not of this version's contract") == 2
+    assert "DOE" not in place.log()
+    assert "1933" not in place.log()
+
+
+def _raw(body: object, content_type: str) -> str:
+    """Give a message that no Celery wrote, in the form that kombu stores."""
+    properties = {
+        "delivery_tag": str(uuid.uuid4()),
+        "delivery_mode": 2,
+        "delivery_info": {"exchange": "", "routing_key": "test"},
+        "priority": 0,
+    }
+    return json.dumps(
+        {
+            "body": json.dumps(body),
+            "content-encoding": "utf-8",
+            "content-type": content_type,
+            "headers": {"note": "DOE^JANE"},
+            "properties": properties,
+        }
+    )
+
+
+def test_sigterm_lets_the_study_end_and_the_worker_exit_with_success(place: Place) -> None:
+    with place.worker() as process:
+        place.send(message(LINGER))
+        place.wait_for("attempts", ["3 0"])
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1)
+        (place.folder / "release").touch()
+        assert process.wait(30) == 0
+    assert place.lines("finished") == ["3"]
+    assert place.held() == 0
+
+
+def test_a_study_that_waits_for_its_next_attempt_outlives_the_worker(place: Place) -> None:
+    place.settings["PRICHEXY_WORKER_BROKER__REDELIVERY_SECONDS"] = "3600"
+    with place.worker() as process:
+        place.send(message(LINGER))
+        place.wait_for("attempts", ["3 0"])
+        place.send(message(RETRY_ONCE))
+        (place.folder / "release").touch()
+        place.wait_for("attempts", ["3 0", "2 0"])
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    if place.lines("finished") == ["3"]:
+        assert place.redis.length(place.queue) == 1
+    with place.worker():
+        place.wait_for("finished", ["3", "2"])
+
+
+def test_a_study_whose_worker_was_killed_goes_to_another(place: Place) -> None:
+    with place.worker() as process:
+        place.send(message(LINGER))
+        place.wait_for("attempts", ["3 0"])
+        process.kill()
+        process.wait()
+    assert place.held() == 1
+    (place.folder / "release").touch()
+    with place.worker():
+        place.wait_for("finished", ["3"], 60)
+        wait_until(lambda: place.held() == 0, what="the message is acknowledged")
+
+
+def test_a_worker_outlives_its_broker(place: Place) -> None:
+    place.redis.stop()
+    with place.worker():
+        wait_until(lambda: "ConnectionError" in place.log(), what="the worker misses its broker")
+        place.redis.start()
+        place.send(message(FINISH))
+        place.wait_for("finished", ["1"])
+        place.redis.stop()
+        place.redis.start()
+        place.send(message(FINISH))
+        place.wait_for("finished", ["1", "1"], 60)
+    assert PASSWORD not in place.log()
+    assert "p%2Fss" not in place.log()
+
+
+def test_the_app_reads_json_only_and_leaves_the_process_alone(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PRICHEXY_WORKER_CONFIG", raising=False)
+    for key, value in place.settings.items():
+        monkeypatch.setenv(key, value)
+    settings: Settings = load_settings()
+    app = create_app(settings)
+    assert app.conf.accept_content == ["json"]
+    assert app.conf.task_acks_late
+    assert app.conf.task_reject_on_worker_lost
+    assert app.conf.worker_prefetch_multiplier == 1
+    assert app.conf.broker_transport_options["visibility_timeout"] == 5
+    assert not app.conf.worker_enable_remote_control
+    assert PASSWORD not in repr(app)
+
+
+def test_a_broker_on_a_socket_takes_the_password_as_well(place: Place) -> None:
+    url = f"redis+socket://{place.redis.folder}/redis.sock"
+    place.settings["PRICHEXY_WORKER_BROKER__URL"] = url
+    place.send(message(FINISH))
+    with place.worker():
+        place.wait_for("finished", ["1"])

@@ -1,0 +1,116 @@
+"""A folder as export target: whole files, under the new names, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from prichexy_testing.fakes_worker import anonymized
+from prichexy_worker.contract import Reason
+from prichexy_worker.errors import Retryable
+from prichexy_worker.export import FolderExport
+from prichexy_worker.ports import ExportTarget
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_an_instance_is_a_file_under_its_new_uids(tmp_path: Path) -> None:
+    target: ExportTarget = FolderExport(tmp_path)
+    target.store(anonymized(b"content"))
+    assert files(tmp_path) == ["2.25.1/2.25.2/2.25.3.dcm"]
+    assert target.fetch(anonymized()) == b"content"
+
+
+def test_storing_again_replaces_the_content(tmp_path: Path) -> None:
+    target = FolderExport(tmp_path)
+    target.store(anonymized(b"first, longer"))
+    target.store(anonymized(b"second"))
+    assert target.fetch(anonymized()) == b"second"
+    assert len(files(tmp_path)) == 1
+
+
+def test_what_is_not_there_reads_as_nothing(tmp_path: Path) -> None:
+    assert FolderExport(tmp_path).fetch(anonymized()) is None
+
+
+def test_withdrawing_leaves_no_trace_and_may_be_repeated(tmp_path: Path) -> None:
+    target = FolderExport(tmp_path)
+    target.store(anonymized())
+    for _ in range(2):
+        target.withdraw(anonymized())
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_withdrawing_leaves_the_other_instances_of_the_study(tmp_path: Path) -> None:
+    target = FolderExport(tmp_path)
+    target.store(anonymized(b"kept", "2.25.4"))
+    target.store(anonymized())
+    target.withdraw(anonymized())
+    assert files(tmp_path) == ["2.25.1/2.25.2/2.25.4.dcm"]
+
+
+def test_what_a_killed_worker_left_is_cleared_by_the_next_attempt(tmp_path: Path) -> None:
+    target = FolderExport(tmp_path)
+    series = tmp_path / "2.25.1" / "2.25.2"
+    series.mkdir(parents=True)
+    (series / ".2.25.3.dcm.part").write_bytes(b"half a fi")
+    target.store(anonymized(b"whole"))
+    assert files(tmp_path) == ["2.25.1/2.25.2/2.25.3.dcm"]
+
+
+def test_a_file_is_never_seen_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = FolderExport(tmp_path)
+    target.store(anonymized(b"old"))
+
+    def power_cut(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", power_cut)
+    with pytest.raises(Retryable) as caught:
+        target.store(anonymized(b"new"))
+    assert caught.value.reason is Reason.TARGET_REFUSED
+    assert target.fetch(anonymized()) == b"old"
+    assert files(tmp_path) == ["2.25.1/2.25.2/2.25.3.dcm"]
+
+
+def test_a_share_that_is_not_mounted_is_not_written_beneath(tmp_path: Path) -> None:
+    missing = tmp_path / "mount"
+    target = FolderExport(missing)
+    for act in (
+        target.check,
+        lambda: target.store(anonymized()),
+        lambda: target.fetch(anonymized()),
+    ):
+        with pytest.raises(Retryable) as caught:
+            act()
+        assert caught.value.reason is Reason.TARGET_UNREACHABLE
+    assert not missing.exists()
+
+
+def test_a_folder_that_can_be_written_to_passes_the_check(tmp_path: Path) -> None:
+    FolderExport(tmp_path).check()
+    assert list(tmp_path.iterdir()) == []
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(["study_uid", "series_uid", "sop_uid"]), st.text(max_size=8))
+@pytest.mark.parametrize("uid", ["..", "../2.25.1", "/etc", "", "1..2", "2.25.1/..", "2.25.1\n"])
+def test_nothing_but_a_uid_becomes_a_name(tmp_path: Path, uid: str, where: str, text: str) -> None:
+    for odd in (uid, f"{text}/"):
+        with pytest.raises(Retryable):
+            FolderExport(tmp_path).store(replace(anonymized(), **{where: odd}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_the_system_is_named_by_class_only(tmp_path: Path) -> None:
+    (tmp_path / "2.25.1").write_text("a file where a folder has to be")
+    with pytest.raises(Retryable) as caught:
+        FolderExport(tmp_path).store(anonymized())
+    assert caught.value.detail in ("FileExistsError", "NotADirectoryError")

@@ -1,0 +1,209 @@
+"""One instance through all steps: whole, safe, and the same each time."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prichexy_testing.dicoms import canary_values, phantom, radiograph_dataset, write
+from prichexy_testing.shared_data import REPO, pydicom_data
+from prichexy_worker import pixels
+from prichexy_worker.contract import ModelInfo, Reason
+from prichexy_worker.errors import Rejected
+from prichexy_worker.pipeline import Anonymized, Stopwatch, Tools, anonymize
+from prichexy_worker.pseudonyms import Pseudonyms
+from prichexy_worker.settings import Syntax
+from prichexy_worker.text import TextRegion
+
+Floats = npt.NDArray[np.float32]
+STEPS = ["inspect", "decode", "text", "deform", "deidentify", "encode", "check"]
+
+
+class Shift:
+    """A generator that moves everything by the same part of the picture, rightwards and down."""
+
+    model = ModelInfo("shift", "1", "ab" * 32, "untrained", "Moves everything.")
+
+    def __init__(self, amount: float) -> None:
+        self.amount = amount
+
+    def displacement(self, view: Floats) -> Floats:
+        assert view.shape == (256, 256)
+        assert view.dtype == np.float32
+        return np.full((2, 256, 256), self.amount, np.float32)
+
+
+class Finds:
+    """A search that finds the regions it is told to."""
+
+    def __init__(self, *regions: TextRegion) -> None:
+        self.regions = regions
+
+    def find(self, view: Floats) -> tuple[TextRegion, ...]:
+        assert 0 <= view.min() <= view.max() <= 1
+        return self.regions
+
+
+def region(*, marker: bool) -> TextRegion:
+    return TextRegion(left=1, top=1, right=9, bottom=5, confidence=0.9, marker=marker)
+
+
+def tools(
+    amount: float = 0.0, finder: Finds | None = None, syntax: Syntax = "explicit-little-endian"
+) -> Tools:
+    return Tools(Shift(amount), Pseudonyms(bytes(range(32))), finder, syntax)
+
+
+def read(result: Anonymized) -> pydicom.Dataset:
+    return pydicom.dcmread(io.BytesIO(result.content))
+
+
+CONTENT = write(radiograph_dataset(nested=True, private=True))
+
+
+def test_the_result_names_itself_as_it_does_inside() -> None:
+    result = anonymize(CONTENT, tools())
+    inside = read(result)
+    assert inside.PatientID == result.patient_id
+    assert inside.StudyInstanceUID == result.study_uid
+    assert inside.SeriesInstanceUID == result.series_uid
+    assert inside.SOPInstanceUID == inside.file_meta.MediaStorageSOPInstanceUID == result.sop_uid
+
+
+def test_no_identifying_value_of_the_source_is_in_the_bytes_or_in_what_is_told_of_them() -> None:
+    result = anonymize(CONTENT, tools(0.1))
+    told = repr(result)
+    for value in canary_values():
+        assert value.encode() not in result.content
+        assert value not in told
+
+
+def test_twice_gives_identical_bytes() -> None:
+    first, second = (anonymize(CONTENT, tools(0.05)) for _ in range(2))
+    assert first.content == second.content
+
+
+def test_another_key_gives_another_identity() -> None:
+    other = Tools(Shift(0), Pseudonyms(bytes(32)), None)
+    first, second = anonymize(CONTENT, tools()), anonymize(CONTENT, other)
+    assert first.sop_uid != second.sop_uid
+    assert first.patient_id != second.patient_id
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    bits=st.integers(8, 16),
+    signed=st.booleans(),
+    photometric=st.sampled_from(["MONOCHROME1", "MONOCHROME2"]),
+    rows=st.integers(8, 40),
+    columns=st.integers(8, 40),
+    syntax=st.sampled_from(["explicit-little-endian", "rle-lossless", "jpeg-ls-lossless"]),
+)
+def test_zero_displacement_leaves_the_pixels_bit_for_bit(
+    bits: int, signed: bool, photometric: str, rows: int, columns: int, syntax: Syntax
+) -> None:
+    values = phantom(rows, columns, bits_stored=bits, signed=signed)
+    content = write(
+        radiograph_dataset(values=values, bits_stored=bits, signed=signed, photometric=photometric)
+    )
+    decoded = pixels.decode(read(anonymize(content, tools(0.0, syntax=syntax))))
+    np.testing.assert_array_equal(decoded.values, values)
+    assert decoded.bits_stored == bits
+    assert decoded.inverted == (photometric == "MONOCHROME1")
+
+
+def test_a_displacement_moves_the_pixels_and_is_measured() -> None:
+    values = phantom(96, 80)
+    result = anonymize(write(radiograph_dataset(values=values)), tools(0.1))
+    moved = pixels.decode(read(result)).values
+    assert moved.shape == values.shape
+    assert (moved != values).mean() > 0.5
+    assert result.measures["max_displacement_px"] == pytest.approx(
+        np.hypot(0.1 * 80 / 2, 0.1 * 96 / 2), rel=0.05
+    )
+
+
+def test_each_step_is_timed_and_together_they_are_all() -> None:
+    ticks = itertools.count()
+    result = anonymize(CONTENT, tools(), clock=lambda: float(next(ticks)))
+    assert list(result.durations) == STEPS
+    assert set(result.durations.values()) == {1.0}
+
+
+def test_a_step_that_fails_is_timed_and_a_step_taken_twice_adds_up() -> None:
+    ticks: Iterator[float] = iter([0.0, 1.0, 5.0, 7.0])
+    watch = Stopwatch(lambda: next(ticks))
+    with watch.step("fetch"):
+        pass
+    with pytest.raises(KeyError), watch.step("fetch"):
+        raise KeyError
+    assert watch.seconds == {"fetch": 3.0}
+
+
+def test_text_in_the_image_is_refused_and_a_side_marker_is_not() -> None:
+    assert anonymize(CONTENT, tools(finder=Finds(region(marker=True)))).content
+    with pytest.raises(Rejected) as caught:
+        anonymize(CONTENT, tools(finder=Finds(region(marker=True), region(marker=False))))
+    assert caught.value.reason is Reason.BURNED_IN_TEXT
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", Reason.UNREADABLE),
+        (b"no DICOM at all, but longer than a preamble" * 9, Reason.UNREADABLE),
+        (write(radiograph_dataset(body_part="HAND")), Reason.NOT_A_CHEST_RADIOGRAPH),
+        (write(radiograph_dataset(BurnedInAnnotation="YES")), Reason.BURNED_IN_TEXT),
+        (write(radiograph_dataset(PixelData=None)), Reason.NO_PIXEL_DATA),
+        (write(radiograph_dataset(NumberOfFrames=2)), Reason.MULTI_FRAME),
+    ],
+)
+def test_what_cannot_be_made_safe_is_turned_away(content: bytes, reason: Reason) -> None:
+    with pytest.raises(Rejected) as caught:
+        anonymize(content, tools())
+    assert caught.value.reason is reason
+    assert not any(value in str(caught.value) for value in canary_values())
+
+
+def test_a_header_that_lets_a_value_through_is_caught_before_it_leaves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from prichexy_worker import header
+
+    real = header.deidentify
+
+    def leaky(*arguments: object) -> pydicom.Dataset:
+        result = real(*arguments)  # type: ignore[arg-type]
+        result.ImageComments = "seen by CANARYREFERRER^DOCTOR"
+        return result
+
+    monkeypatch.setattr(header, "deidentify", leaky)
+    with pytest.raises(Rejected) as caught:
+        anonymize(CONTENT, tools())
+    assert caught.value.reason is Reason.IDENTITY_SURVIVED
+    assert "CANARY" not in str(caught.value)
+
+
+def test_a_real_radiograph_goes_through_the_real_generator_twice_alike() -> None:
+    from prichexy_worker.engine import Engine
+
+    bundle = Path(REPO / "model" / "bundle")
+    engine = Engine.load(bundle, device="cpu", threads=1)
+    content = pydicom_data("RG1_UNCR.dcm").read_bytes()
+    real = Tools(engine, Pseudonyms(bytes(range(32))), None)
+    first, second = (anonymize(content, real) for _ in range(2))
+    assert first.content == second.content
+    before, after = pydicom.dcmread(io.BytesIO(content)), read(first)
+    assert (after.Rows, after.Columns, after.BitsStored) == (1955, 1841, 15)
+    assert after.PhotometricInterpretation == before.PhotometricInterpretation
+    assert str(before.PatientName) not in str(after)
+    assert first.measures["max_displacement_px"] > 1

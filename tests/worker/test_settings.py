@@ -1,0 +1,235 @@
+"""The worker's settings: one place, checked at start, silent about values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from prichexy_worker.errors import Misconfigured
+from prichexy_worker.settings import Settings, load_settings
+
+SECRET = "hunter2-very-secret"
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with what is required, named by the environment."""
+    path = tmp_path / "worker.toml"
+    path.write_text(
+        """
+        [ingest]
+        url = "http://127.0.0.1:8042/"
+        [broker]
+        url = "redis://127.0.0.1:6379/0"
+        [export]
+        kind = "orthanc"
+        url = "https://export.example:8043"
+        [pseudonyms]
+        key_file = "/etc/prichexy/key"
+        [model]
+        bundle = "/usr/share/prichexy/bundle"
+        """
+    )
+    monkeypatch.setenv("PRICHEXY_WORKER_CONFIG", str(path))
+    return path
+
+
+def complaint() -> str:
+    with pytest.raises(Misconfigured) as caught:
+        load_settings()
+    assert caught.value.__cause__ is None
+    assert SECRET not in str(caught.value)
+    return str(caught.value)
+
+
+def append(path: Path, text: str) -> None:
+    path.write_text(path.read_text() + text)
+
+
+def test_the_required_keys_are_enough(config: Path) -> None:
+    settings = load_settings()
+    assert settings.ingest.url == "http://127.0.0.1:8042"
+    assert settings.ingest.timeout == 60
+    assert settings.broker.queue == "prichexy"
+    assert settings.model.device == "auto"
+    assert settings.text.check is True
+    assert settings.limits.instances == 64
+    assert settings.output.syntax == "explicit-little-endian"
+    assert settings.worker_id
+
+
+def test_an_environment_variable_wins_over_the_file(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRICHEXY_WORKER_BROKER__QUEUE", "night")
+    monkeypatch.setenv("PRICHEXY_WORKER_WORKER_ID", "worker-7")
+    settings = load_settings()
+    assert settings.broker.queue == "night"
+    assert settings.broker.url == "redis://127.0.0.1:6379/0"  # from the file, same section
+    assert settings.worker_id == "worker-7"
+
+
+def test_the_environment_alone_is_enough(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("PRICHEXY_WORKER_CONFIG", raising=False)
+    for key, value in {
+        "INGEST__URL": "http://ingest:8042",
+        "BROKER__URL": "redis://redis:6379/0",
+        "EXPORT__KIND": "folder",
+        "EXPORT__FOLDER": str(tmp_path),
+        "PSEUDONYMS__KEY_FILE": "/run/secrets/key",
+        "MODEL__BUNDLE": "/bundle",
+    }.items():
+        monkeypatch.setenv(f"PRICHEXY_WORKER_{key}", value)
+    assert load_settings().export.folder == tmp_path
+
+
+def test_a_missing_key_is_named(config: Path) -> None:
+    config.write_text(config.read_text().replace('bundle = "/usr/share/prichexy/bundle"', ""))
+    assert "model.bundle" in complaint()
+
+
+def test_an_unknown_key_is_named(config: Path) -> None:
+    append(config, f'\n[limits]\ninstanses = "{SECRET}"\n')
+    assert "limits.instanses" in complaint()
+
+
+def test_an_unknown_section_in_the_file_is_named(config: Path) -> None:
+    append(config, "\n[limit]\ninstances = 3\n")
+    assert "limit" in complaint()
+
+
+def test_an_unknown_section_in_the_environment_is_named(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRICHEXY_WORKER_BROKR__URL", SECRET)
+    assert "PRICHEXY_WORKER_BROKR__URL" in complaint()
+
+
+def test_a_variable_of_someone_else_is_no_setting(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRICHEXY_WORKER_PASSWORD", SECRET)  # the ingest Orthanc's
+    assert SECRET not in repr(load_settings())
+
+
+def test_a_secret_in_the_file_is_refused(config: Path) -> None:
+    config.write_text(config.read_text().replace("[broker]", f'[broker]\npassword = "{SECRET}"'))
+    text = complaint()
+    assert "broker.password" in text
+    assert "password_file" in text
+
+
+@pytest.mark.parametrize("section", ["ingest", "broker", "export"])
+def test_a_secret_comes_from_a_file_without_its_line_break(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: str
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text(f"{SECRET} \n")
+    monkeypatch.setenv(f"PRICHEXY_WORKER_{section.upper()}__PASSWORD_FILE", str(secret))
+    assert getattr(load_settings(), section).secret() == f"{SECRET} "
+
+
+def test_a_secret_from_the_environment_is_never_shown(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRICHEXY_WORKER_BROKER__PASSWORD", SECRET)
+    settings = load_settings()
+    assert settings.broker.secret() == SECRET
+    assert SECRET not in repr(settings)
+    assert SECRET not in settings.model_dump_json()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n", b"\xff\xfe"])
+def test_an_unusable_secret_file_is_named_by_its_key(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    path = tmp_path / "secret"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setenv("PRICHEXY_WORKER_INGEST__PASSWORD_FILE", str(path))
+    assert complaint().startswith("ingest: ")
+
+
+def test_two_secrets_for_one_server_are_refused(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "secret"
+    path.write_text(SECRET)
+    monkeypatch.setenv("PRICHEXY_WORKER_EXPORT__PASSWORD", SECRET)
+    monkeypatch.setenv("PRICHEXY_WORKER_EXPORT__PASSWORD_FILE", str(path))
+    assert "both given" in complaint()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"http://admin:{SECRET}@127.0.0.1:8042",
+        "ftp://127.0.0.1",
+        "127.0.0.1:8042",
+        "http://",
+        f"http://127.0.0.1:{SECRET}",
+        "http://[::1",
+    ],
+)
+def test_an_address_with_a_secret_or_without_sense_is_refused_and_not_repeated(
+    config: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("PRICHEXY_WORKER_INGEST__URL", url)
+    assert "ingest.url" in complaint()
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://h:6379/1", "rediss://h:6379/1", "redis+socket:///run/redis.sock"]
+)
+def test_the_broker_may_be_reached_by_tcp_tls_or_socket(
+    config: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("PRICHEXY_WORKER_BROKER__URL", url)
+    assert load_settings().broker.url == url
+
+
+@pytest.mark.parametrize("kind", ["orthanc", "folder"])
+def test_an_export_says_where_to(config: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    config.write_text(config.read_text().replace('url = "https://export.example:8043"', ""))
+    monkeypatch.setenv("PRICHEXY_WORKER_EXPORT__KIND", kind)
+    assert "export" in complaint()
+
+
+def test_a_file_that_is_absent_is_not_taken_for_an_empty_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PRICHEXY_WORKER_CONFIG", str(tmp_path / "absent.toml"))
+    assert "PRICHEXY_WORKER_CONFIG" in complaint()
+
+
+def test_a_file_that_is_not_toml_is_complained_about_by_place(config: Path) -> None:
+    config.write_text(f"[ingest]\npassword {SECRET}\n")
+    assert "line 2" in complaint()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("MODEL__DEVICE", "gpu"),
+        ("MODEL__DEVICE", "cuda:first"),
+        ("MODEL__THREADS", "0"),
+        ("LIMITS__INSTANCES", "-1"),
+        ("OUTPUT__SYNTAX", "jpeg"),
+        ("TEXT__CHECK", "perhaps"),
+        ("BROKER__REDELIVERY_SECONDS", "1"),
+        ("WORKER_ID", "a worker"),
+    ],
+)
+def test_a_value_out_of_range_names_its_key(
+    config: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(f"PRICHEXY_WORKER_{variable}", value)
+    assert variable.lower().replace("__", ".") in complaint()
+
+
+def test_settings_cannot_be_altered(config: Path) -> None:
+    settings: Settings = load_settings()
+    with pytest.raises(ValidationError):
+        settings.limits.instances = 1

@@ -1,0 +1,335 @@
+"""A study is claimed, leaves whole or not at all, and ends where the ledger knows of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prichexy_testing.fakes_worker import (
+    JOB_ID,
+    FakeLedger,
+    FakeSource,
+    FakeTarget,
+    anonymized,
+    study_message,
+)
+from prichexy_worker.contract import MAX_ATTEMPTS, Reason, State
+from prichexy_worker.errors import Rejected, Retryable
+from prichexy_worker.pipeline import Anonymized, Tools
+from prichexy_worker.study import Anonymizer, Outcome, process_study, summarized
+
+TOOLS: Tools = None  # type: ignore[assignment]  # the fake anonymisers below use none
+FIVE = {f"instance-{number}": f"original {number}".encode() for number in range(5)}
+Make = Callable[[bytes], Anonymized]
+
+
+def safe(content: bytes, _tools: Tools) -> Anonymized:
+    """Anonymise "original N" to an instance whose SOPInstanceUID ends in N."""
+    number = content.split()[-1].decode()
+    return anonymized(b"safe " + number.encode(), f"2.25.{number}", measures={"psnr_db": 30.0})
+
+
+def rejecting(number: int, reason: Reason = Reason.BURNED_IN_TEXT) -> Anonymizer:
+    """Turn away the original with this number."""
+
+    def anonymize(content: bytes, tools: Tools) -> Anonymized:
+        if content.endswith(str(number).encode()):
+            raise Rejected(reason)
+        return safe(content, tools)
+
+    return anonymize
+
+
+def run(
+    source: FakeSource | None = None,
+    target: FakeTarget | None = None,
+    ledger: FakeLedger | None = None,
+    *,
+    revision: int = 1,
+    failures: int = 0,
+    max_instances: int = 64,
+    anonymize: Anonymizer = safe,
+) -> Outcome:
+    return process_study(
+        study_message(revision),
+        source or FakeSource(dict(FIVE)),
+        target or FakeTarget(),
+        ledger or FakeLedger(),
+        TOOLS,
+        worker_id="worker-1",
+        max_instances=max_instances,
+        failures=failures,
+        anonymize=anonymize,
+    )
+
+
+def test_a_study_is_claimed_exported_whole_and_reported() -> None:
+    target, ledger = FakeTarget(), FakeLedger()
+    assert run(target=target, ledger=ledger) == Outcome(State.EXPORTED)
+    assert target.held == {f"2.25.{n}": f"safe {n}".encode() for n in range(5)}
+    assert ledger.states == [State.PROCESSING, State.EXPORTED]
+    report = ledger.reports[-1]
+    assert (report.job_id, report.worker_id, report.instances) == (JOB_ID, "worker-1", 5)
+    assert report.reason is None
+
+
+def test_the_report_has_the_seconds_of_each_step_of_all_instances() -> None:
+    ledger = FakeLedger()
+    run(ledger=ledger)
+    durations = ledger.reports[-1].durations
+    assert durations["decode"] == pytest.approx(2.5)
+    assert durations["deform"] == pytest.approx(5.0)
+    assert set(durations) == {"fetch", "decode", "deform", "store", "verify"}
+
+
+def test_without_a_claim_nothing_is_read_stored_or_said() -> None:
+    source, target = FakeSource(dict(FIVE)), FakeTarget()
+    ledger = FakeLedger(refuses=frozenset({State.PROCESSING}))
+    assert run(source, target, ledger) == Outcome(None)
+    assert source.fetched == []
+    assert target.stores == 0
+    assert len(ledger.reports) == 1
+
+
+def test_a_study_that_cannot_be_claimed_is_tried_again_and_not_counted() -> None:
+    source = FakeSource(dict(FIVE))
+    ledger = FakeLedger(unreachable_on=frozenset({State.PROCESSING}))
+    outcome = run(source, ledger=ledger, failures=MAX_ATTEMPTS - 1)
+    assert outcome.again
+    assert outcome.failures == MAX_ATTEMPTS - 1
+    assert source.fetched == []
+
+
+@given(st.integers(0, 4))
+def test_nothing_is_exported_unless_every_instance_is_safe(number: int) -> None:
+    target, ledger = FakeTarget(), FakeLedger()
+    outcome = run(target=target, ledger=ledger, anonymize=rejecting(number))
+    assert outcome == Outcome(State.QUARANTINED, Reason.BURNED_IN_TEXT)
+    assert target.stores == 0
+    assert ledger.reports[-1].state is State.QUARANTINED
+    assert ledger.reports[-1].reason is Reason.BURNED_IN_TEXT
+
+
+@given(st.integers(0, 4))
+def test_a_new_unsafe_instance_withdraws_what_an_earlier_revision_exported(number: int) -> None:
+    target = FakeTarget(held={"2.25.99": b"another study's"})
+    run(FakeSource({k: v for k, v in FIVE.items() if not k.endswith(str(number))}), target)
+    assert len(target.held) == 5
+    outcome = run(target=target, revision=2, anonymize=rejecting(number))
+    assert outcome.state is State.QUARANTINED
+    assert target.held == {"2.25.99": b"another study's"}
+
+
+def test_a_quarantine_that_the_ledger_refuses_withdraws_nothing() -> None:
+    target = FakeTarget(held={"2.25.1": b"of a newer revision"})
+    ledger = FakeLedger(refuses=frozenset({State.QUARANTINED}))
+    assert run(target=target, ledger=ledger, revision=2, anonymize=rejecting(0)) == Outcome(None)
+    assert target.held == {"2.25.1": b"of a newer revision"}
+
+
+def test_a_quarantine_that_cannot_be_reported_is_tried_again() -> None:
+    ledger = FakeLedger(unreachable_on=frozenset({State.QUARANTINED}))
+    outcome = run(ledger=ledger, anonymize=rejecting(0))
+    assert outcome.again
+    assert outcome.failures == 0
+
+
+def test_more_instances_than_allowed_are_turned_away_unread() -> None:
+    source, ledger = FakeSource(dict(FIVE)), FakeLedger()
+    assert run(source, ledger=ledger, max_instances=4).reason is Reason.TOO_MANY_INSTANCES
+    assert source.fetched == []
+    assert run(max_instances=5).state is State.EXPORTED
+
+
+@pytest.mark.parametrize("other", [{"patient_id": "OTHER"}, {"study_uid": "2.25.77"}])
+def test_a_study_that_mixes_patients_or_studies_is_turned_away(other: Mapping[str, str]) -> None:
+    target = FakeTarget()
+
+    def anonymize(content: bytes, tools: Tools) -> Anonymized:
+        if content.endswith(b"3"):
+            return anonymized(**other)  # type: ignore[arg-type]
+        return safe(content, tools)
+
+    outcome = run(target=target, anonymize=anonymize)
+    assert outcome.state is State.QUARANTINED
+    assert target.stores == 0
+
+
+def test_a_study_that_was_deleted_at_the_source_has_failed_for_good() -> None:
+    ledger = FakeLedger()
+    assert run(FakeSource({}, gone=True), ledger=ledger) == Outcome(State.FAILED, Reason.GONE)
+    assert ledger.reports[-1].reason is Reason.GONE
+
+
+def _add_instance(source: FakeSource) -> None:
+    source.instances["instance-9"] = b"original 9"
+
+
+def _delete_instance(source: FakeSource) -> None:
+    del source.instances["instance-4"]
+
+
+def _replace_instance(source: FakeSource) -> None:
+    source.version = "2"
+
+
+@pytest.mark.parametrize("change", [_add_instance, _delete_instance, _replace_instance])
+def test_a_study_that_changes_while_it_is_read_is_not_exported(
+    change: Callable[[FakeSource], None],
+) -> None:
+    source, target, ledger = FakeSource(dict(FIVE)), FakeTarget(), FakeLedger()
+    source.on_fetch = lambda instance: change(source) if instance.endswith("2") else None
+    outcome = run(source, target, ledger)
+    assert outcome == Outcome(State.QUEUED, Reason.CHANGED_MEANWHILE, again=True, failures=1)
+    assert target.stores == 0
+
+
+def test_a_study_without_instances_is_not_exported() -> None:
+    assert run(FakeSource({})).reason is Reason.CHANGED_MEANWHILE
+
+
+@given(st.integers(0, 4))
+def test_a_target_that_stops_answering_keeps_nothing_of_the_study(taken: int) -> None:
+    target, ledger = FakeTarget(refuse_after=taken), FakeLedger()
+    outcome = run(target=target, ledger=ledger)
+    expected = Outcome(State.QUEUED, Reason.TARGET_UNREACHABLE, again=True, failures=1)
+    assert outcome == expected
+    assert target.held == {}
+    assert ledger.states == [State.PROCESSING, State.QUEUED]
+
+
+@given(st.binary(max_size=20).filter(lambda content: not content.startswith(b"safe")))
+def test_what_reads_back_differently_is_not_called_exported(held: bytes) -> None:
+    target, ledger = FakeTarget(alter=lambda _content: held), FakeLedger()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("prichexy_worker.study.differences", lambda *_pair: ("(0010,0010)",))
+        outcome = run(target=target, ledger=ledger)
+    assert outcome.reason is Reason.READ_BACK_DIFFERS
+    assert target.held == {}
+    assert State.EXPORTED not in ledger.states
+
+
+def test_after_the_last_attempt_the_study_has_failed_with_its_reason() -> None:
+    target, ledger = FakeTarget(refuse_after=2), FakeLedger()
+    outcome = run(target=target, ledger=ledger, failures=MAX_ATTEMPTS - 1)
+    assert outcome == Outcome(State.FAILED, Reason.TARGET_UNREACHABLE)
+    assert ledger.reports[-1].reason is Reason.TARGET_UNREACHABLE
+    assert target.held == {}
+
+
+def test_attempts_end_after_as_many_failures_as_allowed() -> None:
+    failures, attempts = 0, 0
+    while True:
+        outcome = run(target=FakeTarget(refuse_after=0), failures=failures)
+        attempts += 1
+        if not outcome.again:
+            break
+        failures = outcome.failures
+    assert attempts == MAX_ATTEMPTS
+
+
+def test_an_unexpected_error_is_given_back_without_a_word_of_its_text(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def anonymize(_content: bytes, _tools: Tools) -> Anonymized:
+        raise ValueError("DOE^JANE")
+
+    ledger = FakeLedger()
+    with caplog.at_level(logging.DEBUG):
+        outcome = run(ledger=ledger, anonymize=anonymize)
+    assert outcome == Outcome(State.QUEUED, Reason.UNEXPECTED, again=True, failures=1)
+    assert "ValueError at prichexy_worker.study:" in caplog.text
+    assert "DOE" not in caplog.text
+
+
+def test_a_late_worker_removes_nothing_that_another_exported() -> None:
+    """The broker gave the study to a second worker, which finished it meanwhile."""
+    ledger, target = FakeLedger(), FakeTarget()
+
+    def second_worker_finishes(instance: Anonymized) -> None:
+        if instance.sop_uid == "2.25.2":
+            target.held = {f"2.25.{n}": f"safe {n}".encode() for n in range(5)}
+            ledger.refuses = frozenset({State.QUEUED, State.FAILED, State.EXPORTED})
+            raise Retryable(Reason.TARGET_UNREACHABLE)
+
+    target.on_store = second_worker_finishes
+    assert run(target=target, ledger=ledger) == Outcome(None)
+    assert len(target.held) == 5
+
+
+def test_while_the_ledger_does_not_answer_nothing_is_removed_and_the_attempt_not_counted() -> None:
+    target = FakeTarget(refuse_after=2)
+    ledger = FakeLedger(unreachable_on=frozenset({State.QUEUED, State.FAILED}))
+    outcome = run(target=target, ledger=ledger, failures=MAX_ATTEMPTS - 1)
+    assert outcome.again
+    assert outcome.failures == MAX_ATTEMPTS - 1
+    assert len(target.held) == 2
+
+
+def test_an_export_that_cannot_be_reported_stays_and_is_repeated_alike() -> None:
+    target = FakeTarget()
+    ledger = FakeLedger(unreachable_on=frozenset({State.EXPORTED}))
+    outcome = run(target=target, ledger=ledger, failures=MAX_ATTEMPTS - 1)
+    assert outcome.again
+    assert outcome.failures == MAX_ATTEMPTS - 1
+    first = dict(target.held)
+    assert len(first) == 5
+    ledger.unreachable_on = frozenset()
+    assert run(target=target, ledger=ledger).state is State.EXPORTED
+    assert target.held == first
+
+
+def test_an_export_that_came_too_late_stays() -> None:
+    target = FakeTarget()
+    ledger = FakeLedger(refuses=frozenset({State.EXPORTED}))
+    assert run(target=target, ledger=ledger) == Outcome(None)
+    assert len(target.held) == 5
+
+
+def test_what_cannot_be_withdrawn_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    target = FakeTarget(refuse_after=2, refuse_withdrawal=True)
+    outcome = run(target=target)
+    assert outcome.again
+    assert "5 instances may be left" in caplog.text
+
+
+def test_originals_are_not_kept_while_the_study_is_worked_on() -> None:
+    """Only one original is in memory at a time: it is anonymised before the next is fetched."""
+    order: list[str] = []
+    source = FakeSource(dict(FIVE), on_fetch=lambda instance: order.append("fetch"))
+
+    def anonymize(content: bytes, tools: Tools) -> Anonymized:
+        order.append("anonymize")
+        return safe(content, tools)
+
+    run(source, anonymize=anonymize)
+    assert order == ["fetch", "anonymize"] * 5
+
+
+def test_a_studys_figures_are_those_of_its_worst_image_or_the_mean() -> None:
+    images = [
+        {"max_displacement_px": 3.0, "psnr_db": 30.0, "changed_share": 0.2},
+        {"max_displacement_px": 5.0, "psnr_db": float("inf"), "changed_share": 0.4},
+    ]
+    assert summarized(images) == {
+        "max_displacement_px": 5.0,
+        "psnr_db": 30.0,
+        "changed_share": pytest.approx(0.3),
+    }
+    assert summarized([]) == {}
+
+
+def test_a_figure_that_json_does_not_know_does_not_stop_the_report() -> None:
+    ledger = FakeLedger()
+
+    def anonymize(content: bytes, tools: Tools) -> Anonymized:
+        return anonymized(measures={"psnr_db": float("inf")})
+
+    assert run(FakeSource({"one": b"1"}), ledger=ledger, anonymize=anonymize).state is (
+        State.EXPORTED
+    )
+    assert ledger.reports[-1].measures == {}

@@ -1,0 +1,151 @@
+"""The Celery task reads strictly, and turns an outcome into an acknowledgement or a retry."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from celery import Celery
+from celery.exceptions import Reject, Retry
+
+from prichexy_testing.fakes_worker import JOB_ID, study_message
+from prichexy_worker.contract import TASK_NAME, ContractError, Reason, State, StudyMessage
+from prichexy_worker.retry import RetryPolicy
+from prichexy_worker.study import Outcome
+from prichexy_worker.tasks import Process, parse, register
+
+MESSAGE = study_message().to_json()
+
+
+def test_a_message_and_the_failures_so_far_are_read() -> None:
+    assert parse([MESSAGE], {}) == (study_message(), 0)
+    assert parse([MESSAGE, 3], {}) == (study_message(), 3)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        [None],
+        ["a"],
+        [[]],
+        [{}],
+        [MESSAGE, -1],
+        [MESSAGE, True],
+        [MESSAGE, "1"],
+        [MESSAGE, 1.5],
+        [MESSAGE, 0, 0],
+        [{**MESSAGE, "version": 2}],
+        [{**MESSAGE, "PatientName": "DOE^JANE"}],
+        [{**MESSAGE, "job_id": "../../etc"}],
+        [{**MESSAGE, "study_id": "1.2.3"}],
+        [{**MESSAGE, "revision": 0}],
+    ],
+)
+def test_anything_else_is_refused(args: list[object]) -> None:
+    with pytest.raises(ContractError) as caught:
+        parse(args, {})
+    assert "DOE" not in str(caught.value) or "PatientName" in str(caught.value)
+
+
+def test_keywords_are_refused() -> None:
+    with pytest.raises(ContractError):
+        parse([], {"message": MESSAGE})
+
+
+class Sent:
+    """Runs the task as a worker would, and records what it publishes for later."""
+
+    def __init__(self, process: Process, *, broker_down: bool = False) -> None:
+        app = Celery("test", broker="memory://", set_as_current=False)
+        app.conf.task_default_queue = "test"
+        register(app, process, RetryPolicy())
+        self.task = app.tasks[TASK_NAME]
+        self.published: list[tuple[object, float]] = []
+        self.broker_down = broker_down
+
+    def run(self, *args: object, retries: int = 0, **kwargs: object) -> None:
+        task = self.task
+
+        def publish(signature: object, **_options: object) -> None:
+            if self.broker_down:
+                raise ConnectionError("redis://secret@host")
+            options = signature.options  # type: ignore[attr-defined]
+            self.published.append((signature.args, options["countdown"]))  # type: ignore[attr-defined]
+
+        task.push_request(args=args, kwargs=kwargs, retries=retries, called_directly=False)
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("celery.canvas.Signature.apply_async", publish)
+                task.run(*args, **kwargs)
+        finally:
+            task.pop_request()
+
+
+def process_with(outcome: Outcome) -> Process:
+    return lambda _message, _failures: outcome
+
+
+def test_a_study_that_is_done_is_not_sent_again() -> None:
+    sent = Sent(process_with(Outcome(State.EXPORTED)))
+    sent.run(MESSAGE)
+    assert sent.published == []
+
+
+def test_the_failures_so_far_reach_the_attempt() -> None:
+    seen: list[tuple[StudyMessage, int]] = []
+
+    def process(message: StudyMessage, failures: int) -> Outcome:
+        seen.append((message, failures))
+        return Outcome(State.EXPORTED)
+
+    Sent(process).run(MESSAGE, 2)
+    assert seen == [(study_message(), 2)]
+
+
+@pytest.mark.parametrize(("retries", "pause"), [(0, 10), (1, 20), (40, 600)])
+def test_a_study_that_needs_another_attempt_is_sent_again_after_a_pause(
+    retries: int, pause: float
+) -> None:
+    again = Outcome(State.QUEUED, Reason.TARGET_UNREACHABLE, again=True, failures=3)
+    sent = Sent(process_with(again))
+    with pytest.raises(Retry):
+        sent.run(MESSAGE, 2, retries=retries)
+    assert sent.published == [((MESSAGE, 3), pause)]
+
+
+def test_an_error_in_the_worker_itself_is_no_end_and_its_text_is_not_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def process(_message: StudyMessage, _failures: int) -> Outcome:
+        raise RuntimeError("DOE^JANE")
+
+    sent = Sent(process)
+    with caplog.at_level(logging.DEBUG), pytest.raises(Retry):
+        sent.run(MESSAGE, 1)
+    assert sent.published == [((MESSAGE, 1), 10)]
+    assert "RuntimeError at prichexy_worker.tasks:" in caplog.text
+    assert "DOE" not in caplog.text
+
+
+def test_a_broker_that_does_not_take_the_retry_keeps_the_message() -> None:
+    sent = Sent(process_with(Outcome(None, again=True)), broker_down=True)
+    with pytest.raises(Reject) as caught:
+        sent.run(MESSAGE)
+    assert caught.value.requeue
+
+
+def test_a_bad_message_is_dropped_and_logged_without_its_content(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def process(_message: StudyMessage, _failures: int) -> Outcome:
+        pytest.fail("a bad message was processed")
+
+    sent = Sent(process)
+    with caplog.at_level(logging.DEBUG):
+        sent.run({**MESSAGE, "DOE^JANE": "1933"})
+        sent.run(MESSAGE, PatientName="DOE^JANE")
+    assert sent.published == []
+    assert caplog.text.count("refused a message") == 2
+    assert "DOE" not in caplog.text
+    assert JOB_ID not in caplog.text

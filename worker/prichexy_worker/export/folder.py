@@ -1,0 +1,102 @@
+"""A folder as export target: ``<study>/<series>/<instance>.dcm``, named by the new UIDs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from prichexy_worker.contract import Reason
+from prichexy_worker.errors import Retryable
+from prichexy_worker.ports import Anonymized
+
+__all__ = ["FolderExport"]
+
+_UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
+
+
+class FolderExport:
+    """An ExportTarget that writes files.
+
+    A file appears whole or not at all, also when the machine stops in between. The folder itself
+    is never made: where a share is not mounted, nothing is written beneath its mount point.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def check(self) -> None:
+        """Return when the folder exists and may be written to."""
+        with _os_errors():
+            if not os.access(self._folder, os.W_OK | os.X_OK):
+                missing = not self._folder.is_dir()
+                reason = Reason.TARGET_UNREACHABLE if missing else Reason.TARGET_REFUSED
+                raise Retryable(reason, "no such folder" if missing else "not writable")
+
+    def store(self, instance: Anonymized) -> None:
+        """Write the file beside its place, then rename it into it."""
+        self.check()
+        path = self._path(instance)
+        # A fixed name: what a killed worker left is overwritten by the next attempt.
+        part = path.with_name(f".{path.name}.part")
+        with _os_errors():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with part.open("wb") as file:
+                    file.write(instance.content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                part.replace(path)
+            except OSError:
+                part.unlink(missing_ok=True)
+                raise
+            _sync_folder(path.parent)
+
+    def fetch(self, instance: Anonymized) -> bytes | None:
+        """Give the file's bytes."""
+        self.check()
+        with _os_errors():
+            try:
+                return self._path(instance).read_bytes()
+            except FileNotFoundError:
+                return None
+
+    def withdraw(self, instance: Anonymized) -> None:
+        """Remove the file, and the folders that it leaves empty."""
+        self.check()
+        path = self._path(instance)
+        with _os_errors():
+            path.unlink(missing_ok=True)
+            path.with_name(f".{path.name}.part").unlink(missing_ok=True)
+            for folder in (path.parent, path.parent.parent):
+                with contextlib.suppress(OSError):  # not empty, or not there
+                    folder.rmdir()
+
+    def _path(self, instance: Anonymized) -> Path:
+        uids = (instance.study_uid, instance.series_uid, instance.sop_uid)
+        if not all(_UID.fullmatch(uid) for uid in uids):
+            # A name such as ".." must not lead out of the folder.
+            raise Retryable(Reason.TARGET_REFUSED, "not a UID")
+        return self._folder.joinpath(*uids[:2], f"{uids[2]}.dcm")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename last; some network file systems cannot, and need not."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _os_errors() -> Iterator[None]:
+    """Turn the system's errors into Retryable, named by class: their texts hold paths."""
+    try:
+        yield
+    except OSError as error:
+        raise Retryable(Reason.TARGET_REFUSED, type(error).__name__) from None

@@ -1,0 +1,88 @@
+"""Another Orthanc as export target."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import partial
+
+import httpx
+import pyorthanc
+
+from prichexy_worker.contract import Reason
+from prichexy_worker.errors import Retryable
+from prichexy_worker.orthanc_client import ask
+from prichexy_worker.ports import Anonymized
+
+__all__ = ["OrthancExport", "orthanc_instance_id"]
+
+
+def orthanc_instance_id(patient_id: str, study_uid: str, series_uid: str, sop_uid: str) -> str:
+    """Give the id that every Orthanc gives to the instance with these identifiers.
+
+    It is the SHA-1 of the four, joined by "|", in five groups of eight digits (Orthanc Book,
+    "Orthanc identifiers").
+    """
+    text = "|".join((patient_id, study_uid, series_uid, sop_uid))
+    digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+    return "-".join(digest[start : start + 8] for start in range(0, 40, 8))
+
+
+class OrthancExport:
+    """An ExportTarget over one Orthanc's REST interface.
+
+    The target holds the new bytes after ``store`` whether its ``OverwriteInstances`` is on or
+    off: with it off, Orthanc answers that it has the instance already, and the older one is then
+    deleted first.
+    """
+
+    def __init__(self, orthanc: pyorthanc.Orthanc) -> None:
+        self._orthanc = orthanc
+
+    def check(self) -> None:
+        """Ask for the system page, which needs the credentials."""
+        if _ask(self._orthanc.get_system) is None:
+            raise Retryable(Reason.TARGET_REFUSED, "not an Orthanc")
+
+    def store(self, instance: Anonymized) -> None:
+        """Send the instance. It replaces one with the same identifiers."""
+        status = self._post(instance)
+        if status == "AlreadyStored" and self.fetch(instance) != instance.content:
+            self.withdraw(instance)
+            status = self._post(instance)
+        if status not in ("Success", "AlreadyStored"):
+            raise Retryable(Reason.TARGET_REFUSED, "the instance was not stored")
+
+    def fetch(self, instance: Anonymized) -> bytes | None:
+        """Give the stored DICOM file."""
+        response = _ask(partial(self._orthanc.get_instances_id_file, _id(instance)))
+        return None if response is None else response.content
+
+    def withdraw(self, instance: Anonymized) -> None:
+        """Delete the instance."""
+        _ask(partial(self._orthanc.delete_instances_id, _id(instance)))
+
+    def _post(self, instance: Anonymized) -> str:
+        response = _ask(partial(self._orthanc.post_instances, instance.content))
+        if response is None:
+            raise Retryable(Reason.TARGET_REFUSED, "not an Orthanc")
+        try:
+            answer = response.json()
+            name, status = str(answer["ID"]), str(answer["Status"])
+        except (KeyError, TypeError, ValueError):
+            raise Retryable(Reason.TARGET_REFUSED, "not an answer of Orthanc's") from None
+        if name != _id(instance):
+            # Nothing could be read back or withdrawn under a name that is not the expected one.
+            _ask(partial(self._orthanc.delete_instances_id, name))
+            raise Retryable(Reason.TARGET_REFUSED, "the target changed the identifiers")
+        return status
+
+
+def _id(instance: Anonymized) -> str:
+    return orthanc_instance_id(
+        instance.patient_id, instance.study_uid, instance.series_uid, instance.sop_uid
+    )
+
+
+def _ask(call: Callable[[], httpx.Response]) -> httpx.Response | None:
+    return ask(call, Reason.TARGET_UNREACHABLE, Reason.TARGET_REFUSED)

@@ -1,0 +1,151 @@
+"""``python -m prichexy_worker``: one worker, from its settings.
+
+A worker is one process that anonymises one study at a time; run several for more.
+
+Exit codes: 0 stopped as asked, or the check is passed; 2 misconfigured; 1 anything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from prichexy_worker.announcer import Announcer
+from prichexy_worker.app import create_app, work
+from prichexy_worker.contract import SOFTWARE_VERSION, WorkerAnnouncement
+from prichexy_worker.errors import Misconfigured
+from prichexy_worker.export import create_target
+from prichexy_worker.logs import configure_logging
+from prichexy_worker.orthanc_client import connect
+from prichexy_worker.orthanc_source import OrthancSource
+from prichexy_worker.pipeline import Tools
+from prichexy_worker.pseudonyms import Pseudonyms
+from prichexy_worker.reporting import PluginReporter
+from prichexy_worker.retry import RetryPolicy
+from prichexy_worker.settings import Ingest, Settings, load_settings
+from prichexy_worker.study import process_study
+from prichexy_worker.tasks import register
+from prichexy_worker.text import TextFinder
+
+if TYPE_CHECKING:
+    import pyorthanc
+
+    from prichexy_worker.contract import StudyMessage
+    from prichexy_worker.engine import Engine
+    from prichexy_worker.study import Outcome
+
+__all__ = ["announcement", "check", "load_tools", "main", "run"]
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a worker until it is told to stop, or only check that it could; gives the exit code."""
+    parser = argparse.ArgumentParser(prog="prichexy_worker", description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="read the settings, load key and model, say in JSON what was found, and stop",
+    )
+    options = parser.parse_args(arguments)
+    configure_logging()
+    try:
+        settings = load_settings()
+        return check(settings) if options.check else run(settings)
+    except Misconfigured as error:
+        sys.stderr.write(f"prichexy_worker: {error}\n")
+        return 2
+
+
+def check(settings: Settings) -> int:
+    """Write, as JSON, who this worker would be. Nobody is asked, nothing is stored.
+
+    Raises Misconfigured when the worker could not start.
+    """
+    create_target(settings.export)
+    _connect(settings.ingest)
+    _tools, engine = load_tools(settings)
+    found = announcement(settings, engine).to_json()
+    found["export"] = settings.export.kind
+    sys.stdout.write(json.dumps(found, indent=2, sort_keys=True) + "\n")
+    return 0
+
+
+def run(settings: Settings) -> int:
+    """Work until SIGTERM or SIGINT, which let the study under way come to its end.
+
+    Raises Misconfigured when the worker cannot start.
+    """
+    target = create_target(settings.export)
+    orthanc = _connect(settings.ingest)
+    source, reporter = OrthancSource(orthanc), PluginReporter(orthanc)
+    tools, engine = load_tools(settings)
+    policy = RetryPolicy.below(settings.broker.redelivery_seconds)
+
+    def process(message: StudyMessage, failures: int) -> Outcome:
+        return process_study(
+            message,
+            source,
+            target,
+            reporter,
+            tools,
+            worker_id=settings.worker_id,
+            max_instances=settings.limits.instances,
+            failures=failures,
+            policy=policy,
+        )
+
+    app = create_app(settings)
+    register(app, process, policy)
+    _LOG.info("worker %s, version %s", settings.worker_id, SOFTWARE_VERSION)
+    _LOG.info("device %s: %s", engine.device, engine.device_reason)
+    _LOG.info("model %s: %s", engine.model.digest[:12], engine.model.statement)
+    # A client of its own: the thread must not wait behind an image, nor an image behind it.
+    heartbeat = Announcer(PluginReporter(_connect(settings.ingest)), announcement(settings, engine))
+    heartbeat.start()
+    try:
+        code = work(app, settings)
+    finally:
+        heartbeat.stop()
+    _LOG.info("stopped")
+    return code
+
+
+def load_tools(settings: Settings) -> tuple[Tools, Engine]:
+    """Give what every instance is anonymised with, and the generator in it once more.
+
+    Raises Misconfigured.
+    """
+    pseudonyms = Pseudonyms.from_key_file(settings.pseudonyms.key_file)
+    # Seconds and 400 MB: after all that can be found wrong without it.
+    from prichexy_worker.engine import Engine  # noqa: PLC0415
+
+    engine = Engine.load(
+        settings.model.bundle, device=settings.model.device, threads=settings.model.threads
+    )
+    tools = Tools(
+        engine=engine,
+        pseudonyms=pseudonyms,
+        text_finder=TextFinder(settings.model.threads) if settings.text.check else None,
+        syntax=settings.output.syntax,
+    )
+    return tools, engine
+
+
+def announcement(settings: Settings, engine: Engine) -> WorkerAnnouncement:
+    """Say who this worker is."""
+    return WorkerAnnouncement(
+        worker_id=settings.worker_id,
+        software=SOFTWARE_VERSION,
+        device=engine.device,
+        device_reason=engine.device_reason,
+        model=engine.model,
+    )
+
+
+def _connect(ingest: Ingest) -> pyorthanc.Orthanc:
+    return connect(ingest.url, ingest.user, ingest.secret(), ingest.ca_file, ingest.timeout)

@@ -1,0 +1,48 @@
+"""Studies of the ingest Orthanc, read through pyorthanc."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import httpx
+import pyorthanc
+
+from prichexy_worker.contract import Reason
+from prichexy_worker.errors import Rejected, Retryable
+from prichexy_worker.orthanc_client import ask
+from prichexy_worker.ports import Snapshot
+
+__all__ = ["OrthancSource"]
+
+
+class OrthancSource:
+    """A StudySource over one Orthanc. Every request is a plain read."""
+
+    def __init__(self, orthanc: pyorthanc.Orthanc) -> None:
+        self._orthanc = orthanc
+
+    def snapshot(self, study_id: str) -> Snapshot:
+        """Give the study's instances; ``LastUpdate`` moves when one of them is replaced."""
+        study = _read(partial(self._orthanc.get_studies_id, study_id))
+        listed = _read(partial(self._orthanc.get_studies_id_instances, study_id))
+        if study is None or listed is None:
+            raise Rejected(Reason.GONE)
+        try:
+            return Snapshot(
+                instances=tuple(sorted(str(entry["ID"]) for entry in listed.json())),
+                version=str(study.json()["LastUpdate"]),
+            )
+        except (KeyError, TypeError, ValueError):
+            raise Retryable(Reason.SOURCE_UNREACHABLE, "not an answer of Orthanc's") from None
+
+    def fetch(self, instance_id: str) -> bytes:
+        """Give the instance's DICOM file, which is held in memory only."""
+        response = _read(partial(self._orthanc.get_instances_id_file, instance_id))
+        if response is None:
+            raise Retryable(Reason.CHANGED_MEANWHILE, "an instance is gone")
+        return response.content
+
+
+def _read(call: Callable[[], httpx.Response]) -> httpx.Response | None:
+    return ask(call, Reason.SOURCE_UNREACHABLE, Reason.SOURCE_UNREACHABLE)

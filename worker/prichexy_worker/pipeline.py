@@ -1,0 +1,124 @@
+"""One instance: from the bytes of an original to the bytes that may leave.
+
+Each step is a function of its own module; here stands only their order. Nothing in here knows
+Orthanc, Celery or a file, so the same function serves the worker and the command line.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+
+from prichexy_worker import deform, header, inspection, pixels, release, text, view
+from prichexy_worker.contract import SOFTWARE_VERSION, ModelInfo
+from prichexy_worker.ports import Anonymized
+from prichexy_worker.pseudonyms import Pseudonyms
+from prichexy_worker.settings import Syntax
+
+__all__ = ["Anonymized", "Clock", "Deformer", "Finder", "Stopwatch", "Tools", "anonymize"]
+
+Clock = Callable[[], float]
+
+
+class Deformer(Protocol):
+    """What the pipeline needs of the generator; ``engine.Engine`` is one."""
+
+    @property
+    def model(self) -> ModelInfo:
+        """Which generator this is."""
+
+    def displacement(self, view: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Give the displacement (2, 256, 256) of a view (256, 256)."""
+
+
+class Finder(Protocol):
+    """What the pipeline needs of the search for text; ``text.TextFinder`` is one."""
+
+    def find(self, view: npt.NDArray[np.float32]) -> tuple[text.TextRegion, ...]:
+        """Give the regions of a view that hold text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What every instance is anonymised with. ``text_finder`` None: text is not searched for."""
+
+    engine: Deformer
+    pseudonyms: Pseudonyms
+    text_finder: Finder | None
+    syntax: Syntax = "explicit-little-endian"
+
+
+class Stopwatch:
+    """Adds up seconds by the name of a step."""
+
+    def __init__(self, clock: Clock = time.perf_counter) -> None:
+        self._clock = clock
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Count the time of the block, also when it raises."""
+        start = self._clock()
+        try:
+            yield
+        finally:
+            self.add(name, self._clock() - start)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Count seconds that were measured elsewhere."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+
+def anonymize(content: bytes, tools: Tools, clock: Clock = time.perf_counter) -> Anonymized:
+    """Give the anonymised instance of the DICOM file ``content``.
+
+    The same content, key and model give the same bytes. ``durations`` has the steps inspect,
+    decode, text, deform, deidentify, encode and check, in seconds. Raises
+    Rejected when the instance cannot be made safe.
+    """
+    watch = Stopwatch(clock)
+    with watch.step("inspect"):
+        source = inspection.read(content)
+        inspection.inspect(source)
+    with watch.step("decode"):
+        radiograph = pixels.decode(source)
+        displayed = view.displayed(radiograph, source)
+    with watch.step("text"):
+        if tools.text_finder is not None:
+            text.refuse_text(tools.text_finder.find(displayed))
+    with watch.step("deform"):
+        displacement = tools.engine.displacement(view.shrink(displayed))
+        deformed = deform.warp(radiograph, displacement)
+        measures = deform.measure(radiograph, deformed, displacement)
+    with watch.step("deidentify"):
+        provenance = header.Provenance(
+            software_version=SOFTWARE_VERSION,
+            model=tools.engine.model,
+            key_id=tools.pseudonyms.key_id,
+            deformed=True,
+        )
+        result = header.deidentify(source, tools.pseudonyms, provenance)
+    with watch.step("encode"):
+        result = pixels.with_pixels(result, deformed, syntax=tools.syntax)
+        buffer = io.BytesIO()
+        pydicom.dcmwrite(buffer, result, enforce_file_format=True)
+        released = buffer.getvalue()
+    with watch.step("check"):
+        release.check_release(source, released)
+    return Anonymized(
+        content=released,
+        patient_id=str(result.PatientID),
+        study_uid=str(result.StudyInstanceUID),
+        series_uid=str(result.SeriesInstanceUID),
+        sop_uid=str(result.SOPInstanceUID),
+        measures=measures,
+        durations=dict(watch.seconds),
+    )

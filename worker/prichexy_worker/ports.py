@@ -1,0 +1,84 @@
+"""What the pipeline needs of the world around it. Tests give fakes; the rim gives real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from prichexy_worker.contract import Claim, StudyReport, WorkerAnnouncement
+
+__all__ = ["Anonymized", "ExportTarget", "Reporter", "Snapshot", "StudySource"]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A study as the source holds it at one moment.
+
+    Two equal snapshots mean that no instance came, went or was replaced in between. ``instances``
+    are the source's own opaque ids, sorted; ``version`` is compared and never shown.
+    """
+
+    instances: tuple[str, ...]
+    version: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Anonymized:
+    """One instance, ready to leave. All its identifiers are the new, pseudonymous ones.
+
+    ``durations`` are seconds by step; ``measures`` the figures of ``deform.measure``.
+    """
+
+    content: bytes = field(repr=False)
+    patient_id: str
+    study_uid: str
+    series_uid: str
+    sop_uid: str
+    measures: Mapping[str, float] = field(default_factory=dict)
+    durations: Mapping[str, float] = field(default_factory=dict)
+
+
+class StudySource(Protocol):
+    """Where the originals are read. It never gives away more than it is asked for."""
+
+    def snapshot(self, study_id: str) -> Snapshot:
+        """Give the study's instances.
+
+        Raises Rejected (GONE) when there is no such study, Retryable (SOURCE_UNREACHABLE).
+        """
+
+    def fetch(self, instance_id: str) -> bytes:
+        """Give the instance's DICOM file, as it was received.
+
+        Raises Retryable: CHANGED_MEANWHILE when there is no such instance, SOURCE_UNREACHABLE.
+        """
+
+
+class ExportTarget(Protocol):
+    """Where anonymised instances go. Every method may be repeated with the same effect.
+
+    All raise Retryable with TARGET_UNREACHABLE or TARGET_REFUSED.
+    """
+
+    def check(self) -> None:
+        """Return when the target answers and knows us; promises nothing about its free space."""
+
+    def store(self, instance: Anonymized) -> None:
+        """Make the target hold this instance's bytes, in place of any earlier ones."""
+
+    def fetch(self, instance: Anonymized) -> bytes | None:
+        """Give what the target holds of this instance, or None when it holds none."""
+
+    def withdraw(self, instance: Anonymized) -> None:
+        """Make the target hold nothing of this instance; it is no error if it held none."""
+
+
+class Reporter(Protocol):
+    """The plugin's ledger, as a worker sees it. Raises Retryable (SOURCE_UNREACHABLE)."""
+
+    def report(self, report: StudyReport) -> Claim:
+        """Tell of a transition; the answer tells whether it was accepted."""
+
+    def announce(self, announcement: WorkerAnnouncement) -> None:
+        """Tell that this worker is alive."""
