@@ -375,7 +375,6 @@ def test_the_result_says_what_was_done_and_no_more() -> None:
     assert "RecognizableVisualFeatures" not in result
     assert result.BurnedInAnnotation == "NO", "the source's word"
     assert "BurnedInAnnotation" not in deidentified(cr())
-    for told in (MODEL.digest, MODEL.name, "untrained", PROVENANCE.key_id, "0.1.0"):
     for told in (MODEL.digest, MODEL.name, MODEL.statement, PROVENANCE.key_id, "0.1.0"):
         assert told in result.DerivationDescription
     assert len(result.DerivationDescription) <= 1024

@@ -1,0 +1,1 @@
+"""The Orthanc plugin: takes studies in, keeps the ledger, serves the dashboard."""

@@ -1,0 +1,158 @@
+"""The REST API for workers and for the command line, under ``contract.API_ROOT``, in JSON.
+
+    GET  /health            how every part is, the counts by state, the workers
+    GET  /studies           ?state= &study_id= (Orthanc's id or a job id) &limit= &offset=
+    GET  /studies/{job_id}  one study with its audit trail under "events"
+    POST /reports           a StudyReport; the answer is a Claim
+    POST /workers           a WorkerAnnouncement; the answer is {}
+
+POSTs carry ``contract.REQUEST_HEADER`` and come from WorkerUser where that is set. An error is
+{"error": sentence} with its status.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any, Final
+
+from prichexy_plugin.dashboard.http import Request, Response, json_response
+from prichexy_plugin.dashboard.view import Overview
+from prichexy_plugin.ledger import Ledger
+from prichexy_plugin.records import EventRecord, StudyRecord, WorkerRecord
+from prichexy_plugin.security import user_of
+from prichexy_worker.contract import (
+    CONTRACT_VERSION,
+    REQUEST_HEADER,
+    SOFTWARE_VERSION,
+    ContractError,
+    StudyReport,
+    WorkerAnnouncement,
+)
+
+__all__ = [
+    "answer_health",
+    "answer_post",
+    "answer_studies",
+    "answer_study",
+    "take_announcement",
+    "take_report",
+]
+
+_BODY_LIMIT: Final = 64 * 1024
+_PAGE_LIMIT: Final = 500
+
+
+def answer_health(overview: Overview) -> Response:
+    """Say how everything is; always 200, so that a probe of Orthanc itself does not fail."""
+    return json_response(
+        200,
+        {
+            "software": SOFTWARE_VERSION,
+            "contract": CONTRACT_VERSION,
+            "problems": list(overview.problems),
+            "ledger": overview.ledger,
+            "broker": {
+                "reachable": overview.broker.reachable,
+                "detail": overview.broker.detail,
+            },
+            "counts": {state.value: count for state, count in overview.counts.items()},
+            "workers": [_worker(worker, overview.at) for worker in overview.workers],
+        },
+    )
+
+
+def answer_studies(ledger: Ledger, request: Request) -> Response:
+    """List studies, the last changed first. Raises BadQuery."""
+    page = ledger.studies(
+        state=request.state(),
+        study_id=request.query.get("study_id") or None,
+        limit=request.number("limit", default=50, minimum=1, maximum=_PAGE_LIMIT),
+        offset=request.number("offset", default=0, minimum=0),
+    )
+    return json_response(
+        200, {"total": page.total, "studies": [_study(study) for study in page.studies]}
+    )
+
+
+def answer_study(ledger: Ledger, job_id: str) -> Response:
+    """Give one study with its audit trail."""
+    study = ledger.study(job_id)
+    if study is None:
+        return json_response(404, {"error": "no such job"})
+    events = [_event(event) for event in ledger.events(job_id)]
+    return json_response(200, {**_study(study), "events": events})
+
+
+def answer_post(
+    request: Request, worker_user: str | None, take: Callable[[Any], object]
+) -> Response:
+    """Check who posts, read the body and let ``take`` answer it.
+
+    403 without the header that no other site's page can send, or when the user is not the
+    workers'; 413 and 422 name what is wrong with the body.
+    """
+    if REQUEST_HEADER.lower() not in request.headers:
+        return json_response(403, {"error": f"the header {REQUEST_HEADER} is missing"})
+    if worker_user is not None and user_of(request.headers) != worker_user:
+        return json_response(403, {"error": "only the workers' user may report"})
+    if len(request.body) > _BODY_LIMIT:
+        return json_response(413, {"error": "the body is too large"})
+    try:
+        return json_response(200, take(json.loads(request.body)))
+    except ContractError as error:
+        return json_response(422, {"error": str(error)})
+    except ValueError:
+        return json_response(422, {"error": "the body is not JSON"})
+
+
+def take_report(ledger: Ledger) -> Callable[[Any], object]:
+    """Give what takes a StudyReport in and answers with a Claim."""
+    return lambda data: ledger.report(StudyReport.from_json(data)).to_json()
+
+
+def take_announcement(ledger: Ledger) -> Callable[[Any], object]:
+    """Give what takes a WorkerAnnouncement in and answers with an empty object."""
+
+    def take(data: Any) -> object:
+        ledger.announce(WorkerAnnouncement.from_json(data))
+        return {}
+
+    return take
+
+
+def _study(study: StudyRecord) -> dict[str, object]:
+    return {
+        "job_id": study.job_id,
+        "study_id": study.study_id,
+        "state": study.state.value,
+        "reason": None if study.reason is None else study.reason.value,
+        "reason_sentence": study.reason_sentence,
+        "revision": study.revision,
+        "attempts": study.attempts,
+        "instances": study.instances,
+        "first_seen": study.first_seen.isoformat(),
+        "updated": study.updated.isoformat(),
+        "worker_id": study.worker_id,
+        "durations": dict(study.durations),
+        "measures": dict(study.measures),
+    }
+
+
+def _event(event: EventRecord) -> dict[str, object]:
+    return {
+        "at": event.at.isoformat(),
+        "from": None if event.from_state is None else event.from_state.value,
+        "to": event.to_state.value,
+        "actor": event.actor,
+        "reason": None if event.reason is None else event.reason.value,
+    }
+
+
+def _worker(worker: WorkerRecord, at: datetime) -> dict[str, object]:
+    return {
+        **asdict(worker.announcement),
+        "seen_seconds_ago": max(0.0, (at - worker.seen).total_seconds()),
+    }

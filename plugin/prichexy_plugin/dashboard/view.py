@@ -1,0 +1,65 @@
+"""What the dashboard and the API may ask for, as a port; the runtime is behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from prichexy_plugin.ledger import Ledger
+from prichexy_plugin.records import WorkerRecord
+from prichexy_plugin.relay import BrokerState
+from prichexy_worker.contract import State
+
+__all__ = ["Gateway", "Overview", "overview_of"]
+
+
+class Gateway(Protocol):
+    """The running gateway."""
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """Give the ledger, None before it was opened."""
+
+    @property
+    def ledger_state(self) -> str:
+        """Say "ok", or what is wrong."""
+        ...
+
+    @property
+    def broker_state(self) -> BrokerState:
+        """Tell what the last contact with the broker showed; never asks it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """How the gateway is at one moment. ``ledger`` is "ok" or what is wrong with it."""
+
+    problems: tuple[str, ...]
+    ledger: str
+    broker: BrokerState
+    counts: Mapping[State, int]
+    workers: tuple[WorkerRecord, ...]
+    at: datetime
+
+
+_UNTRIED = BrokerState(reachable=False, detail="not tried", checked=None)
+
+
+def overview_of(gateway: Gateway | None, problems: tuple[str, ...], at: datetime) -> Overview:
+    """Look at everything without raising; ``gateway`` is None with a wrong configuration."""
+    if gateway is None:
+        return Overview(problems, "not opened: the configuration is wrong", _UNTRIED, {}, (), at)
+    state = gateway.ledger_state
+    counts: Mapping[State, int] = {}
+    workers: tuple[WorkerRecord, ...] = ()
+    if gateway.ledger is not None:
+        try:
+            counts, workers = gateway.ledger.counts(), gateway.ledger.workers()
+        except SQLAlchemyError as error:
+            state = f"does not work ({type(error).__name__})"
+    return Overview(problems, state, gateway.broker_state, counts, workers, at)

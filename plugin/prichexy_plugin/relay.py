@@ -1,0 +1,64 @@
+"""Empties the ledger's outbox into the broker, and knows whether the broker answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from prichexy_plugin.broker import Broker, BrokerUnavailable
+from prichexy_plugin.ledger import Clock, Ledger
+
+__all__ = ["BrokerState", "Relay"]
+
+#: With nothing waiting at the broker, a study that no worker spoke of for so long is sent anew:
+#: the broker lost it. Longer than any study takes and than any pause between two attempts.
+RECALL_AFTER: Final = timedelta(minutes=30)
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerState:
+    """What the last contact with the broker showed; None before the first."""
+
+    reachable: bool
+    detail: str
+    checked: datetime | None
+
+
+class Relay:
+    """One thread calls ``run_once``; any thread may read ``state``.
+
+    At least once: a crash between the sending and the note of it sends the message again.
+    """
+
+    def __init__(self, ledger: Ledger, broker: Broker, clock: Clock) -> None:
+        self._ledger = ledger
+        self._broker = broker
+        self._clock = clock
+        self._state = BrokerState(reachable=False, detail="not tried yet", checked=None)
+
+    @property
+    def state(self) -> BrokerState:
+        """Tell what the last contact showed, without asking the broker."""
+        return self._state
+
+    def run_once(self) -> bool:
+        """Send up to one page of messages; say whether more may be sent at once.
+
+        Takes a few seconds at most when the broker hangs. Raises SQLAlchemyError.
+        """
+        messages = self._ledger.outbox()
+        try:
+            waiting = self._broker.waiting()
+            for message in messages:
+                self._broker.send(message)
+                self._ledger.sent(message)
+        except BrokerUnavailable as error:
+            self._state = BrokerState(reachable=False, detail=str(error), checked=self._clock())
+            return False
+        self._state = BrokerState(
+            reachable=True, detail=f"{waiting} waiting for a worker", checked=self._clock()
+        )
+        if waiting == 0 and not messages:
+            return self._ledger.recall(silent_for=RECALL_AFTER) > 0
+        return bool(messages)

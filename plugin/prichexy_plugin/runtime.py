@@ -1,0 +1,165 @@
+"""The plugin's two threads: one watches what arrives, one hands it on.
+
+They are not Orthanc's threads: those only set an event here, so no C-STORE and no REST call ever
+waits for the ledger's decisions, for Redis or for a worker.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from prichexy_plugin.broker import Broker
+from prichexy_plugin.changes import Watcher
+from prichexy_plugin.database import LedgerTooNew, open_database
+from prichexy_plugin.ledger import Clock, Ledger
+from prichexy_plugin.relay import BrokerState, Relay
+from prichexy_plugin.settings import Settings
+from prichexy_plugin.studies import Studies, StudiesUnavailable
+
+__all__ = ["Runtime"]
+
+#: Longest pause between two rounds, in seconds, when nothing wakes the thread earlier.
+_WATCH_PAUSE: Final = 1.0
+_RELAY_PAUSE: Final = 2.0
+#: A round against a hung Redis takes two socket time limits.
+_STOP_SECONDS: Final = 6.0
+
+
+class Runtime:
+    """Runs the watcher and the relay from ``start`` to ``stop``.
+
+    Troubles are logged when they begin and end, not at each round, by their kind only: the texts
+    of errors may hold what a DICOM object held.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        studies: Studies,
+        broker: Broker,
+        *,
+        clock: Clock,
+        log: Callable[[str], None],
+    ) -> None:
+        self._settings = settings
+        self._studies = studies
+        self._broker = broker
+        self._clock = clock
+        self._log = log
+        self._engine: Engine | None = None
+        self._relay: Relay | None = None
+        self._watcher: Watcher | None = None
+        self._stopping = threading.Event()
+        self._arrived = threading.Event()
+        self._decided = threading.Event()
+        self._threads: tuple[threading.Thread, ...] = ()
+        self.ledger: Ledger | None = None
+        #: "ok", or what is wrong with the ledger.
+        self.ledger_state = "not opened yet"
+
+    @property
+    def broker_state(self) -> BrokerState:
+        """Tell what the last contact with the broker showed."""
+        if self._relay is None:
+            return BrokerState(reachable=False, detail="not tried yet", checked=None)
+        return self._relay.state
+
+    def start(self) -> None:
+        """Start the threads; not before Orthanc's database is open (ORTHANC_STARTED)."""
+        if self._threads:
+            return
+        self._threads = (
+            threading.Thread(
+                target=self._repeat,
+                args=("watching", self._watch, self._arrived, _WATCH_PAUSE),
+                name="prichexy-watcher",
+                daemon=True,
+            ),
+            threading.Thread(
+                target=self._repeat,
+                args=("handing on", self._hand_on, self._decided, _RELAY_PAUSE),
+                name="prichexy-relay",
+                daemon=True,
+            ),
+        )
+        for thread in self._threads:
+            thread.start()
+
+    def wake(self) -> None:
+        """Look at once: something became stable. Returns at once; any thread may call it."""
+        self._arrived.set()
+
+    def stop(self) -> None:
+        """Stop the threads within seconds, even when the broker hangs."""
+        self._stopping.set()
+        self._arrived.set()
+        self._decided.set()
+        for thread in self._threads:
+            thread.join(_STOP_SECONDS)
+        if any(thread.is_alive() for thread in self._threads):
+            return
+        self._broker.close()
+        if self._engine is not None:
+            self._engine.dispose()
+
+    def _repeat(
+        self, name: str, work: Callable[[], bool], wake: threading.Event, pause: float
+    ) -> None:
+        trouble: str | None = None
+        while not self._stopping.is_set():
+            before, trouble, more = trouble, None, False
+            try:
+                more = work()
+            except SQLAlchemyError as error:
+                trouble = self.ledger_state = f"does not work ({type(error).__name__})"
+            except LedgerTooNew as error:
+                trouble = self.ledger_state = str(error)
+            except StudiesUnavailable:
+                trouble = "Orthanc does not answer the plugin"
+            except Exception as error:  # noqa: BLE001 - the thread must go on; it is logged below
+                trouble = f"unexpected error ({type(error).__name__}, {_place(error)})"
+            if trouble != before:
+                self._log(f"PriCheXy, {name}: {trouble or 'works again'}.")
+            if not more:
+                wake.wait(pause)
+                wake.clear()
+
+    def _watch(self) -> bool:
+        if self._watcher is None:
+            self._watcher = self._open()
+        progress = self._watcher.run_once()
+        self.ledger_state = "ok"
+        if progress.looked:
+            self._decided.set()
+        return progress.more
+
+    def _hand_on(self) -> bool:
+        return self._relay.run_once() if self._relay is not None else False
+
+    def _open(self) -> Watcher:
+        """Open the ledger; tried anew at each round until it succeeds."""
+        self._engine = open_database(self._settings.ledger_url)
+        self.ledger = Ledger(self._engine, self._clock)
+        self._relay = Relay(self.ledger, self._broker, self._clock)
+        self._decided.set()
+        return Watcher(
+            self._studies,
+            self.ledger,
+            rules=self._settings.rules,
+            stable_age=self._settings.stable_age,
+            take_existing=self._settings.take_existing,
+            clock=self._clock,
+        )
+
+
+def _place(error: BaseException) -> str:
+    """Say where in this program an error arose."""
+    step = error.__traceback__
+    while step is not None and step.tb_next is not None:
+        step = step.tb_next
+    return "?" if step is None else f"{step.tb_frame.f_code.co_qualname}:{step.tb_lineno}"

@@ -1,0 +1,137 @@
+"""The ledger's tables."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, Index, String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+from prichexy_plugin.records import EventRecord, StudyRecord, WorkerRecord
+from prichexy_worker.contract import Reason, State, WorkerAnnouncement
+
+__all__ = ["SCHEMA_VERSION", "Base", "EventRow", "FactRow", "StudyRow", "WorkerRow"]
+
+#: Raised with every change that older software cannot read.
+SCHEMA_VERSION: Final = 1
+
+
+class Moment(TypeDecorator[datetime]):
+    """A moment in UTC; SQLite itself knows no time zones."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Store without the zone; a moment that has none is a mistake."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a moment without a time zone")
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Give the zone back."""
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Base(DeclarativeBase):
+    """The tables' common registry."""
+
+
+class StudyRow(Base):
+    """One study of the ingest Orthanc, as it is now."""
+
+    __tablename__ = "studies"
+
+    study_id: Mapped[str] = mapped_column(String(44), primary_key=True)
+    job_id: Mapped[str] = mapped_column(String(32), unique=True)
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str | None] = mapped_column(String(64))
+    #: Why the last attempt was given back; kept when the study is given up.
+    trouble: Mapped[str | None] = mapped_column(String(64))
+    revision: Mapped[int]
+    attempts: Mapped[int]
+    instances: Mapped[int]
+    #: Digest of what the study held when it was last taken in.
+    content: Mapped[str] = mapped_column(String(64))
+    first_seen: Mapped[datetime] = mapped_column(Moment)
+    updated: Mapped[datetime] = mapped_column(Moment)
+    #: When to look at the study in Orthanc; None when nothing came in since the last look.
+    look_at: Mapped[datetime | None] = mapped_column(Moment, index=True)
+    worker_id: Mapped[str | None] = mapped_column(String(128))
+    durations: Mapped[dict[str, float]] = mapped_column(JSON)
+    measures: Mapped[dict[str, float]] = mapped_column(JSON)
+
+    __table_args__ = (Index("studies_by_state", "state", "updated"),)
+
+    def to_record(self) -> StudyRecord:
+        """Give the frozen value."""
+        return StudyRecord(
+            job_id=self.job_id,
+            study_id=self.study_id,
+            state=State(self.state),
+            reason=_reason(self.reason),
+            trouble=_reason(self.trouble),
+            revision=self.revision,
+            attempts=self.attempts,
+            instances=self.instances,
+            first_seen=self.first_seen,
+            updated=self.updated,
+            worker_id=self.worker_id,
+            durations=self.durations,
+            measures=self.measures,
+        )
+
+
+class EventRow(Base):
+    """One line of the audit trail; never altered."""
+
+    __tablename__ = "events"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    job_id: Mapped[str] = mapped_column(String(32), ForeignKey("studies.job_id"), index=True)
+    at: Mapped[datetime] = mapped_column(Moment)
+    from_state: Mapped[str | None] = mapped_column(String(16))
+    to_state: Mapped[str] = mapped_column(String(16))
+    actor: Mapped[str] = mapped_column(String(128))
+    reason: Mapped[str | None] = mapped_column(String(64))
+
+    def to_record(self) -> EventRecord:
+        """Give the frozen value."""
+        return EventRecord(
+            at=self.at,
+            from_state=None if self.from_state is None else State(self.from_state),
+            to_state=State(self.to_state),
+            actor=self.actor,
+            reason=_reason(self.reason),
+        )
+
+
+class WorkerRow(Base):
+    """The last announcement of a worker."""
+
+    __tablename__ = "workers"
+
+    worker_id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    announcement: Mapped[dict[str, Any]] = mapped_column(JSON)
+    seen: Mapped[datetime] = mapped_column(Moment)
+
+    def to_record(self) -> WorkerRecord:
+        """Give the frozen value; raises ContractError when another version wrote it."""
+        return WorkerRecord(WorkerAnnouncement.from_json(self.announcement), seen=self.seen)
+
+
+class FactRow(Base):
+    """A single value: the schema's version, the place in Orthanc's changes."""
+
+    __tablename__ = "facts"
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    number: Mapped[int]
+
+
+def _reason(code: str | None) -> Reason | None:
+    return None if code is None else Reason(code)

@@ -1,0 +1,162 @@
+"""What the plugin asks Orthanc about studies, as a port, and Orthanc's own REST API behind it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from prichexy_plugin.events import moment_of
+from prichexy_plugin.host import Host
+from prichexy_plugin.intake import InstanceFacts, facts_of
+
+__all__ = ["ChangePage", "OrthancStudies", "Series", "Studies", "StudiesUnavailable", "Study"]
+
+
+class StudiesUnavailable(Exception):
+    """Orthanc did not answer as it should, for instance because it is stopping: ask again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A series' modality as stored and its instances' Orthanc ids."""
+
+    modality: str
+    instances: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A study as Orthanc has it now.
+
+    ``copy`` says that Orthanc made it from another study. ``last_update`` is when the last
+    instance came, to the second, None when Orthanc does not say.
+    """
+
+    stable: bool
+    last_update: datetime | None
+    copy: bool
+    series: tuple[Series, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChangePage:
+    """Some of Orthanc's changes in order.
+
+    ``last`` is the number of the last one on this page; of an empty page, of the last one ever.
+    """
+
+    changes: tuple[Mapping[str, Any], ...]
+    done: bool
+    last: int
+
+
+class Studies(Protocol):
+    """What is asked. Every method raises StudiesUnavailable; None means "no longer there"."""
+
+    def changes(self, since: int, limit: int) -> ChangePage:
+        """Give the changes after number ``since``."""
+        ...
+
+    def last_change(self) -> int:
+        """Give the number of the last change ever, 0 when there was none."""
+        ...
+
+    def study(self, study_id: str) -> Study | None:
+        """Look at a study."""
+        ...
+
+    def study_of(self, instance_id: str) -> str | None:
+        """Name the study that an instance belongs to."""
+        ...
+
+    def facts(self, instance_id: str) -> InstanceFacts | None:
+        """Read what the intake rules look at."""
+        ...
+
+    def digest(self, instance_id: str) -> str | None:
+        """Give the MD5 of the instance as stored, "" when Orthanc keeps none."""
+        ...
+
+
+class OrthancStudies:
+    """Asks the Orthanc that this runs in.
+
+    Its calls hold Python's lock in plugin 4.0, so each is a short one: none reads pixel data, none
+    starts a job.
+    """
+
+    def __init__(self, orthanc: Host) -> None:
+        self._orthanc = orthanc
+        codes = orthanc.ErrorCode
+        self._absent = (int(codes.UNKNOWN_RESOURCE), int(codes.INEXISTENT_ITEM))
+
+    def changes(self, since: int, limit: int) -> ChangePage:
+        """Give the changes after number ``since``."""
+        answer = self._require(f"/changes?since={since}&limit={limit}")
+        return ChangePage(
+            changes=tuple(answer["Changes"]), done=answer["Done"], last=answer["Last"]
+        )
+
+    def last_change(self) -> int:
+        """Give the number of the last change ever, 0 when there was none."""
+        return int(self._require("/changes?last")["Last"])
+
+    def study(self, study_id: str) -> Study | None:
+        """Look at a study."""
+        study = self._json(f"/studies/{study_id}")
+        series = self._json(f"/studies/{study_id}/series")
+        if study is None or series is None:
+            return None
+        return Study(
+            stable=study["IsStable"],
+            last_update=moment_of(study.get("LastUpdate")),
+            copy="AnonymizedFrom" in study or "ModifiedFrom" in study,
+            series=tuple(
+                Series(
+                    modality=one["MainDicomTags"].get("Modality", ""),
+                    instances=tuple(one["Instances"]),
+                )
+                for one in series
+            ),
+        )
+
+    def study_of(self, instance_id: str) -> str | None:
+        """Name the study that an instance belongs to."""
+        study = self._json(f"/instances/{instance_id}/study")
+        return None if study is None else study["ID"]
+
+    def facts(self, instance_id: str) -> InstanceFacts | None:
+        """Read what the intake rules look at."""
+        tags = self._json(f"/instances/{instance_id}/simplified-tags")
+        metadata = self._json(f"/instances/{instance_id}/metadata?expand")
+        if tags is None or metadata is None:
+            return None
+        return facts_of(tags, calling_aet=metadata.get("RemoteAET", ""))
+
+    def digest(self, instance_id: str) -> str | None:
+        """Give the MD5 of the instance as stored, "" when Orthanc keeps none."""
+        answer = self._get(f"/instances/{instance_id}/attachments/dicom/md5")
+        if answer is not None:
+            return answer.decode("ascii").strip()
+        return None if self._get(f"/instances/{instance_id}") is None else ""
+
+    def _get(self, path: str) -> bytes | None:
+        try:
+            return self._orthanc.RestApiGet(path)
+        except self._orthanc.OrthancException as error:
+            if error.args and error.args[0] in self._absent:
+                return None
+            raise StudiesUnavailable from error
+
+    def _json(self, path: str) -> Any:
+        answer = self._get(path)
+        return None if answer is None else json.loads(answer)
+
+    def _require(self, path: str) -> Any:
+        answer = self._json(path)
+        if answer is None:
+            raise StudiesUnavailable
+        return answer

@@ -1,0 +1,275 @@
+"""The REST API that workers and the command line speak."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from prichexy_plugin.dashboard.http import Request, Response
+from prichexy_plugin.dashboard.routes import Site
+from prichexy_plugin.database import open_database
+from prichexy_plugin.intake import Decision
+from prichexy_plugin.ledger import Ledger
+from prichexy_plugin.relay import BrokerState
+from prichexy_testing.fake_orthanc import orthanc_id
+from prichexy_testing.plugin_fakes import FakeClock, announcement_of, report_of
+from prichexy_worker.contract import (
+    API_ROOT,
+    CONTRACT_VERSION,
+    REQUEST_HEADER,
+    SOFTWARE_VERSION,
+    Claim,
+    Reason,
+    State,
+    StudyMessage,
+)
+
+API = API_ROOT.removeprefix("/prichexy")
+STUDY = orthanc_id("a")
+
+
+class Gateway:
+    """A gateway whose parts a test sets."""
+
+    def __init__(self, ledger: Ledger | None) -> None:
+        self.ledger = ledger
+        self.ledger_state = "ok"
+        self.broker_state = BrokerState(True, "0 waiting for a worker", None)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def gateway(clock: FakeClock) -> Iterator[Gateway]:
+    engine = open_database("sqlite://")
+    yield Gateway(Ledger(engine, clock))
+    engine.dispose()
+
+
+@pytest.fixture
+def site(gateway: Gateway, clock: FakeClock) -> Site:
+    return Site(gateway, problems=(), worker_user="worker", clock=clock)
+
+
+def _get(site: Site, path: str, **query: str) -> Response:
+    return site.answer(Request("GET", f"{API}{path}", query=query))
+
+
+def _post(
+    site: Site, path: str, data: object, *, user: str = "worker", header: bool = True
+) -> Response:
+    token = base64.b64encode(f"{user}:password".encode()).decode()
+    headers = {"authorization": f"Basic {token}"}
+    if header:
+        headers[REQUEST_HEADER.lower()] = "1"
+    body = data if isinstance(data, bytes) else json.dumps(data).encode()
+    return site.answer(Request("POST", f"{API}{path}", headers=headers, body=body))
+
+
+def _json(response: Response) -> Any:
+    assert response.mime == "application/json"
+    return json.loads(response.body)
+
+
+def _take_in(gateway: Gateway, clock: FakeClock) -> StudyMessage:
+    assert gateway.ledger is not None
+    gateway.ledger.note({STUDY: clock()}, cursor=1)
+    gateway.ledger.settle(STUDY, Decision(None), content="c", instances=2)
+    message = gateway.ledger.outbox()[0]
+    gateway.ledger.sent(message)
+    return message
+
+
+def test_health_tells_how_every_part_is(site: Site, gateway: Gateway, clock: FakeClock) -> None:
+    _take_in(gateway, clock)
+    assert _post(site, "/workers", announcement_of().to_json()).status == 200
+    clock.move(12)
+    health = _json(_get(site, "/health"))
+    worker = health.pop("workers")[0]
+    counts = health.pop("counts")
+    assert health == {
+        "software": SOFTWARE_VERSION,
+        "contract": CONTRACT_VERSION,
+        "problems": [],
+        "ledger": "ok",
+        "broker": {"reachable": True, "detail": "0 waiting for a worker"},
+    }
+    assert counts == {state.value: int(state is State.QUEUED) for state in State}
+    assert worker["seen_seconds_ago"] == 12.0
+    assert worker["device"] == "cpu"
+    assert worker["model"]["evidence"] == "untrained"
+
+
+def test_a_study_is_listed_with_state_time_and_reason(
+    site: Site, gateway: Gateway, clock: FakeClock
+) -> None:
+    message = _take_in(gateway, clock)
+    _post(site, "/reports", report_of(message, State.PROCESSING).to_json())
+    clock.move(3)
+    quarantined = report_of(
+        message, State.QUARANTINED, Reason.BURNED_IN_TEXT, durations={"text": 1.25}
+    )
+    _post(site, "/reports", quarantined.to_json())
+    listed = _json(_get(site, "/studies"))
+    assert listed == {
+        "total": 1,
+        "studies": [
+            {
+                "job_id": message.job_id,
+                "study_id": STUDY,
+                "state": "quarantined",
+                "reason": "burned_in_text",
+                "reason_sentence": Reason.BURNED_IN_TEXT.sentence,
+                "revision": 1,
+                "attempts": 1,
+                "instances": 2,
+                "first_seen": "2026-03-01T08:00:00+00:00",
+                "updated": "2026-03-01T08:00:03+00:00",
+                "worker_id": "worker-1",
+                "durations": {"text": 1.25},
+                "measures": {},
+            }
+        ],
+    }
+    one = _json(_get(site, f"/studies/{message.job_id}"))
+    events = one.pop("events")
+    assert one == listed["studies"][0]
+    assert events[-1] == {
+        "at": "2026-03-01T08:00:03+00:00",
+        "from": "processing",
+        "to": "quarantined",
+        "actor": "worker-1",
+        "reason": "burned_in_text",
+    }
+    assert events[0]["from"] is None
+
+
+def test_a_claim_is_answered(site: Site, gateway: Gateway, clock: FakeClock) -> None:
+    message = _take_in(gateway, clock)
+    first = _post(site, "/reports", report_of(message, State.PROCESSING).to_json())
+    assert Claim.from_json(_json(first)) == Claim(proceed=True)
+    _post(site, "/reports", report_of(message, State.EXPORTED).to_json())
+    late = _post(site, "/reports", report_of(message, State.PROCESSING).to_json())
+    assert Claim.from_json(_json(late)) == Claim(proceed=False)
+
+
+@pytest.mark.parametrize("path", ["/reports", "/workers"])
+def test_only_the_workers_user_may_report(site: Site, path: str) -> None:
+    answer = _post(site, path, announcement_of().to_json(), user="admin")
+    assert answer.status == 403
+    anonymous = Request("POST", f"{API}{path}", headers={REQUEST_HEADER.lower(): "1"})
+    assert site.answer(anonymous).status == 403
+
+
+def test_any_user_may_report_when_no_workers_user_is_named(
+    gateway: Gateway, clock: FakeClock
+) -> None:
+    site = Site(gateway, problems=(), worker_user=None, clock=clock)
+    assert _post(site, "/workers", announcement_of().to_json(), user="admin").status == 200
+
+
+@pytest.mark.parametrize("path", ["/reports", "/workers"])
+def test_a_post_without_the_header_is_refused(site: Site, gateway: Gateway, path: str) -> None:
+    assert _post(site, path, announcement_of().to_json(), header=False).status == 403
+    assert gateway.ledger is not None
+    assert gateway.ledger.workers() == ()
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 422),
+        (b"not json", 422),
+        (b"\xff", 422),
+        ([], 422),
+        ({}, 422),
+        ({**announcement_of().to_json(), "version": 2}, 422),
+        ({**announcement_of().to_json(), "patient": "DOE^JANE"}, 422),
+        (b"[" * 70_000, 413),
+    ],
+)
+def test_a_body_that_does_not_fit_is_refused_by_its_kind(
+    site: Site, body: object, status: int
+) -> None:
+    answer = _post(site, "/workers", body)
+    assert answer.status == status
+    assert "DOE" not in answer.body
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"state": "lost"},
+        {"limit": "0"},
+        {"limit": "501"},
+        {"limit": "-1"},
+        {"limit": "ten"},
+        {"limit": "²"},
+        {"offset": "9" * 40},
+    ],
+)
+def test_a_parameter_that_cannot_be_read_is_named(site: Site, query: Mapping[str, str]) -> None:
+    answer = _get(site, "/studies", **query)
+    assert answer.status == 400
+    assert next(iter(query)) in _json(answer)["error"]
+
+
+def test_studies_can_be_found_by_state_and_id(
+    site: Site, gateway: Gateway, clock: FakeClock
+) -> None:
+    message = _take_in(gateway, clock)
+    assert _json(_get(site, "/studies", state="queued"))["total"] == 1
+    assert _json(_get(site, "/studies", state="failed"))["total"] == 0
+    assert _json(_get(site, "/studies", study_id=STUDY))["total"] == 1
+    assert _json(_get(site, "/studies", study_id=message.job_id))["total"] == 1
+    assert _json(_get(site, "/studies", limit="1", offset="1")) == {"total": 1, "studies": []}
+
+
+def test_what_is_not_there_is_404(site: Site) -> None:
+    assert _get(site, f"/studies/{'0' * 32}").status == 404
+    assert _get(site, "/nothing").status == 404
+    assert _get(site, "").status == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("POST", "/health", "GET"),
+        ("DELETE", "/studies", "GET"),
+        ("GET", "/reports", "POST"),
+        ("PUT", "/workers", "POST"),
+    ],
+)
+def test_other_methods_are_refused(site: Site, method: str, path: str, allowed: str) -> None:
+    answer = site.answer(Request(method, f"{API}{path}"))
+    assert answer.status == 405
+    assert answer.headers == {"Allow": allowed}
+
+
+def test_with_a_wrong_configuration_health_names_the_key(clock: FakeClock) -> None:
+    site = Site(None, problems=("PriCheXy.Broker.Url: is wrong.",), worker_user=None, clock=clock)
+    health = _json(_get(site, "/health"))
+    assert health["problems"] == ["PriCheXy.Broker.Url: is wrong."]
+    assert health["ledger"] != "ok"
+    assert not health["broker"]["reachable"]
+    assert _get(site, "/studies").status == 503
+    assert _post(site, "/reports", {}).status == 503
+
+
+def test_a_ledger_that_fails_is_said_and_does_not_break_health(
+    site: Site, gateway: Gateway
+) -> None:
+    engine = open_database("sqlite://")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE studies")
+    gateway.ledger = Ledger(engine, FakeClock())
+    assert _json(_get(site, "/health"))["ledger"] == "does not work (OperationalError)"
+    assert _get(site, "/studies").status == 503
+    engine.dispose()

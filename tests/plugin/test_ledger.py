@@ -1,0 +1,311 @@
+"""The ledger: one owner of every study's state."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from prichexy_plugin.database import LedgerTooNew, open_database
+from prichexy_plugin.intake import Decision
+from prichexy_plugin.ledger import Ledger
+from prichexy_plugin.schema import SCHEMA_VERSION, FactRow
+from prichexy_testing.fake_orthanc import orthanc_id
+from prichexy_testing.plugin_fakes import FakeClock, announcement_of, report_of
+from prichexy_worker.contract import MAX_ATTEMPTS, Reason, State, StudyMessage
+
+STUDY = orthanc_id("a")
+TAKEN = Decision(None)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, clock: FakeClock) -> Iterator[Ledger]:
+    engine = open_database(f"sqlite:///{tmp_path}/ledger.sqlite")
+    yield Ledger(engine, clock)
+    engine.dispose()
+
+
+def _take_in(ledger: Ledger, clock: FakeClock, content: str = "c1") -> StudyMessage:
+    ledger.note({STUDY: clock()}, cursor=1)
+    ledger.settle(STUDY, TAKEN, content=content, instances=2)
+    return ledger.outbox()[0]
+
+
+def _state(ledger: Ledger) -> State:
+    return ledger.studies().studies[0].state
+
+
+def test_a_study_goes_its_whole_way_and_every_step_is_in_the_trail(
+    ledger: Ledger, clock: FakeClock
+) -> None:
+    message = _take_in(ledger, clock)
+    clock.move(1)
+    ledger.sent(message)
+    clock.move(1)
+    assert ledger.report(report_of(message, State.PROCESSING)).proceed
+    clock.move(5)
+    done = report_of(
+        message,
+        State.EXPORTED,
+        instances=2,
+        durations={"deform": 1.5, "export": 0.5},
+        measures={"psnr_db": 40.0},
+    )
+    ledger.report(done)
+    study = ledger.study(message.job_id)
+    assert study is not None
+    assert study.state is State.EXPORTED
+    assert study.attempts == 1
+    assert study.instances == 2
+    assert study.worker_id == "worker-1"
+    assert study.durations == {"deform": 1.5, "export": 0.5}
+    assert study.measures == {"psnr_db": 40.0}
+    assert study.updated - study.first_seen == timedelta(seconds=7)
+    trail = [
+        (event.from_state, event.to_state, event.actor) for event in ledger.events(study.job_id)
+    ]
+    assert trail == [
+        (None, State.WATCHED, "plugin"),
+        (State.WATCHED, State.PENDING, "plugin"),
+        (State.PENDING, State.QUEUED, "plugin"),
+        (State.QUEUED, State.PROCESSING, "worker-1"),
+        (State.PROCESSING, State.EXPORTED, "worker-1"),
+    ]
+
+
+def test_what_was_noted_is_there_after_the_program_was_killed(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.sqlite"
+    first = open_database(url)
+    message = _take_in(Ledger(first, clock), clock)
+    # No closing of the first: as after kill -9.
+    second = open_database(url)
+    again = Ledger(second, clock)
+    assert again.outbox() == (message,)
+    assert again.cursor() == 1
+    first.dispose()
+    second.dispose()
+
+
+def test_a_study_not_taken_in_is_recorded_with_the_reason(ledger: Ledger, clock: FakeClock) -> None:
+    ledger.note({STUDY: clock()}, cursor=1)
+    ledger.settle(STUDY, Decision(Reason.NO_RULE_MATCHES), content="", instances=3)
+    study = ledger.studies().studies[0]
+    assert (study.state, study.reason, study.instances) == (
+        State.REJECTED,
+        Reason.NO_RULE_MATCHES,
+        3,
+    )
+    assert ledger.outbox() == ()
+
+
+def test_the_same_content_again_changes_nothing(ledger: Ledger, clock: FakeClock) -> None:
+    message = _take_in(ledger, clock)
+    ledger.sent(message)
+    ledger.note({STUDY: clock()}, cursor=2)
+    ledger.settle(STUDY, TAKEN, content="c1", instances=2)
+    assert ledger.outbox() == ()
+    assert _state(ledger) is State.QUEUED
+    assert ledger.due() == ()
+
+
+@pytest.mark.parametrize("end", [State.EXPORTED, State.QUARANTINED, State.FAILED])
+def test_a_late_instance_makes_a_new_revision(ledger: Ledger, clock: FakeClock, end: State) -> None:
+    first = _take_in(ledger, clock)
+    ledger.report(report_of(first, State.PROCESSING))
+    ledger.report(report_of(first, end))
+    second = _take_in(ledger, clock, content="c2")
+    assert second.job_id == first.job_id
+    assert second.revision == first.revision + 1
+    study = ledger.study(first.job_id)
+    assert study is not None
+    assert (study.state, study.attempts, study.durations) == (State.PENDING, 0, {})
+
+
+def test_a_report_on_an_older_revision_is_void(ledger: Ledger, clock: FakeClock) -> None:
+    first = _take_in(ledger, clock)
+    assert ledger.report(report_of(first, State.PROCESSING)).proceed
+    second = _take_in(ledger, clock, content="c2")
+    assert not ledger.report(report_of(first, State.EXPORTED)).proceed
+    assert not ledger.report(report_of(first, State.PROCESSING)).proceed
+    assert ledger.outbox() == (second,)
+
+
+def test_a_message_sent_twice_is_dropped_by_the_second_worker_once_it_ended(
+    ledger: Ledger, clock: FakeClock
+) -> None:
+    message = _take_in(ledger, clock)
+    ledger.report(report_of(message, State.PROCESSING))
+    ledger.report(report_of(message, State.EXPORTED))
+    assert not ledger.report(report_of(message, State.PROCESSING, worker_id="worker-2")).proceed
+    assert _state(ledger) is State.EXPORTED
+
+
+def test_a_claim_may_overtake_the_note_that_the_message_was_sent(
+    ledger: Ledger, clock: FakeClock
+) -> None:
+    message = _take_in(ledger, clock)
+    assert ledger.report(report_of(message, State.PROCESSING)).proceed
+    ledger.sent(message)
+    assert _state(ledger) is State.PROCESSING
+
+
+def test_a_study_that_kills_its_workers_is_given_up(ledger: Ledger, clock: FakeClock) -> None:
+    message = _take_in(ledger, clock)
+    for _ in range(MAX_ATTEMPTS):
+        assert ledger.report(report_of(message, State.PROCESSING)).proceed
+    assert not ledger.report(report_of(message, State.PROCESSING)).proceed
+    study = ledger.study(message.job_id)
+    assert study is not None
+    assert (study.state, study.reason) == (State.FAILED, Reason.TOO_MANY_ATTEMPTS)
+    assert study.attempts == MAX_ATTEMPTS
+
+
+def test_a_study_given_up_tells_the_last_trouble(ledger: Ledger, clock: FakeClock) -> None:
+    message = _take_in(ledger, clock)
+    for _ in range(MAX_ATTEMPTS):
+        ledger.report(report_of(message, State.PROCESSING))
+        ledger.report(report_of(message, State.QUEUED, Reason.TARGET_UNREACHABLE))
+    ledger.report(report_of(message, State.PROCESSING))
+    study = ledger.study(message.job_id)
+    assert study is not None
+    assert study.state is State.FAILED
+    assert study.reason_sentence is not None
+    assert Reason.TOO_MANY_ATTEMPTS.sentence in study.reason_sentence
+    assert Reason.TARGET_UNREACHABLE.sentence in study.reason_sentence
+
+
+@pytest.mark.parametrize("state", [State.EXPORTED, State.QUARANTINED, State.FAILED, State.QUEUED])
+def test_nothing_ends_that_no_worker_claimed(
+    ledger: Ledger, clock: FakeClock, state: State
+) -> None:
+    message = _take_in(ledger, clock)
+    assert not ledger.report(report_of(message, state)).proceed
+    assert _state(ledger) is State.PENDING
+
+
+def test_a_report_on_an_unknown_job_is_void(ledger: Ledger) -> None:
+    unknown = StudyMessage(job_id="0" * 32, study_id=STUDY, revision=1)
+    assert not ledger.report(report_of(unknown, State.PROCESSING)).proceed
+    assert ledger.studies().total == 0
+
+
+def test_a_study_deleted_before_its_end_is_recorded_as_gone(
+    ledger: Ledger, clock: FakeClock
+) -> None:
+    message = _take_in(ledger, clock)
+    ledger.gone(STUDY)
+    study = ledger.studies().studies[0]
+    assert (study.state, study.reason) == (State.REJECTED, Reason.GONE)
+    assert not ledger.report(report_of(message, State.PROCESSING)).proceed
+
+
+def test_a_study_deleted_after_its_export_stays_exported(ledger: Ledger, clock: FakeClock) -> None:
+    message = _take_in(ledger, clock)
+    ledger.report(report_of(message, State.PROCESSING))
+    ledger.report(report_of(message, State.EXPORTED))
+    ledger.note({STUDY: clock()}, cursor=3)
+    ledger.gone(STUDY)
+    assert _state(ledger) is State.EXPORTED
+    assert ledger.due() == ()
+
+
+def test_what_a_broker_lost_is_put_back_into_the_outbox(ledger: Ledger, clock: FakeClock) -> None:
+    message = _take_in(ledger, clock)
+    ledger.sent(message)
+    clock.move(60)
+    assert ledger.recall(timedelta(minutes=5)) == 0
+    clock.move(300)
+    assert ledger.recall(timedelta(minutes=5)) == 1
+    assert ledger.outbox() == (message,)
+
+
+def test_an_end_is_taken_from_a_worker_that_was_thought_dead(
+    ledger: Ledger, clock: FakeClock
+) -> None:
+    message = _take_in(ledger, clock)
+    ledger.report(report_of(message, State.PROCESSING))
+    clock.move(600)
+    ledger.recall(timedelta(minutes=5))
+    assert ledger.report(report_of(message, State.EXPORTED)).proceed
+    assert _state(ledger) is State.EXPORTED
+
+
+def test_lists_are_filtered_paged_and_counted(ledger: Ledger, clock: FakeClock) -> None:
+    for number in range(5):
+        clock.move(1)
+        ledger.note({orthanc_id(str(number)): clock()}, cursor=number)
+    for number in (1, 3):
+        ledger.settle(orthanc_id(str(number)), TAKEN, content="c", instances=1)
+    assert ledger.counts()[State.WATCHED] == 3
+    assert ledger.counts()[State.PENDING] == 2
+    assert ledger.counts()[State.FAILED] == 0
+    page = ledger.studies(state=State.WATCHED, limit=2, offset=1)
+    assert page.total == 3
+    assert [study.study_id for study in page.studies] == [orthanc_id("2"), orthanc_id("0")]
+    assert ledger.studies(study_id=orthanc_id("4")).total == 1
+    assert ledger.studies(study_id=ledger.studies().studies[0].job_id).total == 1
+
+
+def test_only_what_is_due_is_looked_at_the_longest_due_first(
+    ledger: Ledger, clock: FakeClock
+) -> None:
+    first, second, later = (orthanc_id(name) for name in "abc")
+    minute = timedelta(minutes=1)
+    ledger.note(
+        {second: clock() - minute, first: clock() - 2 * minute, later: clock() + minute}, cursor=1
+    )
+    assert ledger.due() == (first, second)
+    ledger.look_later(first, clock() + minute)
+    assert ledger.due() == (second,)
+
+
+def test_a_worker_is_remembered_by_its_last_announcement_and_forgotten_after_a_day(
+    ledger: Ledger, clock: FakeClock
+) -> None:
+    ledger.announce(announcement_of("old"))
+    clock.move(3600 * 20)
+    ledger.announce(announcement_of("new", statement="first"))
+    ledger.announce(announcement_of("new", statement="second"))
+    assert [one.announcement.worker_id for one in ledger.workers()] == ["new", "old"]
+    assert ledger.workers()[0].announcement.model.statement == "second"
+    clock.move(3600 * 5)
+    ledger.announce(announcement_of("new"))
+    assert [one.announcement.worker_id for one in ledger.workers()] == ["new"]
+
+
+def test_only_its_owner_may_read_the_ledgers_file(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path}/deep/ledger.sqlite")
+    engine.dispose()
+    assert stat.S_IMODE((tmp_path / "deep" / "ledger.sqlite").stat().st_mode) == 0o600
+
+
+def test_a_ledger_of_newer_software_is_left_alone(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.sqlite"
+    engine = open_database(url)
+    with Session(engine) as session, session.begin():
+        session.merge(FactRow(name="schema", number=SCHEMA_VERSION + 1))
+    engine.dispose()
+    with pytest.raises(LedgerTooNew):
+        open_database(url)
+
+
+def test_a_database_error_names_no_value(tmp_path: Path, clock: FakeClock) -> None:
+    engine = open_database(f"sqlite:///{tmp_path}/ledger.sqlite")
+    with Session(engine) as session, session.begin():
+        session.connection().exec_driver_sql("DROP TABLE studies")
+    with pytest.raises(OperationalError) as caught:
+        Ledger(engine, clock).note({STUDY: clock()}, cursor=1)
+    engine.dispose()
+    assert STUDY not in str(caught.value)

@@ -1,0 +1,136 @@
+"""Any order of arrivals, decisions, sendings and reports leaves a legal ledger."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+
+from prichexy_plugin.database import open_database
+from prichexy_plugin.intake import Decision
+from prichexy_plugin.ledger import Ledger
+from prichexy_plugin.records import StudyRecord
+from prichexy_plugin.transitions import ENDED, LEGAL
+from prichexy_testing.fake_orthanc import orthanc_id
+from prichexy_testing.plugin_fakes import FakeClock, report_of
+from prichexy_worker.contract import MAX_ATTEMPTS, REPORTABLE, Reason, State, StudyMessage
+
+STUDIES = st.sampled_from([orthanc_id(name) for name in "ab"])
+CONTENTS = st.sampled_from(["c1", "c2", "c3"])
+
+
+class Histories(RuleBasedStateMachine):
+    """Plays Orthanc, the broker and workers that may do anything at any time, also twice."""
+
+    messages: Bundle[StudyMessage] = Bundle("messages")
+
+    @initialize()
+    def open(self) -> None:
+        self.clock = FakeClock()
+        self.engine = open_database("sqlite://")
+        self.ledger = Ledger(self.engine, self.clock)
+        self.cursor = 0
+        self.revisions: dict[str, int] = {}
+
+    def teardown(self) -> None:
+        if hasattr(self, "engine"):
+            self.engine.dispose()
+
+    @rule(study=STUDIES)
+    def something_arrives(self, study: str) -> None:
+        self.cursor += 1
+        self.ledger.note({study: self.clock()}, cursor=self.cursor)
+
+    @rule(content=CONTENTS)
+    def the_due_are_taken_in(self, content: str) -> None:
+        for study in self.ledger.due():
+            self.ledger.settle(study, Decision(None), content=content, instances=1)
+
+    @rule(reason=st.sampled_from([Reason.NO_RULE_MATCHES, Reason.OWN_OUTPUT]))
+    def the_due_are_turned_away(self, reason: Reason) -> None:
+        for study in self.ledger.due():
+            self.ledger.settle(study, Decision(reason), content="", instances=1)
+
+    @rule()
+    def the_due_are_gone(self) -> None:
+        for study in self.ledger.due():
+            self.ledger.gone(study)
+
+    @rule(target=messages)
+    def the_relay_sends(self) -> StudyMessage:
+        for message in self.ledger.outbox():
+            self.ledger.sent(message)
+            return message
+        return StudyMessage(job_id="f" * 32, study_id=orthanc_id("x"), revision=1)
+
+    @rule(target=messages)
+    def the_relay_dies_after_sending(self) -> StudyMessage:
+        for message in self.ledger.outbox():
+            return message
+        return StudyMessage(job_id="f" * 32, study_id=orthanc_id("x"), revision=1)
+
+    @rule(
+        message=messages,
+        state=st.sampled_from(sorted(REPORTABLE)),
+        reason=st.sampled_from([None, Reason.UNEXPECTED]),
+        worker=st.sampled_from(["worker-1", "worker-2"]),
+    )
+    def a_worker_reports(
+        self, message: StudyMessage, state: State, reason: Reason | None, worker: str
+    ) -> None:
+        before = self.ledger.study(message.job_id)
+        claim = self.ledger.report(report_of(message, state, reason, worker_id=worker))
+        after = self.ledger.study(message.job_id)
+        if claim.proceed:
+            assert before is not None
+            assert after is not None
+            assert before.revision == message.revision
+            assert after.state is state
+        elif after is not None and after.reason is not Reason.TOO_MANY_ATTEMPTS:
+            assert after == before
+
+    @rule(message=messages)
+    def the_note_of_a_sending_comes_late(self, message: StudyMessage) -> None:
+        if self.ledger.study(message.job_id) is not None:
+            self.ledger.sent(message)
+
+    @rule(seconds=st.integers(0, 4000))
+    def time_passes(self, seconds: int) -> None:
+        self.clock.move(seconds)
+
+    @rule()
+    def the_broker_lost_everything(self) -> None:
+        self.ledger.recall(timedelta(minutes=30))
+
+    @invariant()
+    def the_ledger_is_legal(self) -> None:
+        page = self.ledger.studies()
+        assert sum(self.ledger.counts().values()) == page.total == len(page.studies)
+        for study in page.studies:
+            self._the_trail_is_legal_and_ends_where_the_study_is(study)
+            assert 0 <= study.attempts <= MAX_ATTEMPTS
+            if study.state in ENDED - {State.REJECTED} or study.state is State.PROCESSING:
+                assert study.attempts >= 1, "nothing ends in a worker's hands without a claim"
+            assert study.revision >= self.revisions.get(study.job_id, 1), "it never goes back"
+            self.revisions[study.job_id] = study.revision
+        pending = {
+            (study.job_id, study.revision) for study in page.studies if study.state is State.PENDING
+        }
+        assert {(one.job_id, one.revision) for one in self.ledger.outbox()} == pending
+
+    def _the_trail_is_legal_and_ends_where_the_study_is(self, study: StudyRecord) -> None:
+        state: State | None = None
+        moment = study.first_seen
+        for event in self.ledger.events(study.job_id):
+            assert event.from_state is state
+            assert event.to_state in LEGAL[state]
+            assert event.at >= moment
+            state, moment = event.to_state, event.at
+        assert state is study.state
+        assert moment == study.updated
+
+
+TestHistories = Histories.TestCase
+TestHistories.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)

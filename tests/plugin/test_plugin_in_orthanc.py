@@ -1,0 +1,384 @@
+"""The plugin inside a real Orthanc, with a real Redis, over every interruption that is known."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sysconfig
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydicom.uid import generate_uid
+
+from prichexy_testing.dicoms import CANARIES, canary_values, radiograph_dataset, write
+from prichexy_testing.plugin_fakes import announcement_of
+from prichexy_testing.plugin_servers import REPO, PluginOrthanc, running_plugin_orthanc
+from prichexy_testing.servers import RedisServer, free_port, running_redis, wait_until
+from prichexy_worker.contract import API_ROOT, REQUEST_HEADER, TASK_NAME, StudyMessage
+
+pytestmark = [pytest.mark.orthanc, pytest.mark.redis]
+
+#: Seconds that a request may take while Redis hangs; a socket time limit would take two.
+QUICK = 1.5
+
+
+@pytest.fixture
+def redis() -> Iterator[RedisServer]:
+    with running_redis(password="hush") as server:
+        yield server
+
+
+@pytest.fixture
+def orthanc(redis: RedisServer) -> Iterator[PluginOrthanc]:
+    with running_plugin_orthanc(_broker(redis)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[PluginOrthanc]:
+    """Give one Orthanc without a broker for the tests that hand nothing on."""
+    with running_plugin_orthanc({"Broker": {"Url": f"redis://127.0.0.1:{free_port()}/0"}}) as one:
+        yield one
+
+
+def _broker(redis: RedisServer) -> dict[str, Any]:
+    return {"Broker": {"Url": redis.url, "Password": redis.password}}
+
+
+def _radiograph(study: str = "1", instance: str = "1", **attributes: Any) -> bytes:
+    uids = {
+        "StudyInstanceUID": generate_uid(entropy_srcs=["study", study]),
+        "SeriesInstanceUID": generate_uid(entropy_srcs=["series", study]),
+        "SOPInstanceUID": generate_uid(entropy_srcs=["instance", study, instance]),
+    }
+    return write(radiograph_dataset(identity={**CANARIES, **uids}, **attributes))
+
+
+def _store(orthanc: PluginOrthanc, content: bytes) -> dict[str, Any]:
+    answer = orthanc.post("/instances", content)
+    assert answer.status_code == 200
+    value: dict[str, Any] = answer.json()
+    return value
+
+
+def _c_store(orthanc: PluginOrthanc, content: bytes, folder: Path) -> None:
+    program = shutil.which("storescu")
+    if program is None:
+        pytest.skip("storescu is not installed (dcmtk)")
+    file = folder / "radiograph.dcm"
+    file.write_bytes(content)
+    command = [program, "-aec", "ORTHANC", "localhost", str(orthanc.dicom_port), str(file)]
+    subprocess.run(command, check=True, timeout=30, capture_output=True)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    begin = time.monotonic()
+    work()
+    return time.monotonic() - begin
+
+
+def _messages(redis: RedisServer) -> list[tuple[str, StudyMessage]]:
+    """Read what waits in the queue, without taking it."""
+    program = shutil.which("redis-cli") or "redis-cli"
+    command = [program, "-p", str(redis.port), "--no-auth-warning", "--json"]
+    asked = subprocess.run(
+        [*command, "LRANGE", "prichexy", "0", "-1"],
+        env={**os.environ, "REDISCLI_AUTH": redis.password or ""},
+        check=True,
+        capture_output=True,
+        timeout=10,
+    )
+    found = []
+    for raw in json.loads(asked.stdout):
+        envelope = json.loads(raw)
+        args, _kwargs, _embed = json.loads(base64.b64decode(envelope["body"]))
+        found.append((envelope["headers"]["task"], StudyMessage.from_json(args[0])))
+    return found
+
+
+def test_a_chest_radiograph_goes_to_the_broker_and_names_nobody_on_the_way(
+    orthanc: PluginOrthanc, redis: RedisServer, tmp_path: Path
+) -> None:
+    _c_store(orthanc, _radiograph(), tmp_path)
+    wait_until(lambda: orthanc.counts() == {"watched": 1}, 10, "the study is watched")
+    orthanc.wait_for({"queued": 1})
+    [(task, message)] = _messages(redis)
+    [study] = orthanc.studies()
+    assert task == TASK_NAME
+    assert message == StudyMessage(study["job_id"], study["study_id"], revision=1)
+    shown = orthanc.get("/prichexy").text + json.dumps(orthanc.health()) + orthanc.log()
+    kept = b"".join(file.read_bytes() for file in (orthanc.folder / "storage").glob("prichexy*"))
+    kept += b"".join(file.read_bytes() for file in redis.folder.rglob("*") if file.is_file())
+    assert message.job_id.encode() in kept
+    for value in canary_values():
+        assert value not in shown
+        assert value.encode() not in kept
+    for secret in ("hush", orthanc.worker_password):
+        assert secret not in shown
+        assert secret.encode() not in kept.replace(b"requirepass hush", b"")
+
+
+def test_what_is_not_taken_in_is_recorded_with_the_reason(
+    orthanc: PluginOrthanc, redis: RedisServer
+) -> None:
+    _store(orthanc, _radiograph("hip", body_part="HIP"))
+    own = _radiograph("own", DeidentificationMethod=["Basic Profile", "PriCheXy gateway 0.1.0"])
+    _store(orthanc, own)
+    chest = _store(orthanc, _radiograph("chest"))
+    orthanc.wait_for({"queued": 1, "rejected": 2})
+    copied = orthanc.post(
+        f"/studies/{chest['ParentStudy']}/modify",
+        json.dumps({"Replace": {"StudyID": "x"}}).encode(),
+    )
+    assert copied.status_code == 200
+    orthanc.wait_for({"queued": 1, "rejected": 3})
+    reasons = sorted(str(study["reason"]) for study in orthanc.studies())
+    assert reasons == ["None", "copy_of_a_study", "no_rule_matches", "own_output"]
+    assert redis.length("prichexy") == 1
+
+
+def test_a_study_that_arrives_twice_is_sent_once_and_a_late_instance_sends_it_anew(
+    orthanc: PluginOrthanc, redis: RedisServer
+) -> None:
+    _store(orthanc, _radiograph())
+    orthanc.wait_for({"queued": 1})
+    assert _store(orthanc, _radiograph())["Status"] == "AlreadyStored"
+    _store(orthanc, _radiograph(instance="late"))
+    wait_until(lambda: redis.length("prichexy") == 2, 20, "the new revision is sent")
+    assert sorted(message.revision for _, message in _messages(redis)) == [1, 2]
+    assert orthanc.studies()[0]["instances"] == 2
+
+
+def test_with_redis_stopped_orthanc_works_as_before_and_nothing_is_lost(
+    orthanc: PluginOrthanc, redis: RedisServer, tmp_path: Path
+) -> None:
+    redis.stop()
+    assert _seconds(lambda: _c_store(orthanc, _radiograph("1"), tmp_path)) < QUICK
+    assert _seconds(lambda: _store(orthanc, _radiograph("2"))) < QUICK
+    orthanc.wait_for({"pending": 2})
+    wait_until(lambda: not orthanc.health()["broker"]["reachable"], 10, "the outage is noticed")
+    assert "The broker does not answer" in orthanc.get("/prichexy").text
+    redis.start()
+    orthanc.wait_for({"queued": 2})
+    assert len(_messages(redis)) == 2
+    assert orthanc.health()["broker"]["reachable"]
+
+
+def test_with_redis_hung_orthanc_works_as_before_and_nothing_is_lost(
+    orthanc: PluginOrthanc, redis: RedisServer, tmp_path: Path
+) -> None:
+    assert redis._process is not None
+    pid = redis._process.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        for number in range(4):
+            content = _radiograph(str(number))
+            assert _seconds(lambda content=content: _c_store(orthanc, content, tmp_path)) < QUICK
+            assert _seconds(orthanc.health) < QUICK
+            assert _seconds(lambda: orthanc.get("/studies")) < QUICK
+        orthanc.wait_for({"pending": 4})
+        wait_until(lambda: not orthanc.health()["broker"]["reachable"], 10, "it is noticed")
+        assert "TimeoutError" in orthanc.health()["broker"]["detail"]
+        assert _seconds(lambda: orthanc.get("/prichexy")) < QUICK
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    orthanc.wait_for({"queued": 4})
+    studies = {message.study_id for _, message in _messages(redis)}
+    assert len(studies) == 4, "perhaps more than once, but each of them"
+
+
+def test_with_redis_hung_orthanc_stops_within_seconds_and_loses_nothing(
+    orthanc: PluginOrthanc, redis: RedisServer
+) -> None:
+    assert redis._process is not None
+    pid = redis._process.pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        _store(orthanc, _radiograph())
+        orthanc.wait_for({"pending": 1})
+        process = orthanc._process
+        assert process is not None
+        assert _seconds(orthanc.stop) < 15
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert process.returncode == 0, "no crash while the plugin is unloaded"
+    assert "Orthanc has stopped" in orthanc.log()
+    orthanc.start()
+    orthanc.wait_for({"queued": 1})
+
+
+@pytest.mark.parametrize("end", ["kill", "stop"])
+@pytest.mark.parametrize("known", [False, True], ids=["new study", "late instance"])
+def test_an_end_of_orthanc_before_the_study_is_stable_loses_nothing(
+    redis: RedisServer, end: str, known: bool
+) -> None:
+    with running_plugin_orthanc(_broker(redis), StableAge=4) as orthanc:
+        if known:
+            _store(orthanc, _radiograph())
+            orthanc.wait_for({"queued": 1})
+        _store(orthanc, _radiograph(instance="2"))
+        getattr(orthanc, end)()
+        orthanc.start()
+        expected = 2 if known else 1
+        wait_until(lambda: redis.length("prichexy") == expected, 30, "the message is sent")
+        assert orthanc.studies()[0]["revision"] == expected
+        assert orthanc.studies()[0]["instances"] == expected
+
+
+def test_studies_that_come_all_at_once_are_each_sent_once(
+    orthanc: PluginOrthanc, redis: RedisServer
+) -> None:
+    contents = [_radiograph(str(n // 2), str(n % 2), rows=16, columns=16) for n in range(120)]
+    with ThreadPoolExecutor(8) as pool:
+        stored = [pool.submit(_store, orthanc, content) for content in contents]
+        while not all(one.done() for one in stored):
+            assert _seconds(orthanc.health) < 5
+            assert orthanc.get("/prichexy").status_code == 200
+        assert all(one.result()["Status"] == "Success" for one in stored)
+    wait_until(
+        lambda: sum(study["instances"] for study in orthanc.studies()) == 120,
+        60,
+        "every instance is counted",
+    )
+    orthanc.wait_for({"queued": 60}, seconds=60)
+    newest = {message.study_id: message.revision for _, message in _messages(redis)}
+    assert len(newest) == 60
+
+
+def test_with_a_wrong_configuration_orthanc_serves_and_takes_in_later_what_came(
+    redis: RedisServer,
+) -> None:
+    section = _broker(redis)
+    wrong = {**section, "Intake": {"Rules": [{"Name": "a", "Modalty": ["CR"]}]}}
+    with running_plugin_orthanc(wrong) as orthanc:
+        _store(orthanc, _radiograph())
+        health = orthanc.health()
+        assert health["problems"][0].startswith("PriCheXy.Intake.Rules[0].Modalty: ")
+        assert "PriCheXy.Intake.Rules[0].Modalty" in orthanc.get("/prichexy").text
+        assert "PriCheXy.Intake.Rules[0].Modalty" in orthanc.log()
+        orthanc.stop()
+        assert redis.length("prichexy") == 0
+        orthanc.configure(section)
+        orthanc.start()
+        orthanc.wait_for({"queued": 1})
+
+
+def test_without_the_plugins_packages_orthanc_serves_and_says_what_is_missing(
+    redis: RedisServer,
+) -> None:
+    with running_plugin_orthanc(_broker(redis), paths=str(REPO / "worker")) as orthanc:
+        _store(orthanc, _radiograph())
+        answer = orthanc.get(f"{API_ROOT}/health")
+        assert answer.status_code == 503
+        assert "No module named" in answer.json()["problems"][0]
+        assert "PriCheXy is not running" in orthanc.get("/prichexy").text
+
+
+def test_another_sites_page_can_change_nothing_in_this_orthanc(served: PluginOrthanc) -> None:
+    def post(path: str, **headers: str) -> int:
+        return httpx.post(
+            f"{served.url}{path}",
+            content=_radiograph(),
+            auth=(served.user, served.password),
+            headers=headers,
+            trust_env=False,
+        ).status_code
+
+    assert post("/instances", origin="http://evil.example") == 403
+    before = served.get("/instances").json()
+    assert post("/instances", **{"sec-fetch-site": "cross-site"}) == 403
+    assert post(f"{API_ROOT}/workers", origin="http://evil.example") == 403
+    assert served.get("/instances").json() == before
+    assert post("/instances", origin=served.url) == 200
+    assert post("/instances") == 200
+
+
+def test_only_the_workers_user_may_report_and_nobody_sees_anything_without_a_login(
+    served: PluginOrthanc,
+) -> None:
+    wait_until(lambda: served.health()["ledger"] == "ok", 10, "the ledger is open")
+    announcement = announcement_of().to_json()
+    assert served.post_as_worker("/workers", announcement).status_code == 200
+    as_admin = httpx.post(
+        f"{served.url}{API_ROOT}/workers",
+        json=announcement,
+        auth=(served.user, served.password),
+        headers={REQUEST_HEADER: "1"},
+        trust_env=False,
+    )
+    assert as_admin.status_code == 403
+    assert "workers' user" in as_admin.json()["error"]
+    assert served.health()["workers"][0]["worker_id"] == "worker-1"
+    assert "weights are untrained" in served.get("/prichexy").text
+    for path in ("/prichexy", "/prichexy/static/dashboard.css", f"{API_ROOT}/health"):
+        assert httpx.get(served.url + path, trust_env=False).status_code == 401
+
+
+def test_the_page_and_its_files_carry_their_headers_through_orthanc(served: PluginOrthanc) -> None:
+    page = served.get("/prichexy")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.headers["cache-control"] == "no-store"
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert served.get("/prichexy/").text[:100] == page.text[:100]
+    style = served.get("/prichexy/static/dashboard.css")
+    assert style.headers["content-type"] == "text/css"
+    assert served.get("/prichexy/nothing").status_code == 404
+    moved = served.get("/prichexy/prichexy/static/dashboard.css")
+    assert moved.status_code == 302
+    assert moved.headers["location"] == "../../../prichexy/static/dashboard.css"
+    assert "/prichexy" in served.get("/plugins/explorer.js").text
+
+
+@pytest.mark.browser
+def test_a_person_finds_the_page_from_orthanc_explorer(served: PluginOrthanc) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    _store(served, _radiograph("seen", body_part="HIP"))
+    wait_until(lambda: "rejected" in served.counts(), 20, "the study is decided")
+    complaints: list[str] = []
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        try:
+            login = {"username": served.user, "password": served.password}
+            page = browser.new_context(http_credentials=login).new_page()
+            page.goto(f"{served.url}/app/explorer.html")
+            page.click("#prichexy-link")
+            page.wait_for_url(f"{served.url}/prichexy")
+            page.on("console", lambda message: complaints.append(message.text))
+            page.reload()
+            assert page.inner_text("td.why") == "No intake rule takes this study in."
+            corner = page.evaluate("getComputedStyle(document.querySelector('.chip')).borderRadius")
+            assert corner != "0px", "the style sheet is applied"
+            page.click("td.go a")
+            page.wait_for_url(lambda url: "/app/explorer.html#study?uuid=" in url)
+            page.wait_for_selector("#study-info li >> visible=true")
+        finally:
+            browser.close()
+    assert complaints == [], "the content security policy lets everything of the page pass"
+
+
+def test_the_process_of_orthanc_loads_no_numeric_library(redis: RedisServer) -> None:
+    # On an environment that has them, so that one import would show.
+    everything = sysconfig.get_path("purelib")
+    if not (Path(everything) / "torch").exists():
+        pytest.skip("torch is not installed here")
+    paths = os.pathsep.join([str(REPO / "worker"), everything])
+    with running_plugin_orthanc(_broker(redis), paths=paths) as orthanc:
+        _store(orthanc, _radiograph())
+        orthanc.wait_for({"queued": 1})
+        assert orthanc.get("/prichexy").status_code == 200
+        maps = Path(f"/proc/{orthanc.pid}/maps").read_text()
+    assert "/sqlalchemy/" in maps, "the plugin's own libraries are there"
+    for name in ("torch", "numpy", "monai", "cv2"):
+        assert f"/{name}" not in maps

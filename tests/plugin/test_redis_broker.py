@@ -1,0 +1,69 @@
+"""Celery on a real Redis: quick to fail, and told apart from what the environment says."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from pydantic import SecretStr
+
+from prichexy_plugin.broker import BrokerUnavailable, RedisBroker
+from prichexy_testing.fake_orthanc import orthanc_id
+from prichexy_testing.servers import free_port, running_redis
+from prichexy_worker.contract import StudyMessage
+
+MESSAGE = StudyMessage(job_id="0" * 32, study_id=orthanc_id("a"), revision=1)
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("password", [None, "p@ss:w/rd?%20"])
+def test_a_message_is_in_the_named_queue_after_sending(
+    monkeypatch: pytest.MonkeyPatch, password: str | None
+) -> None:
+    monkeypatch.setenv("CELERY_BROKER_URL", f"redis://127.0.0.1:{free_port()}/0")
+    with running_redis(password=password) as redis:
+        secret = None if password is None else SecretStr(password)
+        broker = RedisBroker(redis.url, secret, "a-queue")
+        assert broker.waiting() == 0
+        broker.send(MESSAGE)
+        broker.send(MESSAGE)
+        assert broker.waiting() == 2
+        assert redis.length("a-queue") == 2
+        broker.close()
+
+
+@pytest.mark.redis
+def test_a_wrong_password_is_said_without_it() -> None:
+    with running_redis(password="right") as redis:
+        broker = RedisBroker(redis.url, SecretStr("wrong-one"), "q")
+        for work in (broker.waiting, lambda: broker.send(MESSAGE)):
+            with pytest.raises(BrokerUnavailable, match=r"Authentication|Operational") as it:
+                work()
+            assert "wrong-one" not in str(it.value)
+        broker.close()
+
+
+@pytest.mark.redis
+def test_a_broker_that_was_away_takes_messages_again() -> None:
+    with running_redis() as redis:
+        broker = RedisBroker(redis.url, None, "q")
+        broker.send(MESSAGE)
+        redis.stop()
+        begin = time.monotonic()
+        with pytest.raises(BrokerUnavailable):
+            broker.send(MESSAGE)
+        assert time.monotonic() - begin < 5
+        redis.start()
+        broker.send(MESSAGE)
+        assert broker.waiting() == 2
+        broker.close()
+
+
+def test_where_nothing_listens_the_address_is_named() -> None:
+    port = free_port()
+    broker = RedisBroker(f"redis://127.0.0.1:{port}/0", None, "q")
+    with pytest.raises(BrokerUnavailable, match=rf"^Redis at 127.0.0.1:{port}: ConnectionError$"):
+        broker.waiting()
+    with pytest.raises(BrokerUnavailable, match=rf"^Redis at 127.0.0.1:{port}: \w+Error$"):
+        broker.send(MESSAGE)
+    broker.close()

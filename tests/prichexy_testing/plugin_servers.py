@@ -1,0 +1,121 @@
+"""A real Orthanc that runs the plugin of this checkout, with the plugin's own environment."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from prichexy_testing.servers import OrthancServer, _folder, free_port, wait_until
+from prichexy_worker.contract import API_ROOT, REQUEST_HEADER
+
+__all__ = ["PluginOrthanc", "plugin_paths", "running_plugin_orthanc"]
+
+REPO = Path(__file__).resolve().parents[2]
+ENVIRONMENT = REPO / ".venv-plugin"
+LIBRARY = Path("/usr/share/orthanc/plugins/libOrthancPython.so")
+
+
+def plugin_paths(environment: Path = ENVIRONMENT) -> str:
+    """Give the PYTHONPATH of the plugin; skips the test where the environment is not made."""
+    python = environment / "bin" / "python"
+    if not python.exists():
+        pytest.skip(f"{environment.name} is not there: run script/bootstrap")
+    script = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    asked = subprocess.run([python, "-c", script], capture_output=True, check=True, text=True)
+    return os.pathsep.join([str(REPO / "worker"), asked.stdout.strip()])
+
+
+class PluginOrthanc(OrthancServer):
+    """An ingest Orthanc with the plugin, a user for people and one for workers."""
+
+    def __init__(
+        self, folder: Path, section: Mapping[str, Any], *, paths: str, **settings: Any
+    ) -> None:
+        self.worker_password = secrets.token_urlsafe(16)
+        self.dicom_port = free_port()
+        self._paths = paths
+        defaults = {
+            "Plugins": [str(LIBRARY)],
+            "PythonScript": str(REPO / "plugin" / "prichexy_orthanc.py"),
+            "DicomServerEnabled": True,
+            "DicomPort": self.dicom_port,
+            "DicomAlwaysAllowStore": True,
+            "OverwriteInstances": False,
+            "StableAge": 1,
+            "PriCheXy": {"WorkerUser": "worker", **section},
+        }
+        super().__init__(folder, {**defaults, **settings})
+        self._settings["RegisteredUsers"] = {
+            self.user: self.password,
+            "worker": self.worker_password,
+        }
+
+    def _command(self) -> list[str]:
+        return ["env", f"PYTHONPATH={self._paths}", *super()._command()]
+
+    def configure(self, section: Mapping[str, Any]) -> None:
+        """Change the plugin's section; the next start reads it."""
+        self._settings["PriCheXy"] = {"WorkerUser": "worker", **section}
+
+    @property
+    def pid(self) -> int:
+        """Give the process's id."""
+        assert self._process is not None
+        return self._process.pid
+
+    def health(self) -> dict[str, Any]:
+        """Ask the plugin how it is."""
+        answer = self.get(f"{API_ROOT}/health")
+        value: dict[str, Any] = answer.json()
+        return value
+
+    def counts(self) -> dict[str, int]:
+        """Give the number of studies by state, without the states that have none."""
+        return {state: count for state, count in self.health()["counts"].items() if count}
+
+    def studies(self) -> list[dict[str, Any]]:
+        """List the studies of the ledger."""
+        value: list[dict[str, Any]] = self.get(f"{API_ROOT}/studies?limit=500").json()["studies"]
+        return value
+
+    def post_as_worker(self, path: str, value: object) -> httpx.Response:
+        """Post what a worker posts."""
+        return httpx.post(
+            f"{self.url}{API_ROOT}{path}",
+            json=value,
+            auth=("worker", self.worker_password),
+            headers={REQUEST_HEADER: "1"},
+            trust_env=False,
+        )
+
+    def wait_for(self, counts: Mapping[str, int], seconds: float = 30.0) -> None:
+        """Wait until the ledger counts exactly this."""
+        wait_until(lambda: self.counts() == counts, seconds, f"the ledger counts {dict(counts)}")
+
+
+@contextmanager
+def running_plugin_orthanc(
+    section: Mapping[str, Any], *, paths: str | None = None, **settings: Any
+) -> Iterator[PluginOrthanc]:
+    """Run an Orthanc with the plugin for the block; skips the test where either is missing."""
+    if shutil.which("Orthanc") is None and not Path("/usr/sbin/Orthanc").exists():
+        pytest.skip("Orthanc is not installed")
+    if not LIBRARY.exists():
+        pytest.skip("Orthanc's Python plugin is not installed (orthanc-python)")
+    with _folder() as folder:
+        server = PluginOrthanc(
+            folder, section, paths=plugin_paths() if paths is None else paths, **settings
+        )
+        try:
+            yield server.start()
+        finally:
+            server.stop()
