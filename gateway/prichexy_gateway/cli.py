@@ -1,0 +1,75 @@
+"""The command ``prichexy``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from typer.main import get_command
+
+from prichexy_gateway.commands.anonymize import anonymize
+from prichexy_gateway.commands.doctor import doctor
+from prichexy_gateway.commands.serve import serve
+from prichexy_gateway.commands.status import status
+from prichexy_gateway.commands.submit import submit
+from prichexy_gateway.errors import Failed, Interrupted, Misconfigured
+from prichexy_worker.contract import SOFTWARE_VERSION
+from prichexy_worker.logs import where
+
+__all__ = ["create_app", "main"]
+
+
+def create_app() -> typer.Typer:
+    """Give the command line with all its commands."""
+    app = typer.Typer(
+        name="prichexy",
+        help="Makes chest radiographs publishable: header, burned-in text and anatomy.",
+        no_args_is_help=True,
+        add_completion=False,
+        # A traceback with local variables would print patients' data.
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback()(_prichexy)
+    for command in (serve, anonymize, submit, status, doctor):
+        app.command()(command)
+    return app
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"prichexy {SOFTWARE_VERSION}")
+        raise typer.Exit
+
+
+def _prichexy(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Tell the version."),
+    ] = False,
+) -> None:
+    """Take what concerns no command in particular."""
+
+
+def main() -> None:
+    """Run the command line; ends the process with the command's exit code.
+
+    An unexpected error is shown by its class and place only: its text may hold what identifies
+    a patient.
+    """
+    try:
+        get_command(create_app())()
+    except Misconfigured as error:
+        _end(str(error), 2)
+    except Failed as error:
+        _end(str(error), 1)
+    except (Interrupted, KeyboardInterrupt):
+        _end("stopped", 130)
+    except Exception as error:  # noqa: BLE001 - the last resort; the default prints the text
+        _end(f"unexpected error: {where(error)}", 1)
+
+
+def _end(text: str, code: int) -> None:
+    sys.stderr.write(f"prichexy: {text}\n")
+    sys.exit(code)

@@ -1,0 +1,245 @@
+"""REST to a running gateway: the plugin's API, the ingest and the export Orthanc."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Final, Self
+
+import httpx
+
+from prichexy_gateway.errors import Failed
+from prichexy_worker.contract import API_ROOT, REQUEST_HEADER, State
+
+__all__ = ["ENDED", "Health", "OrthancClient", "StudyRow", "Unreachable"]
+
+#: The states a study stays in until something new arrives for it.
+ENDED: Final = frozenset({State.EXPORTED, State.QUARANTINED, State.FAILED, State.REJECTED})
+
+
+class Unreachable(Failed):
+    """An Orthanc did not answer, or not as it should; the text says which and how."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRow:
+    """One study as the ledger shows it. Nothing in it identifies a patient."""
+
+    job_id: str
+    study_id: str
+    state: State
+    reason: str | None
+    reason_sentence: str | None
+    attempts: int
+    instances: int
+    updated: str
+    revision: int = 1
+    durations: Mapping[str, float] = field(default_factory=dict)
+    measures: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read a row of the plugin's API; keys of later versions are passed over."""
+        return cls(
+            job_id=str(data["job_id"]),
+            study_id=str(data["study_id"]),
+            state=State(data["state"]),
+            reason=data.get("reason"),
+            reason_sentence=data.get("reason_sentence"),
+            attempts=int(data.get("attempts") or 0),
+            instances=int(data.get("instances") or 0),
+            updated=str(data.get("updated") or ""),
+            revision=int(data.get("revision") or 1),
+            durations=dict(data.get("durations") or {}),
+            measures=dict(data.get("measures") or {}),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What the plugin says of itself, the ledger, the broker and the workers."""
+
+    software: str
+    ledger: str
+    broker_reachable: bool
+    broker_detail: str
+    counts: Mapping[str, int]
+    workers: Sequence[Mapping[str, Any]]
+    problems: Sequence[str] = ()
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read the answer of the plugin's health page."""
+        return cls(
+            software=str(data["software"]),
+            ledger=str(data["ledger"]),
+            broker_reachable=bool(data["broker"]["reachable"]),
+            broker_detail=str(data["broker"].get("detail") or ""),
+            counts=dict(data["counts"]),
+            workers=tuple(data["workers"]),
+            problems=tuple(str(problem) for problem in data.get("problems") or ()),
+        )
+
+
+class OrthancClient:
+    """One Orthanc over REST. Every method raises Unreachable when it does not answer as it should.
+
+    ``name`` is what people are told, such as "The ingest Orthanc".
+    """
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        user: str,
+        password: str,
+        timeout: float = 30.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.name = name
+        self.url = url
+        self._http = httpx.Client(
+            base_url=url,
+            auth=(user, password),
+            timeout=timeout,
+            transport=transport,
+            # Orthanc would compress 10 MB of pixels for half a second.
+            # The second one: the plugin takes changes only from programs that send it.
+            headers={"Accept-Encoding": "identity", REQUEST_HEADER: "1"},
+            # A proxy of the environment has no business between us and the gateway.
+            trust_env=False,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._http.close()
+
+    def _ask(self, method: str, path: str, content: bytes | None = None) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, content=content)
+        except httpx.HTTPError as error:
+            raise Unreachable(
+                f"{self.name} does not answer at {self.url} ({type(error).__name__})."
+            ) from None
+        if response.status_code in (401, 403):
+            raise Unreachable(f"{self.name} at {self.url} refuses this user or password.")
+        return response
+
+    def _json(self, path: str) -> Any:
+        return self._parsed(self._ask("GET", path), path)
+
+    def _parsed(self, response: httpx.Response, path: str) -> Any:
+        if response.status_code != httpx.codes.OK:
+            # The path, not the answer: an answer may repeat what it was asked about.
+            raise Unreachable(
+                f"{self.name} at {self.url} answered {response.status_code} to {path}."
+            )
+        try:
+            return response.json()
+        except ValueError:
+            raise Unreachable(f"{self.name} at {self.url}: {path} is not JSON.") from None
+
+    def system(self) -> Mapping[str, Any]:
+        """Give what Orthanc says of itself."""
+        data = self._json("/system")
+        return data if isinstance(data, Mapping) else {}
+
+    def answers_to(self, user: str, password: str) -> bool:
+        """Say whether these credentials would be let in; ours are not used."""
+        try:
+            response = httpx.get(
+                f"{self.url}/system", auth=(user, password), timeout=10.0, trust_env=False
+            )
+        except httpx.HTTPError as error:
+            raise Unreachable(
+                f"{self.name} does not answer at {self.url} ({type(error).__name__})."
+            ) from None
+        return response.status_code == httpx.codes.OK
+
+    def health(self) -> Health:
+        """Ask the plugin how everything is."""
+        path = f"{API_ROOT}/health"
+        answer = self._ask("GET", path)
+        if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+            # What the plugin says when it could not be loaded: sentences that name no patient.
+            raise Unreachable(f"{self.name}: {_problems(answer)}")
+        try:
+            return Health.from_json(self._parsed(answer, path))
+        except (KeyError, TypeError, ValueError):
+            raise Unreachable(f"{self.name}: {path} is not as this version expects it.") from None
+
+    def studies(self, study_id: str | None = None, limit: int = 100) -> tuple[int, list[StudyRow]]:
+        """Give how many studies the ledger holds and the newest of them."""
+        query = f"?limit={limit}" + (f"&study_id={study_id}" if study_id else "")
+        path = f"{API_ROOT}/studies"
+        data = self._json(path + query)
+        try:
+            return int(data["total"]), [StudyRow.from_json(row) for row in data["studies"]]
+        except (KeyError, TypeError, ValueError):
+            raise Unreachable(f"{self.name}: {path} is not as this version expects it.") from None
+
+    def study(self, job_id: str) -> tuple[StudyRow, Sequence[Mapping[str, Any]]]:
+        """Give one study and its events. Raises Failed when there is none with this job id."""
+        path = f"{API_ROOT}/studies/{job_id}"
+        answer = self._ask("GET", path)
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            raise Failed(f"There is no study with the job id {job_id}.")
+        data = self._parsed(answer, path)
+        try:
+            return StudyRow.from_json(data), tuple(data["events"])
+        except (KeyError, TypeError, ValueError):
+            raise Unreachable(f"{self.name}: {path} is not as this version expects it.") from None
+
+    def all_studies(self) -> list[str]:
+        """Give Orthanc's ids of all studies."""
+        return [str(study_id) for study_id in self._json("/studies")]
+
+    def settled_instances(self, study_id: str) -> int | None:
+        """Give how many instances the study has, 0 when it is gone, None while more may come."""
+        path = f"/studies/{study_id}"
+        answer = self._ask("GET", path)
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return 0
+        if not self._parsed(answer, path).get("IsStable"):
+            return None
+        statistics = self._ask("GET", f"{path}/statistics")
+        if statistics.status_code == httpx.codes.NOT_FOUND:
+            return 0
+        return int(self._parsed(statistics, path)["CountInstances"])
+
+    def find(self, level: str, uid: str) -> list[str]:
+        """Give Orthanc's ids of the "Study" or "Instance" objects with this UID."""
+        response = self._ask("POST", "/tools/lookup", content=uid.encode("ascii", "replace"))
+        if response.status_code != httpx.codes.OK:
+            raise Unreachable(f"{self.name} at {self.url} answered {response.status_code}.")
+        return [item["ID"] for item in response.json() if item["Type"] == level]
+
+    def instance(self, instance_id: str) -> bytes:
+        """Give an instance's DICOM file."""
+        response = self._ask("GET", f"/instances/{instance_id}/file")
+        if response.status_code != httpx.codes.OK:
+            raise Unreachable(f"{self.name} at {self.url} answered {response.status_code}.")
+        return response.content
+
+    def takes_uploads(self) -> bool:
+        """Say whether this user may store; nothing is stored.
+
+        An upload that is no DICOM is refused as such (400) only after the user was let in.
+        """
+        return self._ask("POST", "/instances", content=b"no DICOM").status_code == 400
+
+
+def _problems(answer: httpx.Response) -> str:
+    try:
+        problems = answer.json()["problems"]
+    except (KeyError, TypeError, ValueError):
+        return "the plugin is not available"
+    return " ".join(str(problem) for problem in problems)

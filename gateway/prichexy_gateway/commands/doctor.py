@@ -1,0 +1,48 @@
+"""``prichexy doctor``: checks an installation and says what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from prichexy_gateway.commands.options import HomeOption, home_at
+
+__all__ = ["doctor"]
+
+
+def doctor(
+    home: HomeOption = None,
+    worker_config: Annotated[
+        Path | None,
+        typer.Option(
+            help="A worker's settings file, for a gateway that `prichexy serve` did not start. "
+            "Default: $PRICHEXY_WORKER_CONFIG, else the one in --home.",
+            exists=True,
+            dir_okay=False,
+            envvar="PRICHEXY_WORKER_CONFIG",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Check Orthanc, plugin, Redis, workers, export target, model and key; say what to do.
+
+    Exit codes: 0 all is well; 1 a check failed; 2 the settings cannot be read.
+    """
+    from prichexy_gateway.doctor import examine, load_settings_at  # noqa: PLC0415
+
+    path = worker_config
+    if path is None:
+        path = home_at(home).folder("worker") / "worker.toml"
+    settings = load_settings_at(path)
+    console = Console(highlight=False)
+    failed = 0
+    for check in examine(settings):
+        console.print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.finding}")
+        if not check.ok:
+            failed += 1
+            console.print(f"      {check.remedy}")
+    console.print("All is well." if not failed else f"{failed} checks failed.")
+    raise typer.Exit(1 if failed else 0)

@@ -1,0 +1,237 @@
+"""Checks of an installation, each with what was found and what to do.
+
+They start from a worker's settings, because these name all the parts of a gateway; so they serve
+a native gateway and one made of images. Nothing is stored or changed anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import redis
+
+from prichexy_gateway.client import Health, OrthancClient, Unreachable
+from prichexy_gateway.errors import Failed, Misconfigured
+from prichexy_model.bundle import WEIGHTS_FILE, Bundle, read_bundle
+from prichexy_model.weights import WeightsError
+from prichexy_worker.contract import ANNOUNCE_INTERVAL_SECONDS, SOFTWARE_VERSION
+from prichexy_worker.errors import Retryable
+from prichexy_worker.export import create_target
+from prichexy_worker.pseudonyms import Pseudonyms
+from prichexy_worker.settings import CONFIG_VARIABLE, Settings, load_settings
+
+__all__ = ["Check", "examine", "load_settings_at"]
+
+#: Where this is set, as in an image, a worker is configured without a file.
+_IN_ENVIRONMENT: Final = "PRICHEXY_WORKER_INGEST__URL"
+#: A worker that missed this many announcements is taken for dead.
+_MISSED: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at. ``remedy`` says what to do when it is not ``ok``."""
+
+    name: str
+    ok: bool
+    finding: str
+    remedy: str = ""
+
+
+def load_settings_at(path: Path) -> Settings:
+    """Read a worker's settings from ``path``, or from the environment where it holds them all.
+
+    Raises Misconfigured, Failed when there is no such file.
+    """
+    if path.is_file():
+        os.environ[CONFIG_VARIABLE] = str(path)
+    elif _IN_ENVIRONMENT not in os.environ:
+        raise Failed(f"{path} does not exist. Start a gateway (prichexy serve), or name one.")
+    return load_settings()
+
+
+def examine(settings: Settings) -> Iterator[Check]:
+    """Give the checks as they are made. Raises nothing for what is wrong with the gateway."""
+    yield _key_file(settings.pseudonyms.key_file)
+    bundle, check = _model(settings.model.bundle)
+    yield check
+    with OrthancClient(
+        "The ingest Orthanc",
+        settings.ingest.url,
+        settings.ingest.user,
+        settings.ingest.secret() or "",
+    ) as ingest:
+        reachable = _reachable(ingest)
+        yield reachable
+        if reachable.ok:
+            yield _locked(ingest)
+            health, check = _plugin(ingest)
+            yield check
+            if health is not None:
+                yield from _what_the_plugin_says(health)
+                yield from _workers(health.workers, bundle)
+    yield _broker(settings)
+    yield from _export(settings)
+
+
+def _key_file(path: Path) -> Check:
+    name = "Pseudonym key"
+    try:
+        pseudonyms = Pseudonyms.from_key_file(path)
+    except Misconfigured as error:
+        remedy = f"Look at {path}. Never make a new key lightly: all pseudonyms would change."
+        return Check(name, False, str(error), remedy)
+    return Check(name, True, f"only its owner can read it; key id {pseudonyms.key_id}")
+
+
+def _model(folder: Path) -> tuple[Bundle | None, Check]:
+    name = "Model"
+    remedy = f"Put the bundle back as it was released: {folder}"
+    try:
+        bundle = read_bundle(folder)
+        digest = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+    except WeightsError as error:
+        return None, Check(name, False, str(error), remedy)
+    except OSError as error:
+        return None, Check(name, False, f"no weights ({error.strerror})", remedy)
+    if digest != bundle.digest:
+        return None, Check(name, False, "the weights are not those of the metadata", remedy)
+    return bundle, Check(name, True, f"digest {digest[:12]}… as it should be. {bundle.statement}")
+
+
+def _reachable(client: OrthancClient) -> Check:
+    try:
+        system = client.system()
+    except Unreachable as error:
+        remedy = "Start it: prichexy serve. If it runs, its log says why it does not answer."
+        return Check(client.name, False, str(error), remedy)
+    return Check(client.name, True, f"answers at {client.url}, version {system.get('Version')}")
+
+
+def _locked(client: OrthancClient) -> Check:
+    name = "Login"
+    remedy = "Set AuthenticationEnabled and passwords in ingest.json (PRICHEXY_ADMIN_PASSWORD)."
+    try:
+        opened = any(
+            client.answers_to(user, password)
+            for user in ("admin", "worker", "orthanc")
+            for password in ("", user)
+        )
+    except Unreachable as error:
+        return Check(name, False, str(error), remedy)
+    if opened:
+        return Check(name, False, "an empty or default password is let in", remedy)
+    return Check(name, True, "needs a password")
+
+
+def _plugin(client: OrthancClient) -> tuple[Health | None, Check]:
+    name = "Plugin"
+    remedy = "See the ingest Orthanc's log for why it was not loaded; PythonScript in ingest.json."
+    try:
+        health = client.health()
+    except Unreachable as error:
+        return None, Check(name, False, str(error), remedy)
+    if health.problems:
+        finding = " ".join(health.problems)
+        return health, Check(name, False, finding, "See section PriCheXy of ingest.json.")
+    if health.software != SOFTWARE_VERSION:
+        finding = f"version {health.software}, but this is {SOFTWARE_VERSION}"
+        return health, Check(name, False, finding, "Install the same version everywhere.")
+    return health, Check(name, True, f"version {health.software}")
+
+
+def _what_the_plugin_says(health: Health) -> Iterator[Check]:
+    yield Check(
+        "Ledger",
+        health.ledger == "ok",
+        health.ledger,
+        "Is the disk full? Is its folder writable? See the ingest Orthanc's log.",
+    )
+    yield Check(
+        "Redis, from the plugin",
+        health.broker_reachable,
+        health.broker_detail or ("reachable" if health.broker_reachable else "not reachable"),
+        "Start Redis; check Broker in ingest.json. What has arrived is kept and goes out then.",
+    )
+
+
+def _workers(workers: Sequence[Mapping[str, Any]], bundle: Bundle | None) -> Iterator[Check]:
+    alive = [
+        worker
+        for worker in workers
+        if float(worker["seen_seconds_ago"]) < _MISSED * ANNOUNCE_INTERVAL_SECONDS
+    ]
+    if not alive:
+        yield Check("Workers", False, "none is alive", "Start one; its log says why it ended.")
+    for worker in alive:
+        name = f"Worker {worker['worker_id']}"
+        remedy = "Install the same version and model everywhere, then restart this worker."
+        if worker["software"] != SOFTWARE_VERSION:
+            yield Check(name, False, f"version {worker['software']}", remedy)
+        elif bundle is not None and worker["model"]["digest"] != bundle.digest:
+            yield Check(name, False, "works with another model than these settings name", remedy)
+        else:
+            seconds = float(worker["seen_seconds_ago"])
+            finding = f"alive {seconds:.0f} s ago, computes on {worker['device']}"
+            yield Check(name, True, finding)
+
+
+def _broker(settings: Settings) -> Check:
+    name = "Redis, from here"
+    remedy = "Start Redis; check broker.url and broker.password_file of the worker."
+
+    def ping() -> bool:
+        with redis.Redis.from_url(
+            settings.broker.url,
+            password=settings.broker.secret(),
+            socket_timeout=5,
+            socket_connect_timeout=5,
+        ) as client:
+            return bool(client.ping())
+
+    place = urlsplit(settings.broker.url)
+    where = f"{place.hostname}:{place.port}"
+    problem = _problem(ping)
+    if problem:
+        return Check(name, False, f"{where}: {problem}", remedy)
+    return Check(name, True, f"answers at {where}")
+
+
+def _problem(question: Callable[[], object]) -> str:
+    try:
+        question()
+    except (redis.RedisError, OSError) as error:
+        return type(error).__name__
+    return ""
+
+
+def _export(settings: Settings) -> Iterator[Check]:
+    name = "Export target"
+    remedy = "Check the section export of the worker's settings, and the target itself."
+    try:
+        create_target(settings.export).check()
+    except (Retryable, Misconfigured) as error:
+        yield Check(name, False, str(error), remedy)
+        return
+    if settings.export.kind == "folder":
+        yield Check(name, True, "the folder can be written to")
+        return
+    with OrthancClient(
+        "The export Orthanc",
+        settings.export.url or "",
+        settings.export.user,
+        settings.export.secret() or "",
+    ) as client:
+        try:
+            if client.takes_uploads():
+                yield Check(name, True, f"{client.url} takes what {settings.export.user} sends")
+            else:
+                yield Check(name, False, "it takes no uploads from this user", remedy)
+        except Unreachable as error:
+            yield Check(name, False, str(error), remedy)

@@ -1,0 +1,15 @@
+"""Errors of the command line, each with what to do about it."""
+
+from __future__ import annotations
+
+from prichexy_worker.errors import Misconfigured
+
+__all__ = ["Failed", "Interrupted", "Misconfigured"]
+
+
+class Failed(Exception):
+    """The command cannot go on; the text says what failed and what to do. No patient's data."""
+
+
+class Interrupted(Exception):
+    """Somebody asked the command to stop (Ctrl-C or SIGTERM)."""

@@ -1,0 +1,221 @@
+"""The gateway's own folder: its data, secrets, logs, and who is running in it.
+
+::
+
+    gateway.json        addresses and process ids of the running (or last) gateway
+    lock                held while a gateway runs here
+    secrets/            one file a password, and pseudonyms.key; mode 0600
+    redis/ ingest/ export/ worker/    one folder a service
+    logs/               one file a service
+    pictures/           before / after / displacement of the sample
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from prichexy_gateway.errors import Failed, Misconfigured
+from prichexy_worker.pseudonyms import Pseudonyms
+
+__all__ = [
+    "PASSWORDS",
+    "Addresses",
+    "Home",
+    "Record",
+    "RunningProcess",
+    "checkout",
+    "default_home",
+    "read_secret",
+    "write_privately",
+]
+
+#: The passwords that ``Home.prepare`` makes; each is a file in secrets/.
+PASSWORDS: Final = ("admin", "worker", "export", "broker")
+_HOME_VARIABLE: Final = "PRICHEXY_HOME"
+_RECORD_VERSION: Final = 1
+
+
+def checkout() -> Path:
+    """Give the project's checkout that this code runs from.
+
+    Raises Failed when it runs from somewhere else, such as an installed wheel.
+    """
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / "orthanc-config").is_dir():
+        raise Failed(
+            "This needs the project's checkout (orthanc-config/, plugin/, model/). "
+            "Run .venv/bin/prichexy of a checkout."
+        )
+    return folder
+
+
+def default_home() -> Path:
+    """Give the folder that ``PRICHEXY_HOME`` names, or ``.gateway`` in the checkout."""
+    named = os.environ.get(_HOME_VARIABLE)
+    return Path(named).expanduser().resolve() if named else checkout() / ".gateway"
+
+
+def write_privately(path: Path, text: str) -> None:
+    """Put ``text`` into ``path`` in one step; only this user may read the file."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        os.fchmod(stream.fileno(), 0o600)  # in case an older draft had another mode
+        stream.write(text)
+    draft.replace(path)
+
+
+def read_secret(path: Path) -> str:
+    """Give the secret in ``path``. Raises Misconfigured naming the file, never the secret."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise Misconfigured(f"{path}: the secret cannot be read ({error.strerror})") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where a gateway is reached. ``dicom_*`` are the ingest Orthanc's for C-STORE."""
+
+    ingest_url: str
+    dicom_host: str
+    dicom_port: int
+    dicom_aet: str
+    export_url: str
+    broker_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunningProcess:
+    """A process as the system knows it: ``started`` tells a reused ``pid`` from the first."""
+
+    name: str
+    pid: int
+    started: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What gateway.json says: the addresses of the last start, and what it started."""
+
+    addresses: Addresses
+    model_bundle: str
+    supervisor: RunningProcess
+    processes: tuple[RunningProcess, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the JSON object that ``from_json`` reads."""
+        return {"version": _RECORD_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Record:
+        """Parse strictly. Raises ValueError."""
+        try:
+            if data["version"] != _RECORD_VERSION:
+                raise ValueError("gateway.json: of another version")
+            return cls(
+                addresses=Addresses(**data["addresses"]),
+                model_bundle=str(data["model_bundle"]),
+                supervisor=RunningProcess(**data["supervisor"]),
+                processes=tuple(RunningProcess(**item) for item in data["processes"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError("gateway.json: missing or unknown keys") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The folder of one gateway. Making this value touches nothing."""
+
+    root: Path
+
+    def folder(self, name: str) -> Path:
+        """Give the path of one of the folders listed at the top of this module."""
+        return self.root / name
+
+    def log(self, service: str) -> Path:
+        """Give the path of a service's log."""
+        return self.root / "logs" / f"{service}.log"
+
+    def password_file(self, name: str) -> Path:
+        """Give the path of one of ``PASSWORDS``."""
+        return self.root / "secrets" / f"{name}.password"
+
+    def password(self, name: str) -> str:
+        """Give one of ``PASSWORDS``. Raises Misconfigured."""
+        return read_secret(self.password_file(name))
+
+    @property
+    def key_file(self) -> Path:
+        """The key of all pseudonyms; see ``prichexy_worker.pseudonyms``."""
+        return self.root / "secrets" / "pseudonyms.key"
+
+    @property
+    def record_file(self) -> Path:
+        """The path of gateway.json."""
+        return self.root / "gateway.json"
+
+    def prepare(self) -> None:
+        """Make what is missing: folders for this user alone, passwords, the pseudonym key."""
+        self._make_folder(self.root)
+        for name in ("secrets", "redis", "ingest", "export", "worker", "logs", "pictures"):
+            self._make_folder(self.root / name)
+        for name in PASSWORDS:
+            if not self.password_file(name).exists():
+                write_privately(self.password_file(name), secrets.token_urlsafe(24) + "\n")
+        if not self.key_file.exists():
+            Pseudonyms.create_key_file(self.key_file)
+
+    @staticmethod
+    def _make_folder(folder: Path) -> None:
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.chmod(0o700)
+        except OSError as error:
+            raise Failed(f"{folder}: cannot be made ({error.strerror})") from None
+
+    def read_record(self) -> Record | None:
+        """Give what gateway.json says, or None when it says nothing that this version reads."""
+        try:
+            return Record.from_json(json.loads(self.record_file.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            return None
+
+    def addresses(self) -> Addresses:
+        """Give where the gateway of this home is reached. Raises Failed when none ever ran."""
+        record = self.read_record()
+        if record is None:
+            raise Failed(f"No gateway has run in {self.root}. Start one: prichexy serve")
+        return record.addresses
+
+    def write_record(self, record: Record) -> None:
+        """Replace gateway.json."""
+        write_privately(self.record_file, json.dumps(record.to_json(), indent=2) + "\n")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold this folder for one gateway; a killed holder's lock is free at once.
+
+        Raises Failed when another gateway runs here.
+        """
+        self._make_folder(self.root)
+        # Not inherited by the services (PEP 446): the lock ends with this process alone.
+        with (self.root / "lock").open("a", encoding="utf-8") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                record = self.read_record()
+                whose = f" (process {record.supervisor.pid})" if record else ""
+                raise Failed(
+                    f"Another gateway{whose} runs in {self.root}. "
+                    "Stop it with Ctrl-C, or give --home another folder."
+                ) from None
+            yield

@@ -1,0 +1,152 @@
+"""The native gateway: Redis, two Orthancs and a worker as processes of this machine.
+
+No Docker, no system service: all runs as this user, in one folder (see ``home``), on ports of its
+own, and ends with whoever started it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from prichexy_gateway.errors import Failed
+from prichexy_gateway.home import Addresses, Home, Record, RunningProcess, checkout
+from prichexy_gateway.orthanc_runtime import OrthancRuntime, native_runtime
+from prichexy_gateway.ports import Ports, choose_ports
+from prichexy_gateway.services import (
+    LOOPBACK,
+    Plan,
+    export_service,
+    ingest_client,
+    ingest_service,
+    redis_service,
+    worker_service,
+)
+from prichexy_gateway.supervisor import Supervisor, start_time, stop_leftovers
+
+__all__ = ["CALLED_AET", "CALLING_AET", "NativeGateway", "Options", "running_gateway"]
+
+#: As in orthanc-config/ingest.json: the ingest Orthanc, and who may send to it from here.
+CALLED_AET: Final = "PRICHEXY"
+CALLING_AET: Final = "PRICHEXY-CLI"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a native gateway is to run. ``None`` means the checkout's own.
+
+    ``worker_settings`` are more lines for the worker's TOML file, by section.
+    """
+
+    ports: Ports = field(default_factory=Ports)
+    stable_age: int = 5  # seconds without a new instance until a study counts as complete
+    device: str = "auto"
+    runtime: OrthancRuntime | None = None
+    orthanc_config: Path | None = None
+    model_bundle: Path | None = None
+    worker_settings: Mapping[str, Mapping[str, str | float | bool]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NativeGateway:
+    """A running gateway. Its processes belong to ``supervisor``."""
+
+    home: Home
+    addresses: Addresses
+    supervisor: Supervisor
+    model_bundle: Path
+
+
+@contextmanager
+def running_gateway(
+    home: Home,
+    options: Options,
+    called_off: threading.Event | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Iterator[NativeGateway]:
+    """Run a gateway in ``home`` for the length of the block; it is ready when the block starts.
+
+    ``tell`` is given one sentence a step. Raises Failed when something does not start or another
+    gateway runs there, Interrupted when called off meanwhile.
+    """
+    runtime = options.runtime or native_runtime()
+    runtime.check()
+    if shutil.which("redis-server") is None:
+        raise Failed("redis-server is missing. Run: script/install system redis")
+    with home.locked():
+        last = home.read_record()
+        for name in stop_leftovers(last.processes) if last else ():
+            tell(f"stopped {name}, left over from a gateway that was killed")
+        home.prepare()
+        plan = Plan(
+            home=home,
+            addresses=_addresses(
+                choose_ports(options.ports, _ports(last.addresses) if last else None)
+            ),
+            runtime=runtime,
+            orthanc_config=options.orthanc_config or checkout() / "orthanc-config",
+            model_bundle=options.model_bundle or checkout() / "model" / "bundle",
+            stable_age=options.stable_age,
+            device=options.device,
+            worker_settings=options.worker_settings,
+        )
+        with Supervisor(_recorder(plan)) as supervisor:
+            for tier in (
+                (redis_service(plan),),
+                (ingest_service(plan), export_service(plan)),
+                (worker_service(plan),),
+            ):
+                for service in tier:
+                    supervisor.start(service)
+                for service in tier:
+                    supervisor.wait_until_ready(service.name, called_off)
+                    tell(f"{service.name} is ready")
+                    if service.name == "ingest":
+                        _check_plugin(plan)
+            yield NativeGateway(home, plan.addresses, supervisor, plan.model_bundle)
+
+
+def _check_plugin(plan: Plan) -> None:
+    """Raise Failed when the plugin runs with a wrong configuration: it hands nothing on then."""
+    with ingest_client(plan.home, plan.addresses) as client:
+        problems = client.health().problems
+    if problems:
+        raise Failed(f"The plugin's configuration in ingest.json is wrong. {' '.join(problems)}")
+
+
+def _recorder(plan: Plan) -> Callable[[tuple[RunningProcess, ...]], None]:
+    """Give what keeps gateway.json true: who runs, and where they are reached."""
+    us = RunningProcess("prichexy", os.getpid(), start_time(os.getpid()) or 0)
+    record = Record(plan.addresses, str(plan.model_bundle), us)
+
+    def remember(processes: tuple[RunningProcess, ...]) -> None:
+        plan.home.write_record(replace(record, processes=processes))
+
+    return remember
+
+
+def _addresses(ports: Ports) -> Addresses:
+    return Addresses(
+        ingest_url=f"http://{LOOPBACK}:{ports.ingest_http}",
+        dicom_host=LOOPBACK,
+        dicom_port=ports.ingest_dicom,
+        dicom_aet=CALLED_AET,
+        export_url=f"http://{LOOPBACK}:{ports.export_http}",
+        broker_url=f"redis://{LOOPBACK}:{ports.redis}/0",
+    )
+
+
+def _ports(addresses: Addresses) -> Ports:
+    return Ports(
+        ingest_http=urlsplit(addresses.ingest_url).port or 0,
+        ingest_dicom=addresses.dicom_port,
+        export_http=urlsplit(addresses.export_url).port or 0,
+        redis=urlsplit(addresses.broker_url).port or 0,
+    )

@@ -1,0 +1,202 @@
+"""The work of ``prichexy serve``: runs the gateway, sends a study through it, tells of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom.data
+from rich.console import Console
+from rich.table import Table
+
+from prichexy_gateway.client import OrthancClient, StudyRow
+from prichexy_gateway.dicom_files import DicomFile, find_dicom_files
+from prichexy_gateway.errors import Failed, Interrupted
+from prichexy_gateway.following import exit_code, follow, ids_of, in_order, latest_rows
+from prichexy_gateway.home import Home
+from prichexy_gateway.native import CALLING_AET, NativeGateway, Options, running_gateway
+from prichexy_gateway.sending import send
+from prichexy_gateway.services import export_client, ingest_client
+from prichexy_gateway.waiting import stopped_by_signals
+from prichexy_worker.contract import State
+
+__all__ = ["Request", "run", "sample"]
+
+_SAMPLE = "RG1_UNCR.dcm"
+_INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line asked for; without ``source`` the sample is sent."""
+
+    home: Home
+    options: Options
+    source: Path | None
+    once: bool
+
+
+def sample() -> Path:
+    """Give a real chest radiograph: 1955 by 1841 pixels, 15 bits, MONOCHROME1 (NEMA WG-04).
+
+    Raises Failed when the package pydicom-data is not installed.
+    """
+    found = pydicom.data.get_testdata_file(_SAMPLE, download=False)
+    if not found:
+        raise Failed("The sample radiograph is missing. Run script/bootstrap, or name a SOURCE.")
+    return Path(str(found))
+
+
+def run(request: Request, console: Console) -> int:
+    """Run the gateway; give the exit code. Raises Failed, Misconfigured."""
+    stop = threading.Event()
+    started = time.monotonic()
+
+    def tell(sentence: str) -> None:
+        console.print(f"  {time.monotonic() - started:5.1f} s  {sentence}")
+
+    console.print(f"Starting the gateway in {request.home.root}")
+    code = _INTERRUPTED
+    with stopped_by_signals(stop):
+        try:
+            with running_gateway(request.home, request.options, stop, tell) as gateway:
+                _show_addresses(gateway, console)
+                code = _send_through(gateway, request.source, stop, console)
+                if not request.once:
+                    console.print("\nServing. Ctrl-C stops all of it.")
+                    _keep_serving(gateway, stop)
+                console.print("Stopping …")
+        except Interrupted:
+            console.print("Stopped.")
+            return code
+    console.print("Stopped.")
+    return code
+
+
+def _show_addresses(gateway: NativeGateway, console: Console) -> None:
+    home, addresses = gateway.home, gateway.addresses
+    password = home.password_file("admin")
+    console.print(
+        f"\nDashboard  {addresses.ingest_url}/prichexy/   user admin, password in {password}\n"
+        f"C-STORE    to {addresses.dicom_aet} at port {addresses.dicom_port}, from the senders "
+        "that ingest.json lists\n"
+        f"Export     {addresses.export_url}   user admin, the same password\n",
+        soft_wrap=True,
+    )
+
+
+def _keep_serving(gateway: NativeGateway, stop: threading.Event) -> None:
+    """Return when told to stop. Raises Failed when a service dies."""
+    while not stop.wait(0.5):
+        _all_alive(gateway)
+
+
+def _all_alive(gateway: NativeGateway) -> None:
+    deaths = gateway.supervisor.deaths()
+    if deaths:
+        raise Failed("; ".join(death.sentence() for death in deaths) + ". All was stopped.")
+
+
+def _send_through(
+    gateway: NativeGateway, source: Path | None, stop: threading.Event, console: Console
+) -> int:
+    """Send the source through the gateway and tell what happened; give the exit code."""
+    found = find_dicom_files(source or sample())
+    if not found.files:
+        raise Failed("SOURCE holds no DICOM object.")
+    home, addresses = gateway.home, gateway.addresses
+    with (
+        ingest_client(home, addresses) as ingest,
+        export_client(home, addresses) as export,
+    ):
+        start = time.monotonic()
+        sent = send(
+            found.files,
+            addresses.dicom_host,
+            addresses.dicom_port,
+            addresses.dicom_aet,
+            CALLING_AET,
+        )
+        what = "the sample radiograph" if source is None else f"{sent.stored} DICOM objects"
+        console.print(f"Sent {what} by C-STORE ({time.monotonic() - start:.1f} s).")
+        if sent.refused:
+            console.print(f"{sent.refused} objects were refused by Orthanc.")
+        if not sent.stored:
+            return exit_code({}, sent.refused)
+        study_ids = ids_of(ingest, sent.study_uids)
+        # What has arrived before is known, and sending it again changes nothing.
+        known = latest_rows(ingest, study_ids)
+        with console.status("Waiting for the export …") as waiting:
+            rows = follow(
+                ingest,
+                study_ids,
+                stop,
+                lambda: _all_alive(gateway),
+                lambda rows: waiting.update(f"Waiting for the export … {_counted(rows)}"),
+            )
+        elapsed = time.monotonic() - start
+        if known == rows:
+            console.print(
+                f"The gateway has had all of this since an earlier time: {_counted(rows)}."
+            )
+        else:
+            console.print(f"Ended after {elapsed:.1f} s: {_counted(rows)}.")
+        _show_rows(rows, elapsed, console)
+        _make_picture(gateway, found.files, rows, ingest, export, console)
+    return exit_code(rows, sent.refused)
+
+
+def _counted(rows: Mapping[str, StudyRow]) -> str:
+    counts = Counter(row.state.value for row in rows.values())
+    return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+
+
+def _show_rows(rows: Mapping[str, StudyRow], elapsed: float, console: Console) -> None:
+    """Tell what became of each study; of a single exported one, how long each step took."""
+    for row in rows.values():
+        if row.state is not State.EXPORTED:
+            console.print(f"  study {row.job_id}: {row.state.value}. {row.reason_sentence or ''}")
+    exported = [row for row in rows.values() if row.state is State.EXPORTED]
+    if len(exported) != 1:
+        return
+    (row,) = exported
+    table = Table(title="Where the time went", title_justify="left")
+    table.add_column("Step")
+    table.add_column("Seconds", justify="right")
+    waited = elapsed - sum(row.durations.values())
+    if waited > 0:
+        table.add_row("wait until the study is complete; queue", f"{waited:.2f}")
+    for step, seconds in in_order(row.durations):
+        table.add_row(step, f"{seconds:.2f}")
+    console.print(table)
+    mean, most = (row.measures.get(f"{name}_displacement_px") for name in ("mean", "max"))
+    if mean is not None and most is not None:
+        console.print(f"Pixels moved by {mean:.1f} px on average, {most:.1f} px at most.")
+
+
+def _make_picture(
+    gateway: NativeGateway,
+    files: tuple[DicomFile, ...],
+    rows: Mapping[str, StudyRow],
+    ingest: OrthancClient,
+    export: OrthancClient,
+    console: Console,
+) -> None:
+    """Make the picture of the first file of a study that was exported, if there is one."""
+    for file in files:
+        ids = ids_of(ingest, [file.study_uid]) if file.study_uid else []
+        if any(rows[i].state is State.EXPORTED for i in ids if i in rows):
+            break
+    else:
+        return
+    # Loads torch: only where there is something to show.
+    from prichexy_gateway.showing import picture_of  # noqa: PLC0415
+
+    place = gateway.home.folder("pictures") / f"{rows[ids[0]].job_id}.png"
+    model = picture_of(file, export, gateway.home.key_file, gateway.model_bundle, place)
+    console.print(f"Model: {model.statement}")
+    console.print(f"Before, after and displacement: {place}", soft_wrap=True)

@@ -1,0 +1,191 @@
+"""The command ``prichexy``: exit codes, refusals, and no identifying value in what it says."""
+
+from __future__ import annotations
+
+import json
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from prichexy_gateway import anonymizing, cli
+from prichexy_testing.dicoms import canary_values, radiograph_dataset, write
+from prichexy_worker.contract import SOFTWARE_VERSION
+
+
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
+) -> tuple[int, str]:
+    """Run the command; give its exit code and all it said."""
+    monkeypatch.setattr(sys, "argv", ["prichexy", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    captured = capsys.readouterr()
+    return int(ended.value.code or 0), captured.out + captured.err
+
+
+@pytest.fixture(autouse=True)
+def own_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give each test a user's configuration folder of its own; let pytest keep its logging."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setattr(anonymizing, "keep_quiet", lambda: None)
+    return tmp_path / "config"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "CANARYFAMILY.dcm").write_bytes(write(radiograph_dataset()))
+    (folder / "notes.txt").write_text("CANARYFAMILY was here")
+    return folder
+
+
+def test_the_version_is_the_one_of_all_parts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, capsys, "--version") == (0, f"prichexy {SOFTWARE_VERSION}\n")
+
+
+@pytest.mark.parametrize("command", ["serve", "anonymize", "submit", "status", "doctor"])
+def test_every_command_documents_its_exit_codes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    code, text = run(monkeypatch, capsys, command, "--help")
+    assert code == 0
+    assert "Exit codes" in text
+
+
+def test_wrong_use_is_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, capsys, "anonymize")[0] == 2
+    assert run(monkeypatch, capsys, "no-such-command")[0] == 2
+
+
+def test_an_unexpected_error_is_shown_without_its_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], source: Path
+) -> None:
+    def fail(*_: object) -> None:
+        secret = "CANARYFAMILY"
+        raise ValueError(f"invalid value {secret}")
+
+    monkeypatch.setattr(anonymizing, "find_dicom_files", fail)
+    code, text = run(monkeypatch, capsys, "anonymize", source, source.parent / "out")
+    assert code == 1
+    assert "ValueError at" in text
+    assert "CANARYFAMILY" not in text
+
+
+@pytest.mark.parametrize(
+    ("destination", "quarantine", "complaint"),
+    [
+        ("in", None, "DEST lies in SOURCE"),
+        ("in/out", None, "DEST lies in SOURCE"),
+        (".", None, "SOURCE lies in DEST"),
+        ("out", "out/quarantine", "quarantine lies in DEST"),
+        ("out", "out", "quarantine lies in DEST"),
+        ("out", "in/quarantine", "quarantine lies in SOURCE"),
+        ("away/out", "away", "DEST lies in the quarantine"),
+    ],
+)
+def test_places_that_would_mix_are_refused_and_nothing_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    source: Path,
+    destination: str,
+    quarantine: str | None,
+    complaint: str,
+) -> None:
+    base = source.parent
+    before = sorted(base.rglob("*"))
+    extra = ("--quarantine", base / quarantine) if quarantine else ()
+    code, text = run(monkeypatch, capsys, "anonymize", source, base / destination, *extra)
+    assert code == 2
+    assert complaint in text
+    assert sorted(base.rglob("*")) == before
+
+
+def test_a_key_file_in_the_destination_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], source: Path
+) -> None:
+    out = source.parent / "out"
+    code, text = run(
+        monkeypatch, capsys, "anonymize", source, out, "--key-file", out / "pseudonyms.key"
+    )
+    assert code == 2
+    assert "key file lies in DEST" in text
+
+
+def test_a_key_file_that_others_can_read_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], source: Path
+) -> None:
+    key = source.parent / "key"
+    key.write_text("a" * 64)
+    key.chmod(0o644)
+    code, text = run(
+        monkeypatch, capsys, "anonymize", source, source.parent / "out", "--key-file", key
+    )
+    assert code == 2
+    assert "chmod 600" in text
+
+
+def test_a_source_without_dicom_is_exit_code_4_and_makes_no_key(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    own_configuration: Path,
+) -> None:
+    (tmp_path / "empty").mkdir()
+    code, text = run(monkeypatch, capsys, "anonymize", tmp_path / "empty", tmp_path / "out")
+    assert (code, "No DICOM object" in text) == (4, True)
+    assert not own_configuration.exists()
+
+
+def test_the_whole_command_exports_reports_and_says_nothing_that_identifies(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    source: Path,
+    own_configuration: Path,
+) -> None:
+    (source / "bad.dcm").write_bytes(
+        write(radiograph_dataset(StudyInstanceUID="1.2.9", PixelData=None))
+    )
+    out, report = source.parent / "out", source.parent / "report.json"
+
+    code, text = run(
+        monkeypatch, capsys,
+        "anonymize", source, out, "--report", report, "--device", "cpu", "--no-text-check",
+    )  # fmt: skip
+
+    assert code == 3
+    told = json.loads(report.read_text())
+    assert told["counts"] == {"exported": 1, "quarantined": 1}
+    assert told["files"] == {"dicom": 2, "not_dicom": 1, "dicomdir": 0}
+    assert told["model"]["evidence"] in ("untrained", "trained", "measured")
+    assert len(list(out.rglob("*.dcm"))) == 1
+    key = own_configuration / "prichexy" / "pseudonyms.key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert "Keep it" in text
+    everything = text + report.read_text()
+    assert [value for value in canary_values() if value in everything] == []
+
+    first = {path.name: path.read_bytes() for path in out.rglob("*.dcm")}
+    again = source.parent / "again"
+    code, _ = run(monkeypatch, capsys, "anonymize", source, again, "--no-text-check")
+    assert {path.name: path.read_bytes() for path in again.rglob("*.dcm")} == first
+
+
+@pytest.mark.parametrize("command", ["status", "doctor"])
+def test_a_home_without_a_gateway_is_said_so(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    command: str,
+) -> None:
+    monkeypatch.delenv("PRICHEXY_WORKER_CONFIG", raising=False)
+    code, text = run(monkeypatch, capsys, command, "--home", tmp_path / "none")
+    assert code == 1
+    assert "prichexy serve" in text
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,205 @@
+"""``prichexy serve`` and its companions on real parts: what people get from script/server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from pydicom.dataset import FileDataset
+
+from prichexy_gateway.home import PASSWORDS, Home, Record
+from prichexy_gateway.supervisor import is_running
+from prichexy_gateway.waiting import wait_until
+from prichexy_testing.dicoms import canary_values, radiograph_dataset, write
+from prichexy_testing.gateway import needs_native_parts
+
+pytestmark = [pytest.mark.orthanc, pytest.mark.redis]
+
+START = 180.0  # seconds in which a gateway serves, on a busy machine
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "prichexy_gateway", *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    return dict(os.environ) | {"PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "200"}
+
+
+def prichexy(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=START,
+        check=False,
+    )
+
+
+class Serving:
+    """A ``prichexy serve`` under way."""
+
+    def __init__(self, process: subprocess.Popen[bytes], output: Path) -> None:
+        self.process = process
+        self._output = output
+
+    @property
+    def said(self) -> str:
+        return self._output.read_text(encoding="utf-8")
+
+    def wait_until_it_serves(self) -> None:
+        assert wait_until(
+            lambda: "Ctrl-C stops" in self.said or self.process.poll() is not None, START
+        )
+        assert self.process.poll() is None, self.said
+
+    def end(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(90)
+
+
+@contextmanager
+def serving(home: Home, source: Path, output: Path) -> Iterator[Serving]:
+    with output.open("wb") as stream:
+        process = subprocess.Popen(
+            command("serve", source, "--home", home.root, "--stable-age", 1, "--device", "cpu"),
+            env=environment(),
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield Serving(process, output)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(90)
+
+
+def record_of(home: Home) -> Record:
+    record = home.read_record()
+    assert record is not None
+    return record
+
+
+def command_lines() -> str:
+    """Give the command lines of all processes, as everybody on the machine can read them."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(path.read_bytes().replace(b"\0", b" "))
+        except OSError:
+            continue  # it has ended
+    return b"\n".join(found).decode(errors="replace")
+
+
+def test_the_gateway_serves_checks_itself_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    needs_native_parts()
+    home = Home(tmp_path / "home")
+    first, second, empty = tmp_path / "a.dcm", tmp_path / "b.dcm", tmp_path / "c.dcm"
+    first.write_bytes(write(radiograph_dataset()))
+    second.write_bytes(write(_another("1.2.3.9")))
+    empty.write_bytes(write(_another("1.2.3.10", PixelData=None)))
+    told = ""
+
+    with serving(home, first, tmp_path / "output") as gateway:
+        gateway.wait_until_it_serves()
+        processes = record_of(home).processes
+        assert {process.name for process in processes} == {"redis", "ingest", "export", "worker"}
+
+        # It says what happened, where the dashboard is, and makes the picture.
+        assert "1 exported" in gateway.said
+        assert record_of(home).addresses.ingest_url + "/prichexy" in gateway.said
+        assert str(home.password_file("admin")) in gateway.said
+        (picture,) = home.folder("pictures").iterdir()
+        with Image.open(picture) as image:
+            assert image.width > 600
+
+        # Its checks are passed, and nothing secret stands on a command line.
+        healthy = prichexy("doctor", "--home", home.root)
+        assert healthy.returncode == 0, healthy.stdout
+        assert "FAIL" not in healthy.stdout
+        lines = command_lines()
+        secrets = [home.password(name) for name in PASSWORDS] + [home.key_file.read_text().strip()]
+        assert [secret for secret in secrets if secret in lines] == []
+
+        # More studies can be sent, and looked at.
+        sent = prichexy("submit", second, "--wait", "--home", home.root)
+        assert sent.returncode == 0, sent.stdout + sent.stderr
+        turned_away = prichexy("submit", empty, "--wait", "--home", home.root)
+        assert turned_away.returncode == 3, turned_away.stdout + turned_away.stderr
+        listed = prichexy("status", "--json", "--home", home.root)
+        studies = json.loads(listed.stdout)["studies"]
+        states = sorted(study["state"] for study in studies)
+        assert states == ["exported", "exported", "quarantined"]
+        one = prichexy("status", studies[0]["job_id"], "--home", home.root)
+        assert one.returncode == 0
+        assert prichexy("status", "0" * 32, "--home", home.root).returncode == 1
+        plain = prichexy("status", "--home", home.root)
+        assert plain.returncode == 0
+
+        # A second gateway in this home is refused, and does the first no harm.
+        refused = prichexy("serve", "--home", home.root)
+        assert refused.returncode == 1
+        assert "Another gateway" in refused.stderr
+
+        # Doctor notices what is missing.
+        home.key_file.chmod(0o644)
+        ill = prichexy("doctor", "--home", home.root)
+        home.key_file.chmod(0o600)
+        assert ill.returncode == 1
+        assert "FAIL  Pseudonym key" in ill.stdout
+
+        assert gateway.end(signal.SIGINT) == 0
+        assert not any(is_running(process) for process in processes)
+        for run in (healthy, sent, turned_away, listed, one, plain, ill, refused):
+            told += run.stdout + run.stderr
+        told += gateway.said
+    assert record_of(home).processes == ()
+    assert [value for value in canary_values() if value in told] == []
+    assert [secret for secret in secrets if secret in told] == []
+    assert prichexy("doctor", "--home", home.root).returncode == 1
+
+
+def test_when_a_service_dies_all_are_stopped_and_it_is_named(tmp_path: Path) -> None:
+    needs_native_parts()
+    home = Home(tmp_path / "home")
+    source = tmp_path / "a.dcm"
+    source.write_bytes(write(radiograph_dataset()))
+    with serving(home, source, tmp_path / "output") as gateway:
+        gateway.wait_until_it_serves()
+        processes = record_of(home).processes
+        (redis,) = (process for process in processes if process.name == "redis")
+        os.kill(redis.pid, signal.SIGKILL)
+        assert gateway.process.wait(90) == 1
+        assert "redis was killed by SIGKILL" in gateway.said
+        assert str(home.log("redis")) in gateway.said
+        assert not any(is_running(process) for process in processes)
+
+    # The next start works, at the same address; one killed outright leaves nothing running.
+    with serving(home, source, tmp_path / "output2") as gateway:
+        gateway.wait_until_it_serves()
+        later = record_of(home)
+        gateway.process.kill()
+        gateway.process.wait(10)
+        assert wait_until(lambda: not any(map(is_running, later.processes)), 60)
+    again = prichexy("serve", source, "--once", "--home", home.root, "--stable-age", 1)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "earlier time" in again.stdout
+
+
+def _another(uid: str, **attributes: object) -> FileDataset:
+    """Give a radiograph of another study than the first one."""
+    dataset = radiograph_dataset(
+        StudyInstanceUID=uid, SeriesInstanceUID=f"{uid}.1", SOPInstanceUID=f"{uid}.2", **attributes
+    )
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    return dataset

@@ -1,0 +1,86 @@
+"""Real files made ready for a system test, and what of them must never be seen again."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pydicom
+from pydicom._uid_dict import UID_dictionary
+from pydicom.dataset import Dataset
+from pydicom.uid import ImplicitVRLittleEndian, generate_uid
+
+__all__ = ["as_its_own_study", "identifying_values", "occurrences"]
+
+_NAMING_VRS: Final = frozenset({"PN", "LO", "SH", "LT", "ST", "UT", "DA", "TM", "DT", "UI", "AE"})
+_PUBLIC_SCHEMES: Final = frozenset({"DCM", "SCT", "SRT", "SNM3"})
+#: The encodings that a value may be hidden in.
+_ENCODINGS: Final = ("utf-8", "utf-16-le", "utf-16-be", "latin-1", "iso2022_jp", "euc_kr")
+
+
+def as_its_own_study(path: Path, folder: Path) -> Path:
+    """Copy a DICOM file with new Study, Series and SOP Instance UIDs; all else stays as it is.
+
+    Many public samples are one image in several transfer syntaxes and share their UIDs; Orthanc
+    would hold them for one instance.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = pydicom.dcmread(path, force=True)
+        meta = dataset.file_meta
+        meta.TransferSyntaxUID = meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
+        meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+            setattr(dataset, keyword, generate_uid())
+        meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        copy = folder / f"{path.parent.name}-{path.stem}.dcm"
+        dataset.save_as(copy, enforce_file_format=True)
+    return copy
+
+
+def _texts(dataset: Dataset) -> Iterator[str]:
+    if dataset.get("CodingSchemeDesignator") in _PUBLIC_SCHEMES:
+        return  # a published concept and its name
+    for element in dataset:
+        if element.VR == "SQ":
+            for item in element.value:
+                yield from _texts(item)
+        elif element.VR in _NAMING_VRS and element.value:
+            several = element.value if element.VM > 1 else [element.value]
+            yield from (str(value).strip() for value in several)
+
+
+def identifying_values(path: Path) -> set[str]:
+    """Give the texts of a file that could tell whose it is: at least 6 characters, or 8 digits.
+
+    Fewer occur by chance. UIDs that the standard itself registers, such as SOP classes, are no
+    one's.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = pydicom.dcmread(path, force=True)
+        found = {*_texts(dataset), *_texts(dataset.file_meta)}
+    parts = {part for text in found for part in re.split(r"[\^=]", text)}
+    return {
+        text
+        for text in found | parts
+        if len(text) >= (8 if text.isdigit() else 6) and text not in UID_dictionary
+    }
+
+
+def occurrences(values: set[str], content: bytes) -> set[str]:
+    """Give the values that stand in ``content`` in any usual encoding, upper or lower case."""
+    lowered = content.lower()
+    found = set()
+    for value in values:
+        for encoding in _ENCODINGS:
+            try:
+                needle = value.encode(encoding).lower()
+            except UnicodeEncodeError:
+                continue
+            if needle in lowered:
+                found.add(value)
+    return found
