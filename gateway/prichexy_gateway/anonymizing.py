@@ -77,7 +77,7 @@ def run(request: Request, console: Console) -> int:
     with console.status("Loading the model …"):
         tools, engine = load_tools(recipe)
     console.print(f"Computing on {engine.device}: {engine.device_reason}")
-    console.print(f"Model: {engine.model.statement}")
+    console.print(f"Model: {engine.model.evidence}. {engine.model.statement}")
     studies = group_studies(found.files, tools.pseudonyms)
     places.prepare()
     results: list[StudyResult] = []

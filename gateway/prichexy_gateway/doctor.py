@@ -102,7 +102,9 @@ def _model(folder: Path) -> tuple[Bundle | None, Check]:
         return None, Check(name, False, f"no weights ({error.strerror})", remedy)
     if digest != bundle.digest:
         return None, Check(name, False, "the weights are not those of the metadata", remedy)
-    return bundle, Check(name, True, f"digest {digest[:12]}… as it should be. {bundle.statement}")
+    return bundle, Check(
+        name, True, f"digest {digest[:12]}… as it should be; {bundle.evidence}. {bundle.statement}"
+    )
 
 
 def _reachable(client: OrthancClient) -> Check:

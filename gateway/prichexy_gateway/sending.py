@@ -20,6 +20,8 @@ __all__ = ["Sent", "send"]
 # The standard allows 128 presentation contexts in an association, one for each kind of object.
 _KINDS_AT_ONCE: Final = 100
 _TIMEOUT: Final = 60.0  # seconds
+_TAKEN: Final = 1
+_REFUSED: Final = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,8 @@ def send(
 ) -> Sent:
     """Send ``files``; ``progress`` is told how many were dealt with after each.
 
-    Raises Failed when there is no association to be had or it breaks.
+    An object over which the server ends the association is counted as refused, and the rest goes
+    on in a new one. Raises Failed when there is no association to be had.
     """
     # pynetdicom logs identifiers of what it sends.
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
@@ -52,26 +55,40 @@ def send(
     stored, refused = 0, len(files) - len(nameable)
     uids: dict[str, None] = {}
     for kinds, batch in _batches(nameable):
-        contexts = [build_context(*kind) for kind in kinds]
-        association = entity.associate(host, port, contexts=contexts, ae_title=called_aet)
-        if not association.is_established:
-            why = "rejects us" if association.is_rejected else "does not answer"
-            raise Failed(
-                f"The DICOM server at {host}:{port} {why}. It must know the sender {calling_aet} "
-                f"at this machine's address (DicomModalities in its configuration) and be called "
-                f"{called_aet}."
-            )
-        try:
-            for file in batch:
-                if _store(association, file):
-                    stored += 1
-                    uids.setdefault(file.study_uid)
-                else:
-                    refused += 1
-                progress(stored + refused)
-        finally:
-            association.release()
+        rest = iter(batch)
+        file = next(rest, None)
+        while file is not None:
+            association = _associate(entity, kinds, host, port, called_aet)
+            try:
+                answer: int | None = _TAKEN
+                while file is not None and answer is not None:
+                    answer = _store(association, file)
+                    if answer == _TAKEN:
+                        stored += 1
+                        uids.setdefault(file.study_uid)
+                    else:
+                        refused += 1
+                    progress(stored + refused)
+                    file = next(rest, None)
+            finally:
+                association.release()
     return Sent(stored, refused, tuple(uids))
+
+
+def _associate(
+    entity: AE, kinds: Iterable[tuple[str, str]], host: str, port: int, called_aet: str
+) -> Any:
+    """Give an association for these kinds of objects. Raises Failed."""
+    contexts = [build_context(*kind) for kind in kinds]
+    association = entity.associate(host, port, contexts=contexts, ae_title=called_aet)
+    if not association.is_established:
+        why = "rejects us" if association.is_rejected else "does not answer"
+        raise Failed(
+            f"The DICOM server at {host}:{port} {why}. It must know the sender {entity.ae_title} "
+            f"at this machine's address (DicomModalities in its configuration) and be called "
+            f"{called_aet}."
+        )
+    return association
 
 
 def _batches(
@@ -87,8 +104,8 @@ def _batches(
         yield some, [file for kind in some for file in by_kind[kind]]
 
 
-def _store(association: Any, file: DicomFile) -> bool:
-    """Send one file as it is; say whether it was taken. Raises Failed when the peer is gone."""
+def _store(association: Any, file: DicomFile) -> int | None:
+    """Send one file as it is. Gives _TAKEN, _REFUSED, or None when that ended the association."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # their texts hold values of the object
@@ -97,11 +114,11 @@ def _store(association: Any, file: DicomFile) -> bool:
             status = association.send_c_store(dataset)
     except (ValueError, AttributeError):
         # No context accepted for this kind of object, or it lacks what C-STORE must name.
-        return False
+        return _REFUSED
     except RuntimeError:
-        raise Failed("The DICOM server ended the transfer.") from None
+        return None
     if "Status" not in status:
-        raise Failed("The DICOM server did not answer during the transfer.")
+        return None
     code = int(status.Status)
     # Success, or a warning (Bxxx): the object was taken.
-    return code == 0 or code >> 12 == 0xB
+    return _TAKEN if code == 0 or code >> 12 == 0xB else _REFUSED

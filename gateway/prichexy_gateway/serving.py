@@ -198,5 +198,5 @@ def _make_picture(
 
     place = gateway.home.folder("pictures") / f"{rows[ids[0]].job_id}.png"
     model = picture_of(file, export, gateway.home.key_file, gateway.model_bundle, place)
-    console.print(f"Model: {model.statement}")
+    console.print(f"Model: {model.evidence}. {model.statement}")
     console.print(f"Before, after and displacement: {place}", soft_wrap=True)

@@ -57,7 +57,7 @@ def test_the_shipped_bundle_says_that_it_is_untrained_and_claims_no_privacy(
 ) -> None:
     bundle = read_bundle(shipped_bundle)
     assert bundle.evidence == "untrained"
-    assert bundle.statement == "untrained: random initial weights; no privacy is claimed"
+    assert bundle.statement == "Random initial weights; no privacy is claimed."
     assert (bundle.mu, bundle.border, bundle.input_size) == (0.01, "corrected", 256)
     assert bundle.version in metadata_of(shipped_bundle)["changelog"]
     assert metadata_of(shipped_bundle)["eval_metrics"] == {}

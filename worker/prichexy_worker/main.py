@@ -103,7 +103,8 @@ def run(settings: Settings) -> int:
     register(app, process, policy)
     _LOG.info("worker %s, version %s", settings.worker_id, SOFTWARE_VERSION)
     _LOG.info("device %s: %s", engine.device, engine.device_reason)
-    _LOG.info("model %s: %s", engine.model.digest[:12], engine.model.statement)
+    model = engine.model
+    _LOG.info("model %s, %s: %s", model.digest[:12], model.evidence, model.statement)
     # A client of its own: the thread must not wait behind an image, nor an image behind it.
     heartbeat = Announcer(PluginReporter(_connect(settings.ingest)), announcement(settings, engine))
     heartbeat.start()

@@ -106,7 +106,7 @@ def _derivation(software: str, provenance: Provenance) -> str:
     model = provenance.model
     return begin + (
         f"The anatomy in the pixels was deformed by model {model.name} {model.model_version} "
-        f"(SHA-256 {model.digest}): {model.statement}"
+        f"(SHA-256 {model.digest}, {model.evidence}): {model.statement}"
     )
 
 
