@@ -1,0 +1,340 @@
+"""Text in a picture: what is found, what is kept, what is refused, and that it is never told."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import socket
+import threading
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from prichexy_testing.dicoms import phantom
+from prichexy_testing.shared_data import CHEST, need, pydicom_data
+from prichexy_worker import text
+from prichexy_worker.contract import Reason
+from prichexy_worker.errors import Misconfigured, Rejected
+from prichexy_worker.text import MARKERS, TextFinder, TextRegion, refuse_text
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+View = npt.NDArray[np.float32]
+NAME = "QUARTER^EVA"
+
+
+@pytest.fixture(scope="module")
+def finder() -> TextFinder:
+    return TextFinder()
+
+
+def chest(rows: int = 1000, columns: int = 900) -> View:
+    values = phantom(rows, columns, bits_stored=12, seed=11)
+    return (values.astype(np.float32) / 4095 * 0.8).astype(np.float32)
+
+
+def shown(file: Path) -> View:
+    """Give a real file as it is displayed, but for one in a thousand values at either end."""
+    dataset = pydicom.dcmread(file, force=True)
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+    values = dataset.pixel_array.astype(np.float32)
+    low, high = np.percentile(values, [0.1, 99.9])
+    view = np.clip((values - low) / (high - low), 0, 1).astype(np.float32)
+    return 1 - view if dataset.PhotometricInterpretation == "MONOCHROME1" else view
+
+
+def written(
+    view: View, words: str, *, at: tuple[int, int], size: int, grey: float = 1, turn: float = 0
+) -> tuple[View, tuple[int, int, int, int]]:
+    """Give the view with ``words`` in it, and their rectangle (left, top, right, bottom)."""
+    font = ImageFont.load_default(size)
+    left, top, right, bottom = (round(side) for side in font.getbbox(words))
+    stencil = Image.new("L", (right - left + 4, bottom - top + 4))
+    ImageDraw.Draw(stencil).text((2 - left, 2 - top), words, font=font, fill=255)
+    turned = stencil.rotate(turn, expand=True, resample=Image.Resampling.BICUBIC)
+    mask = np.asarray(turned, dtype=np.float32) / 255
+    x, y = at
+    result = view.copy()
+    part = result[y : y + mask.shape[0], x : x + mask.shape[1]]
+    part[:] = part * (1 - mask) + grey * mask
+    return result, (x, y, x + mask.shape[1], y + mask.shape[0])
+
+
+def covers(region: TextRegion, box: tuple[int, int, int, int]) -> bool:
+    """Tell whether the region has most of the rectangle."""
+    left, top, right, bottom = box
+    across = min(region.right, right) - max(region.left, left)
+    down = min(region.bottom, bottom) - max(region.top, top)
+    return across > 0.6 * (right - left) and down > 0.5 * (bottom - top)
+
+
+def test_a_picture_without_text_has_no_region(finder: TextFinder) -> None:
+    regions = finder.find(chest())
+    assert regions == ()
+    refuse_text(regions)
+
+
+@pytest.mark.parametrize(
+    ("turn", "size", "grey"),
+    [
+        (0, 16, 1.0),
+        (90, 16, 1.0),
+        (180, 24, 0.0),
+        (270, 48, 0.6),
+        (5, 24, 1.0),
+        (-5, 32, 0.6),
+        (0, 110, 0.0),
+        (90, 110, 1.0),
+    ],
+)
+def test_a_name_is_found_in_any_direction_size_and_grey(
+    finder: TextFinder, turn: float, size: int, grey: float
+) -> None:
+    view, box = written(chest(), NAME, at=(40, 60), size=size, grey=grey, turn=turn)
+    regions = finder.find(view)
+    assert any(covers(region, box) and not region.marker for region in regions)
+    with pytest.raises(Rejected):
+        refuse_text(regions)
+
+
+@pytest.mark.parametrize("words", ["12.03.1956", "MRN 00482917", "Ж. Иванова", "F 067Y"])
+def test_dates_numbers_and_other_scripts_are_found(finder: TextFinder, words: str) -> None:
+    view, box = written(chest(), words, at=(80, 800), size=40)
+    assert any(covers(region, box) and not region.marker for region in finder.find(view))
+
+
+def test_two_texts_are_two_regions_from_top_to_bottom(finder: TextFinder) -> None:
+    view, lower = written(chest(), NAME, at=(60, 800), size=40)
+    view, upper = written(view, "12.03.1956", at=(500, 30), size=40)
+    first, second = finder.find(view)
+    assert covers(first, upper)
+    assert covers(second, lower)
+
+
+@pytest.mark.parametrize("word", ["PORTABLE", "SUPINE", "AP", "LEFT", "ERECT"])
+def test_a_marker_is_kept(finder: TextFinder, word: str) -> None:
+    view, box = written(chest(), word, at=(600, 40), size=44)
+    (region,) = finder.find(view)
+    assert covers(region, box)
+    assert region.marker
+    refuse_text([region])
+
+
+def test_markers_beside_a_name_do_not_save_it(finder: TextFinder) -> None:
+    view, _ = written(chest(), "PORTABLE", at=(560, 40), size=44)
+    view, box = written(view, NAME, at=(60, 850), size=30)
+    regions = finder.find(view)
+    assert [region.marker for region in regions] == [True, False]
+    assert covers(regions[1], box)
+    with pytest.raises(Rejected, match=r"1 region\b"):
+        refuse_text(regions)
+
+
+@pytest.mark.parametrize("words", ["LEFTON", "APPEL", "PAULA", "R. LI", "L 1956", "PA SMITH"])
+def test_what_only_begins_like_a_marker_is_no_marker(finder: TextFinder, words: str) -> None:
+    view, _ = written(chest(), words, at=(500, 60), size=48)
+    regions = finder.find(view)
+    assert regions
+    assert not all(region.marker for region in regions)
+
+
+class Sees:
+    """Models that outline one box and read in it what they are told: first close, then wider."""
+
+    def __init__(self, score: float, *readings: tuple[str, float]) -> None:
+        self.score = score
+        self.readings = list(readings)
+
+    def __call__(self, picture: npt.NDArray[np.uint8], *, use_det: bool, **_: bool) -> object:
+        answer = type("Answer", (), {})()
+        if use_det:
+            answer.boxes = np.array([[[10, 10], [90, 10], [90, 40], [10, 40]]], dtype=np.float32)
+            answer.scores = [self.score]
+        else:
+            word, sure = self.readings[0] if len(self.readings) == 1 else self.readings.pop(0)
+            answer.txts, answer.scores = (word,), (sure,)
+        return answer
+
+
+def judged(
+    monkeypatch: pytest.MonkeyPatch, score: float, *readings: tuple[str, float]
+) -> tuple[TextRegion, ...]:
+    monkeypatch.setattr(text, "_LOOKS", text._LOOKS[:1])  # one look, one box
+    monkeypatch.setattr(text, "_load", lambda threads: Sees(score, *readings))
+    return TextFinder().find(np.zeros((736, 736), np.float32))
+
+
+def test_text_that_cannot_be_read_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    (region,) = judged(monkeypatch, 0.7, ("", 0.0))
+    assert not region.marker
+
+
+@pytest.mark.parametrize(
+    ("readings", "marker"),
+    [
+        ([("R", 0.99)], True),
+        ([("AP PORTABLE", 0.8)], True),
+        ([("A-P", 0.9)], True),
+        ([("R", 0.79)], False),
+        ([("R", 0.99), ("ROTH", 0.99)], False),  # the box held only the first letter
+        ([("R", 0.99), ("(R)", 0.5)], True),
+        ([("AP SMITH", 0.99)], False),
+        ([("R2", 0.99)], False),
+        ([("", 0.99)], False),
+    ],
+)
+def test_only_sure_words_of_the_list_that_stand_alone_are_markers(
+    monkeypatch: pytest.MonkeyPatch, readings: list[tuple[str, float]], marker: bool
+) -> None:
+    (region,) = judged(monkeypatch, 0.7, *readings)
+    assert region.marker is marker
+
+
+def test_a_faint_find_counts_when_it_reads_as_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert judged(monkeypatch, 0.5, ("SMITH", 0.3)) == ()
+    (region,) = judged(monkeypatch, 0.5, ("SMITH", 0.7))
+    assert region.confidence == 0.5
+
+
+def test_no_marker_can_be_a_name_or_number() -> None:
+    assert not {"LI", "WU", "MA", "NO", "LEE"} & MARKERS
+    assert not any(character.isdigit() for word in MARKERS for character in word)
+
+
+def test_refusal_tells_how_many_regions_and_nothing_else() -> None:
+    regions = [TextRegion(1, 2, 30, 12, 0.9, marker=False)] * 2
+    with pytest.raises(Rejected) as refused:
+        refuse_text([*regions, TextRegion(1, 2, 9, 9, 0.9, marker=True)])
+    assert refused.value.reason is Reason.BURNED_IN_TEXT
+    assert refused.value.detail == "2 regions"
+
+
+def test_what_was_read_is_told_nowhere(
+    finder: TextFinder, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    view, _ = written(chest(), NAME, at=(60, 800), size=60)
+    with caplog.at_level(logging.DEBUG):
+        regions = TextFinder().find(view)
+    with pytest.raises(Rejected) as refused:
+        refuse_text(regions)
+    told = caplog.text + repr(regions) + str(refused.value) + "".join(capfd.readouterr())
+    assert regions
+    assert "QUARTER" not in told.upper()
+    assert caplog.text == ""
+
+
+def test_nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    view, _ = written(chest(), NAME, at=(60, 800), size=60)
+    assert TextFinder().find(view)
+
+
+def test_missing_models_are_named_and_nothing_is_searched(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(text.resources, "files", lambda package: tmp_path)
+    with pytest.raises(Misconfigured, match="reinstall rapidocr"):
+        TextFinder().find(chest(64, 64))
+
+
+def test_making_a_finder_loads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "_load", lambda threads: pytest.fail("loaded"))
+    TextFinder(threads=2)
+
+
+def test_the_models_are_loaded_once_and_again_in_a_forked_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loads: list[int] = []
+
+    def load(threads: int) -> Sees:
+        loads.append(threads)
+        return Sees(0.7, ("", 0))
+
+    monkeypatch.setattr(text, "_load", load)
+    finder = TextFinder(threads=3)
+    finder.find(chest(64, 64))
+    finder.find(chest(64, 64))
+    assert loads == [3]
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    finder.find(chest(64, 64))
+    assert loads == [3, 3]
+
+
+def test_one_thread_is_one_thread(finder: TextFinder) -> None:
+    finder.find(chest(300, 300))
+    engine = finder._loaded()
+    for model in (engine.text_det, engine.text_rec, engine.text_cls):
+        if model is not None:
+            options = model.session.session.get_session_options()
+            assert options.intra_op_num_threads == 1
+            assert options.inter_op_num_threads == 1
+    assert threading.active_count() < 10
+
+
+@pytest.mark.parametrize(
+    "view", [np.zeros((0, 5), np.float32), np.zeros((4, 4, 3), np.float32), np.full((9, 9), np.nan)]
+)
+def test_what_is_no_picture_is_refused(view: View) -> None:
+    with pytest.raises(ValueError, match="picture"):
+        TextFinder().find(view)
+
+
+@pytest.mark.parametrize("length", [1, 96, 640, 641, 1184, 1185, 1600, 5000])
+def test_tiles_cover_a_picture_and_share_a_margin(length: int) -> None:
+    starts = text._starts(length)
+    assert starts[0] == 0
+    assert starts[-1] + text._TILE >= length
+    assert all(0 < b - a <= text._TILE - text._SHARED for a, b in itertools.pairwise(starts))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 2000), (2000, 5), (40, 40)])
+def test_odd_shapes_are_searched_without_an_error(
+    finder: TextFinder, shape: tuple[int, int]
+) -> None:
+    assert finder.find(np.zeros(shape, np.float32)) == ()
+
+
+def test_the_view_is_not_altered(finder: TextFinder) -> None:
+    view = chest(200, 200)
+    before = view.copy()
+    finder.find(view)
+    assert np.array_equal(view, before)
+
+
+def test_the_burned_in_name_and_birth_date_of_a_real_file_are_found(finder: TextFinder) -> None:
+    view = shown(need(CHEST / "presidio_pseudoPHI_0_ORIGINAL_RLE.dcm"))
+    regions = finder.find(view)
+    name, birth_date = (4, 2, 818, 46), (4, 38, 368, 88)
+    for box in (name, birth_date):
+        assert any(covers(region, box) and not region.marker for region in regions)
+    # "PORTABLE"-like words and the side marker in the other corner stay.
+    assert sum(region.marker for region in regions) == 3
+    with pytest.raises(Rejected):
+        refuse_text(regions)
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["barre_CR-MONO1-10-chest.dcm", "wg04_RG1_J2KI.dcm", "wg04_RG1_JLSN.dcm", "RG1_UNCR.dcm"],
+)
+def test_real_files_without_text_pass(finder: TextFinder, file: str) -> None:
+    path = pydicom_data(file) if file.startswith("RG1") else need(CHEST / file)
+    refuse_text(finder.find(shown(path)))
+
+
+def test_a_name_in_a_real_radiograph_is_found_small_and_faint(finder: TextFinder) -> None:
+    view = shown(pydicom_data("RG1_UNCR.dcm"))
+    grey = float(np.median(view[1750:1780, 1100:1300])) - 0.12
+    view, box = written(view, NAME, at=(1100, 1750), size=20, grey=grey)
+    assert any(covers(region, box) for region in finder.find(view))

@@ -1,0 +1,254 @@
+"""The last gate: whether identifying values of the source occur in the result.
+
+It is independent of the de-identification that it judges. It knows no allow-list of that, reads
+the result's bytes with a reader of its own (``encoded``), and withholds a result that it cannot
+search completely.
+
+**Where and how a value is sought.** ``len`` counts characters; bytes for what is not ASCII.
+
+====================  ==============  ===========================  ==========================
+value                 whole value     word (no letter or digit     anywhere in a value
+                                      before or after)
+====================  ==============  ===========================  ==========================
+name, number, date    len 1 to 3      len 4 and 5                  len 6 and more
+other text            len 4 to 7      -                            len 8 and more
+UID                   len up to 11    -                            len 12 and more
+bytes that are no     -               -                            probes of 24 bytes
+text
+====================  ==============  ===========================  ==========================
+
+"Whole value" is a value of a text element, or a component of a name in one. Names are compared as
+they are, in capitals and with initial capitals. All this is sought in every value of the header
+and of what follows the pixels. Three kinds of coincidence do not count: a number, code string or
+device description that the result has unchanged where the source had it; for text that is no
+name, number or date also code strings and coded concepts of published schemes; and digits that
+occur within a UID (a UID is compared with UIDs).
+
+**In pixel data** (and other binary values of more than 64 bytes) only what has 12 characters or
+more, five of them different, is sought. A random 8-bit image of 10 MB, with a noise of five grey
+levels, shows a given string of eight digits with a chance of about 1e-3, one of twelve with 1e-7;
+a source has up to some hundred such strings. Bytes after the last pixel count as header.
+
+**What is not promised.** Text drawn into the image; values of one to three characters other than
+names, numbers and dates; a name that is only part of a free text of the source; values that were
+transformed (encrypted, hashed, translated, abbreviated, shifted dates, other character sets than
+the source's own, UTF-8, UTF-16 and Latin-1); binary and decimal numbers of standard elements; bits
+hidden among the pixels; short values within pixel data; and identity by combination.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from pydicom.dataset import Dataset
+
+from prichexy_worker.contract import Reason
+from prichexy_worker.encoded import PIXEL_DATA, PREAMBLE, Element, NotSearchable, elements
+from prichexy_worker.errors import Rejected
+from prichexy_worker.identifiers import PUBLIC_SCHEMES, needles, unchanged_number
+from prichexy_worker.needles import Needle, Search
+
+__all__ = ["check_release", "surviving_identifiers"]
+
+_TEXT_VRS: Final = frozenset({"AE", "AS", "LO", "LT", "PN", "SH", "ST", "UC", "UN", "UR", "UT"})
+_BINARY_VRS: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
+_SHORT_BINARY: Final = 64
+_PIXEL_CHARACTERS: Final = 12
+_PIXEL_VARIETY: Final = 5
+_CODE_VALUE, _SCHEME, _CODE_MEANING = 0x00080100, 0x00080102, 0x00080104
+_CODED: Final = frozenset({_CODE_VALUE, _SCHEME, _CODE_MEANING})
+_ROWS, _COLUMNS, _ALLOCATED, _SAMPLES = 0x00280010, 0x00280011, 0x00280100, 0x00280002
+
+
+def check_release(source: Dataset, result: bytes, *, own_texts: Collection[str] = ()) -> None:
+    """Return only when the result was searched whole and holds no identifying value of the source.
+
+    Raises Rejected IDENTITY_SURVIVED naming the source's tags, or that the result (or a value of
+    the source) could not be searched. ``own_texts``: see ``surviving_identifiers``.
+    """
+    survivors = surviving_identifiers(source, result, own_texts=own_texts)
+    if survivors:
+        raise Rejected(Reason.IDENTITY_SURVIVED, f"tags {', '.join(survivors)}")
+
+
+def surviving_identifiers(
+    source: Dataset, result: bytes, *, own_texts: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Give the tags of the source whose values occur in the result: "0010,0020", in order.
+
+    Nested ones as "0040,0275/0008,0050", the preamble as "preamble"; never a value. ``own_texts``
+    are whole values that the software writes itself, whatever the source says: they are not
+    searched. The source is not altered. Raises Rejected IDENTITY_SURVIVED when the result is no
+    file that can be searched completely.
+    """
+    try:
+        sought = needles(source)
+        areas = _areas(source, result, frozenset(text.encode() for text in own_texts))
+    except NotSearchable as error:
+        raise Rejected(Reason.IDENTITY_SURVIVED, f"could not be searched: {error}") from None
+    found = {needle.origin for needle in sought if areas[needle.search].shows(needle)}
+    found |= _in_pixels(sought, areas[Search.DATA].pixels)
+    return tuple(sorted(found))
+
+
+@dataclass(slots=True)
+class _Area:
+    """The values of the result that one kind of search looks at."""
+
+    values: list[bytes] = field(default_factory=list)
+    whole: set[bytes] = field(default_factory=set)
+    pixels: list[bytes] = field(default_factory=list)
+    joined: bytes = b""
+
+    def shows(self, needle: Needle) -> bool:
+        """Tell whether the header shows the needle, by the rules in the module's text."""
+        form, length = needle.form, needle.characters
+        match needle.search:
+            case Search.DATA:
+                return form in self.joined
+            case Search.UID:
+                return form in (self.joined if length >= 12 else self.whole)
+            case Search.TEXT:
+                if length < 4:
+                    return False
+                return form in (self.joined if length >= 8 else self.whole)
+            case Search.IDENTITY:
+                if length < 4:
+                    return form in self.whole
+                return form in self.joined and (length > 5 or _as_word(form, self.joined))
+
+
+def _as_word(form: bytes, text: bytes) -> bool:
+    start = text.find(form)
+    while start >= 0:
+        end = start + len(form)
+        before, after = text[start - 1 : start] if start else b"", text[end : end + 1]
+        if not before.isalnum() and not after.isalnum():
+            return True
+        start = text.find(form, start + 1)
+    return False
+
+
+def _areas(source: Dataset, result: bytes, own: frozenset[bytes]) -> dict[Search, _Area]:
+    areas = {search: _Area() for search in Search}
+    found = list(elements(result))
+    for area in areas.values():
+        area.values.append(result[:PREAMBLE])
+    published = False
+    for element in found:
+        value = result[element.start : element.end]
+        if element.tag == PIXEL_DATA and len(element.path) == 1:
+            pixels, value = _split_pixels(element, value, found, result)
+            areas[Search.DATA].pixels.append(pixels)
+        elif element.vr in _BINARY_VRS and len(value) > _SHORT_BINARY:
+            areas[Search.DATA].pixels.append(value)
+            continue
+        if element.tag == _CODE_VALUE:
+            published = _published(element, found, result)
+        value = b"\\".join(part for part in value.split(b"\\") if part.strip(b" \0") not in own)
+        stripped = value.strip(b" \0")
+        if not stripped:
+            continue
+        coded = published and element.tag in _CODED
+        number = element.vr in ("DS", "IS")
+        same = number and unchanged_number(source, element.path, stripped)
+        for search in _searches(element, same=same, coded=coded):
+            areas[search].values.append(value)
+            if element.vr in _TEXT_VRS or search is Search.UID:
+                areas[search].whole.update(_components(value))
+    for area in areas.values():
+        area.joined = b"\0\0".join(area.values)
+    return areas
+
+
+def _searches(element: Element, *, same: bool, coded: bool) -> Iterable[Search]:
+    """Give the searches that look at an element; the reasons stand in the module's text."""
+    yield Search.DATA
+    if element.vr == "UI":
+        yield Search.UID
+        return
+    yield Search.UID
+    if not same:
+        yield Search.IDENTITY
+    if not coded and element.vr not in ("CS", "DS", "IS"):
+        yield Search.TEXT
+
+
+def _components(value: bytes) -> set[bytes]:
+    parts = {value}
+    for separator in (b"\\", b"=", b"^"):
+        parts |= {piece for part in parts for piece in part.split(separator)}
+    return {part.strip(b" \0") for part in parts}
+
+
+def _published(code: Element, found: Iterable[Element], result: bytes) -> bool:
+    """Tell whether the item of this Code Value names a published scheme."""
+    following = [one for one in found if one.start > code.start and one.path[:-1] == code.path[:-1]]
+    scheme = next((one for one in following if one.tag == _SCHEME), None)
+    return scheme is not None and (
+        result[scheme.start : scheme.end].strip(b" \0").decode("latin-1") in PUBLIC_SCHEMES
+    )
+
+
+def _split_pixels(
+    element: Element, value: bytes, found: Iterable[Element], result: bytes
+) -> tuple[bytes, bytes]:
+    """Give the pixels and what follows them in the same value."""
+    if element.encapsulated:
+        return value, b""
+    described = {one.path[0]: one for one in found if len(one.path) == 1 and one.vr == "US"}
+    sizes = []
+    for tag in (_ROWS, _COLUMNS, _ALLOCATED, _SAMPLES):
+        if tag not in described or described[tag].end - described[tag].start != 2:
+            raise NotSearchable("pixel data of unknown size")
+        start = described[tag].start
+        sizes.append(int.from_bytes(result[start : start + 2], "little"))
+    size = (sizes[0] * sizes[1] * sizes[2] * sizes[3] + 7) // 8
+    return value[:size], value[size:]
+
+
+def _in_pixels(sought: Iterable[Needle], haystacks: Iterable[bytes]) -> set[str]:
+    forms: dict[bytes, set[str]] = {}
+    for needle in sought:
+        enough = min(needle.characters, len(needle.form)) >= _PIXEL_CHARACTERS
+        if enough and len(set(needle.form)) >= _PIXEL_VARIETY:
+            forms.setdefault(needle.form, set()).add(needle.origin)
+    found: set[str] = set()
+    for haystack in haystacks:
+        for form in _occurring(forms, haystack):
+            found |= forms[form]
+    return found
+
+
+def _occurring(forms: Collection[bytes], haystack: bytes) -> set[bytes]:
+    """Give those of ``forms`` (12 bytes or more each) that occur in ``haystack``.
+
+    One pass for all of them: a position stays a candidate while each of the six pairs of bytes
+    from there on is the like pair of some form. What is left is compared in full.
+    """
+    bytes_ = np.frombuffer(haystack, dtype=np.uint8)
+    last = len(bytes_) - _PIXEL_CHARACTERS
+    if last < 0 or not forms:
+        return set()
+    pairs = bytes_[:-1].astype(np.uint16)
+    pairs |= bytes_[1:].astype(np.uint16) << 8
+    candidates: np.ndarray[tuple[int], np.dtype[np.intp]] | None = None
+    for offset in range(0, _PIXEL_CHARACTERS, 2):
+        known = np.zeros(2**16, dtype=bool)
+        known[[int.from_bytes(form[offset : offset + 2], "little") for form in forms]] = True
+        if candidates is None:
+            candidates = np.flatnonzero(known[pairs[: last + 1]])
+        else:
+            candidates = candidates[known[pairs[candidates + offset]]]
+    by_start: dict[bytes, list[bytes]] = {}
+    for form in forms:
+        by_start.setdefault(form[:_PIXEL_CHARACTERS], []).append(form)
+    found: set[bytes] = set()
+    for position in candidates.tolist() if candidates is not None else ():
+        for form in by_start.get(haystack[position : position + _PIXEL_CHARACTERS], ()):
+            if haystack.startswith(form, position):
+                found.add(form)
+    return found

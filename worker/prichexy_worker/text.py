@@ -1,0 +1,352 @@
+"""Text that can be seen in a radiograph: found, told from side and view markers, and refused.
+
+The search shows the image to a text detector (PP-OCR, by rapidocr, from the model files of its
+wheel: nothing is fetched) at several sizes and contrasts: large letters are found in small
+images, faint ones after local contrast equalisation, and reducing the image takes away the noise
+in which thin letters drown. What the detector finds is read only to tell markers from other text;
+what was read is forgotten at once and never returned, logged or raised.
+
+Not promised: that every text is found (handwriting, lead letters in a hazy picture, letters
+below about 14 of 2500 rows with little contrast are often missed), nor that what is found is
+text. What the given view does not show, because its window cuts it off, cannot be found in it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from prichexy_worker.contract import Reason
+from prichexy_worker.errors import Misconfigured, Rejected
+
+if TYPE_CHECKING:
+    from rapidocr import RapidOCR
+
+__all__ = ["MARKERS", "TextFinder", "TextRegion", "refuse_text"]
+
+Picture = npt.NDArray[np.uint8]
+Quad = npt.NDArray[np.float32]
+
+#: Words that say which side or view an image shows, or how the patient was placed: nobody's name.
+MARKERS: Final = frozenset(
+    {"L", "R", "LT", "RT", "LEFT", "RIGHT", "AP", "PA", "LAT", "LATERAL", "OBL", "OBLIQUE"}
+    | {"PORTABLE", "MOBILE", "SUPINE", "PRONE", "ERECT", "UPRIGHT", "SEMI", "SEMIERECT"}
+    | {"SEMIUPRIGHT", "SITTING", "STANDING", "DECUB", "DECUBITUS", "LORDOTIC", "CHEST", "THORAX"}
+    | {"INSPIRATION", "EXPIRATION", "INSP", "EXP", "↑"}
+)
+#: A marker is kept only when it was read with this confidence.
+_SURE: Final = 0.8
+#: What the detector takes for text counts from ``_TEXT_LIKE`` on, readable or not, and from
+#: ``_FAINT`` on when it reads as something.
+_TEXT_LIKE: Final = 0.6
+_FAINT: Final = 0.45
+_READABLE: Final = 0.6
+#: Greatest height of letters, as a share of the shorter side of what the detector is shown. What
+#: is larger is anatomy: it outlines a vertebra in a part, a lung or all of a small picture.
+_TALLEST: Final = 0.2
+#: Two finds are one where they share this part of the smaller one.
+_SAME: Final = 0.4
+#: A find that was outlined in several ways is judged by those with this part of its area.
+_MOST: Final = 0.5
+#: How far a marker's surroundings must be free of other letters, in heights of its box.
+_CLEARANCE: Final = 1.0
+
+
+class _Look(NamedTuple):
+    """One way to show the image to the detector: its longer side in pixels, and its contrast.
+
+    ``tiled``: part by part. The detector weighs a picture as a whole, and a single small text in a
+    large radiograph then counts for little: of 68 such texts it found 31 in whole images of 1600
+    pixels and 67 in parts of them (benchmarks/text_search.py).
+    """
+
+    side: int
+    equalised: bool
+    tiled: bool
+
+    def at(self, shape: tuple[int, ...]) -> _Look:
+        """Give the look for a picture of this shape: it is enlarged only up to 736 pixels."""
+        return self._replace(side=max(min(self.side, max(shape)), _SMALLEST_SIDE))
+
+
+_LOOKS: Final = (_Look(800, False, False), _Look(1280, True, True), _Look(1600, False, True))
+#: Images smaller than this are enlarged to it: the detector knows no letters below 8 pixels.
+_SMALLEST_SIDE: Final = 736
+_TILE: Final = 640
+#: Neighbouring tiles share at least this much, so that every letter is whole in one of them.
+_SHARED: Final = 96
+
+
+@dataclass(frozen=True, slots=True)
+class TextRegion:
+    """Where text, or what looks like it, was found. What it says is not kept.
+
+    Pixels of the image given, from ``left``, ``top`` up to and without ``right``, ``bottom``.
+    ``confidence`` in 0..1 is the detector's that this is text at all; ``marker`` says that it was
+    read, surely, as a word of MARKERS and nothing else.
+    """
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    confidence: float
+    marker: bool
+
+
+class TextFinder:
+    """Finds text in radiographs; on ``threads`` threads of this process at most (OpenCV's apart).
+
+    Loads its models when first used, 0.3 s and about 0.5 GB, and anew in a process forked since.
+    Not to be used by two threads at once.
+    """
+
+    def __init__(self, threads: int = 1) -> None:
+        if threads < 1:
+            raise ValueError("threads must be 1 or more")
+        self._threads = threads
+        self._engine: RapidOCR | None = None
+        self._loaded_by = 0
+
+    def find(self, view: npt.NDArray[np.float32]) -> tuple[TextRegion, ...]:
+        """Give the regions of ``view`` that look like text, from top to bottom.
+
+        ``view`` is float (rows, columns), 0 black to 1 white. Raises Misconfigured when the
+        models of rapidocr are not installed, ValueError for another shape or what is no number.
+        """
+        if view.ndim != 2 or not view.size or not np.isfinite(view).all():
+            raise ValueError("the view must be a picture of finite numbers")
+        picture: Picture = np.round(np.clip(view, 0, 1) * 255).astype(np.uint8)
+        reader = _Reader(self._loaded(), picture)
+        looks = dict.fromkeys(look.at(picture.shape) for look in _LOOKS)
+        finds = _merged([find for look in looks for find in reader.finds(look)])
+        regions = [region for find in finds if (region := reader.judged(find)) is not None]
+        return tuple(sorted(regions, key=lambda region: (region.top, region.left)))
+
+    def _loaded(self) -> RapidOCR:
+        # Sessions of onnxruntime do not survive a fork: their threads stay behind.
+        if self._engine is None or self._loaded_by != os.getpid():
+            self._engine, self._loaded_by = _load(self._threads), os.getpid()
+        return self._engine
+
+
+def refuse_text(regions: Sequence[TextRegion]) -> None:
+    """Return when all ``regions`` are markers, or raise Rejected BURNED_IN_TEXT with their number.
+
+    Here the regions will be erased some day; until then a picture with text is not released.
+    """
+    left = sum(not region.marker for region in regions)
+    if left:
+        raise Rejected(Reason.BURNED_IN_TEXT, f"{left} region{'s' if left > 1 else ''}")
+
+
+@dataclass(slots=True)
+class _Find:
+    """A quadrilateral that the detector outlined: corners (x, y) clockwise from the top left."""
+
+    quad: Quad
+    score: float
+    quads: list[Quad]
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom."""
+        left, top = self.quad.min(axis=0)
+        right, bottom = self.quad.max(axis=0)
+        return float(left), float(top), float(right), float(bottom)
+
+
+class _Reader:
+    """One picture before the loaded models."""
+
+    def __init__(self, engine: RapidOCR, picture: Picture) -> None:
+        self._engine = engine
+        self._picture = picture
+
+    def finds(self, look: _Look) -> Iterator[_Find]:
+        """Give what the detector outlines in the picture under this look."""
+        rows, columns = self._picture.shape
+        scale = look.side / max(rows, columns)
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
+        shown: Any = cv2.resize(self._picture, size, interpolation=method)
+        if look.equalised:
+            shown = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(8, 8)).apply(shown)
+        stretch = np.array([columns / size[0], rows / size[1]], dtype=np.float32)
+        for top in _starts(size[1]) if look.tiled else [0]:
+            for left in _starts(size[0]) if look.tiled else [0]:
+                part = shown[top : top + _TILE, left : left + _TILE] if look.tiled else shown
+                for corners, score in self._outlined(part):
+                    quad = (corners + np.array([left, top], dtype=np.float32)) * stretch
+                    if min(_sides(corners)) <= _TALLEST * min(part.shape):
+                        yield _Find(quad, score, [quad])
+
+    def _outlined(self, part: Picture) -> Iterator[tuple[Quad, float]]:
+        found: Any = self._engine(
+            cv2.cvtColor(part, cv2.COLOR_GRAY2BGR), use_det=True, use_cls=False, use_rec=False
+        )
+        if found.boxes is not None:
+            for corners, score in zip(found.boxes, found.scores, strict=True):
+                yield np.asarray(corners, dtype=np.float32), float(score)
+
+    def judged(self, find: _Find) -> TextRegion | None:
+        """Give the find as a region, or None when it is too faint to be text."""
+        readings = [(quad, *self._read(quad)) for quad in find.quads]
+        readable = any(word and sure >= _READABLE for _, word, sure in readings)
+        if find.score < _TEXT_LIKE and not readable:
+            return None
+        marker = any(
+            _is_marker(word) and sure >= _SURE and self._stands_alone(quad, word)
+            for quad, word, sure in readings
+        )
+        left, top, right, bottom = find.box
+        rows, columns = self._picture.shape
+        return TextRegion(
+            left=max(0, int(left)),
+            top=max(0, int(top)),
+            right=min(columns, int(np.ceil(right)) + 1),
+            bottom=min(rows, int(np.ceil(bottom)) + 1),
+            confidence=round(min(1.0, find.score), 3),
+            marker=marker,
+        )
+
+    def _stands_alone(self, quad: Quad, word: str) -> bool:
+        """Tell whether a wider cut reads the same: the box may hold the first letter of a name."""
+        rows, columns = self._picture.shape
+        wider, _ = self._read(np.clip(_widened(quad), 0, (columns - 1, rows - 1), dtype=np.float32))
+        return _letters(wider) == _letters(word)
+
+    def _read(self, quad: Quad) -> tuple[str, float]:
+        cut = _upright(self._picture, quad)
+        if cut is None:
+            return "", 0.0
+        read: Any = self._engine(
+            cv2.cvtColor(cut, cv2.COLOR_GRAY2BGR), use_det=False, use_cls=True, use_rec=True
+        )
+        texts, scores = getattr(read, "txts", None), getattr(read, "scores", None)
+        return (str(texts[0]).strip(), float(scores[0])) if texts and scores else ("", 0.0)
+
+
+def _starts(length: int) -> list[int]:
+    """Give where tiles begin that cover ``length`` evenly, none of them short if it can be."""
+    count = max(1, -(-(length - _SHARED) // (_TILE - _SHARED)))
+    return [round(number * (length - _TILE) / max(1, count - 1)) for number in range(count)]
+
+
+def _merged(finds: list[_Find]) -> list[_Find]:
+    """Give the finds of all looks, those of the same place as one: the largest, its best score."""
+    kept: list[_Find] = []
+    for find in sorted(finds, key=lambda one: -_area(one.box)):
+        if find.score < _FAINT:
+            continue
+        same = next((one for one in kept if _overlap(one.box, find.box) >= _SAME), None)
+        if same is None:
+            kept.append(find)
+        else:
+            same.score = max(same.score, find.score)
+            if _area(find.box) >= _MOST * _area(same.box):
+                same.quads.append(find.quad)
+    return kept
+
+
+def _area(box: tuple[float, float, float, float]) -> float:
+    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
+
+
+def _overlap(
+    one: tuple[float, float, float, float], two: tuple[float, float, float, float]
+) -> float:
+    shared = (max(one[0], two[0]), max(one[1], two[1]), min(one[2], two[2]), min(one[3], two[3]))
+    return _area(shared) / max(min(_area(one), _area(two)), 1e-6)
+
+
+def _sides(quad: Quad) -> tuple[float, float]:
+    return float(np.linalg.norm(quad[1] - quad[0])), float(np.linalg.norm(quad[3] - quad[0]))
+
+
+def _widened(quad: Quad) -> Quad:
+    """Give the quadrilateral, longer at both ends along its longer sides."""
+    width, height = _sides(quad)
+    first, second = (0, 1) if width >= height else (0, 3)
+    along = (quad[second] - quad[first]) / max(width, height, 1e-6)
+    more = along * min(width, height) * _CLEARANCE
+    wider = quad.copy()
+    ends = (1, 2) if width >= height else (2, 3)
+    for corner in range(4):
+        wider[corner] += more if corner in ends else -more
+    return wider
+
+
+def _upright(picture: Picture, quad: Quad) -> Picture | None:
+    """Cut the quadrilateral out of the picture, its longer sides laid flat; None if it is a line.
+
+    Outside the picture it is black.
+    """
+    width, height = (round(side) for side in _sides(quad))
+    if min(width, height) < 2:
+        return None
+    target = np.array([[0, 0], [width, 0], [width, height], [0, height]], dtype=np.float32)
+    turn = cv2.getPerspectiveTransform(quad, target)
+    cut = cv2.warpPerspective(
+        picture, turn, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT
+    )
+    flat = np.rot90(cut) if height >= 1.5 * width else cut
+    return np.ascontiguousarray(flat, dtype=np.uint8)
+
+
+def _letters(word: str) -> str:
+    return "".join(
+        character for character in word if character.isalnum() or character in "↑"
+    ).upper()
+
+
+def _is_marker(word: str) -> bool:
+    words = [_letters(part) for part in word.split()]
+    return bool(words) and all(part in MARKERS for part in words)
+
+
+def _load(threads: int) -> RapidOCR:
+    # Importing it loads onnxruntime, which only a worker that searches for text needs.
+    from rapidocr import RapidOCR  # noqa: PLC0415
+
+    engine = "EngineConfig.onnxruntime"
+    loaded = RapidOCR(
+        params={
+            "Global.log_level": "critical",
+            "Global.use_preprocess_img": False,
+            f"{engine}.intra_op_num_threads": min(threads, os.cpu_count() or 1),
+            f"{engine}.inter_op_num_threads": 1,
+            # Without its arena onnxruntime returns memory after every layer: half the speed.
+            f"{engine}.enable_cpu_mem_arena": True,
+            "Det.model_path": _model("det"),
+            "Cls.model_path": _model("cls"),
+            "Rec.model_path": _model("rec"),
+            # The looks have the right size already.
+            "Det.limit_type": "min",
+            "Det.limit_side_len": 32,
+            "Det.box_thresh": _FAINT,
+        }
+    )
+    logging.getLogger("RapidOCR").disabled = True
+    return loaded
+
+
+def _model(kind: str) -> str:
+    """Give the path of the one model file of this kind in rapidocr's wheel: it fetches no other."""
+    folder = Path(str(resources.files("rapidocr"))) / "models"
+    found = sorted(folder.glob(f"*_{kind}_*.onnx"))
+    if len(found) != 1:
+        raise Misconfigured(
+            f"text.check needs one {kind} model of rapidocr, and {len(found)} are installed: "
+            "reinstall rapidocr"
+        )
+    return str(found[0])
