@@ -43,8 +43,8 @@ class Engine:
         """Load the bundle in the folder ``bundle`` onto ``device``: auto, cpu, cuda or cuda:N.
 
         ``threads`` is how many CPU threads torch and OpenCV may use, in this whole process; None
-        leaves it as it is. Raises Misconfigured when the bundle is missing or not what its digest says,
-        and when the device is not there.
+        leaves it as it is. Raises Misconfigured when the bundle is missing or not what its digest
+        says, and when the device is not there.
         """
         chosen, reason = choose_device(device)
         if threads is not None:

@@ -113,7 +113,8 @@ def _compat(root: Path, arguments: Sequence[str]) -> int:
         for options, target in (("-t proc proc", "proc"), ("--rbind /dev", "dev"))
     )
     script = f'set -eu; {mounts}exec "$@"'
-    command = [*NAMESPACES, "--mount", "/bin/sh", "-c", script, str(root)]
+    apart = [*NAMESPACES, "--mount", "--mount-proc", "--pid"]
+    command = [*apart, "/bin/sh", "-c", script, str(root)]
     pytest = [sys.executable, "-m", "pytest", "tests/system", *arguments]
     environment = {**os.environ, "PRICHEXY_TEST_ORTHANC_ROOT": str(root)}
     return subprocess.run([*command, *pytest], check=False, cwd=REPO, env=environment).returncode
