@@ -129,6 +129,8 @@ def test_the_secrets_script_makes_exactly_the_secrets_that_are_used(compose: Com
     files = [secret.file for service in compose.services.values() for secret in service.secrets]
     assert made == {Path(file).name for file in files}
     assert {str(Path(file).parent) for file in files} == {"secrets"}
+    # No secret gets into the repository either.
+    assert "/secrets/" in (DOCKER / ".gitignore").read_text(encoding="utf-8").split("\n")
 
 
 @pytest.mark.parametrize("name", ["ingest", "export"])
