@@ -112,7 +112,8 @@ def anonymize(content: bytes, tools: Tools, clock: Clock = time.perf_counter) ->
         pydicom.dcmwrite(buffer, result, enforce_file_format=True)
         released = buffer.getvalue()
     with watch.step("check"):
-        release.check_release(source, released)
+        own_texts = header.own_texts(provenance)
+        release.check_release(source, released, own_texts=own_texts)
     return Anonymized(
         content=released,
         patient_id=str(result.PatientID),

@@ -17,12 +17,11 @@ bytes that are no     -               -                            probes of 24 
 text
 ====================  ==============  ===========================  ==========================
 
-"Whole value" is a value of a text element, or a component of a name in one. Names are compared as
+"Whole value" is a value of a text element, or a component of a name in one. Names are sought as
 they are, in capitals and with initial capitals. All this is sought in every value of the header
-and of what follows the pixels. Three kinds of coincidence do not count: a number, code string or
-device description that the result has unchanged where the source had it; for text that is no
-name, number or date also code strings and coded concepts of published schemes; and digits that
-occur within a UID (a UID is compared with UIDs).
+and of what follows the pixels, but for three kinds of coincidence: a decimal number that stands
+unchanged where the source had it; for "other text" any number or code string and the codes of
+published schemes; and digits within a UID (UIDs are sought everywhere, all else not in UIDs).
 
 **In pixel data** (and other binary values of more than 64 bytes) only what has 12 characters or
 more, five of them different, is sought. A random 8-bit image of 10 MB, with a noise of five grey

@@ -2,9 +2,9 @@
 
 The search shows the image to a text detector (PP-OCR, by rapidocr, from the model files of its
 wheel: nothing is fetched) at several sizes and contrasts: large letters are found in small
-images, faint ones after local contrast equalisation, and reducing the image takes away the noise
-in which thin letters drown. What the detector finds is read only to tell markers from other text;
-what was read is forgotten at once and never returned, logged or raised.
+images, small ones part by part, faint ones after local contrast equalisation. What the detector
+finds is read only to tell markers from other text; what was read is forgotten at once and never
+returned, logged or raised.
 
 Not promised: that every text is found (handwriting, lead letters in a hazy picture, letters
 below about 14 of 2500 rows with little contrast are often missed), nor that what is found is
@@ -106,7 +106,7 @@ class TextRegion:
 class TextFinder:
     """Finds text in radiographs; on ``threads`` threads of this process at most (OpenCV's apart).
 
-    Loads its models when first used, 0.3 s and about 0.5 GB, and anew in a process forked since.
+    Loads its models when first used, half a second and 0.3 GB, and anew in a process forked since.
     Not to be used by two threads at once.
     """
 

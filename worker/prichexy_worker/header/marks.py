@@ -18,7 +18,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from prichexy_worker.contract import ModelInfo
 from prichexy_worker.header.table import TABLE_EDITION
 
-__all__ = ["IMPLEMENTATION_CLASS_UID", "Provenance", "describe_file", "mark"]
+__all__ = ["IMPLEMENTATION_CLASS_UID", "Provenance", "describe_file", "mark", "own_texts"]
 
 #: Names this software in file meta information; made from a UUID, as PS3.5 B.2 allows.
 IMPLEMENTATION_CLASS_UID: Final = UID("2.25.144163281163685051470689246217166756650")
@@ -81,6 +81,22 @@ def describe_file(result: Dataset, software_version: str) -> None:
     meta.ImplementationVersionName = _fitting(f"PRICHEXY_{software_version}", _SH)
     result.file_meta = meta
     result.preamble = b"\0" * 128
+
+
+def own_texts(provenance: Provenance) -> frozenset[str]:
+    """Give every text that ``mark`` and ``describe_file`` write, whatever the source holds.
+
+    The last check may pass over these: a patient called Basic is not named by "Basic Profile".
+    """
+    own = Dataset()
+    own.SOPClassUID, own.SOPInstanceUID = UID(_SECONDARY_CAPTURE), IMPLEMENTATION_CLASS_UID
+    mark(own, provenance)
+    describe_file(own, provenance.software_version)
+    texts = {str(own.file_meta.ImplementationVersionName)}
+    for element in own.iterall():
+        if element.VR in ("CS", "LO", "SH", "ST"):
+            texts.update(element.value if element.VM > 1 else [str(element.value)])
+    return frozenset(texts)
 
 
 def _image_type(result: Dataset, *, deformed: bool) -> list[str]:
