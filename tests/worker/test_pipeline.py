@@ -209,7 +209,6 @@ def test_a_real_radiograph_goes_through_the_real_generator_twice_alike() -> None
     assert first.measures["max_displacement_px"] > 1
 
 
-@pytest.mark.parametrize("name", ["BASIC^PROFILE", "Gateway^Model"])
-def test_a_patient_whose_name_we_use_as_a_word_is_not_held_back(name: str) -> None:
-    content = write(radiograph_dataset(PatientName=name))
-    assert name not in anonymize(content, tools()).content.decode("latin-1")
+def test_a_patient_whose_name_we_use_as_a_word_is_not_held_back() -> None:
+    content = write(radiograph_dataset(PatientName="BASIC^PROFILE"))
+    assert b"BASIC^PROFILE" not in anonymize(content, tools()).content
