@@ -26,6 +26,7 @@ __all__ = [
     "API_ROOT",
     "CONTRACT_VERSION",
     "DEFAULT_QUEUE",
+    "ENDED",
     "MAX_ATTEMPTS",
     "REPORTABLE",
     "REQUEST_HEADER",
@@ -71,6 +72,8 @@ class State(StrEnum):
     REJECTED = "rejected"  # not taken in, with the reason
 
 
+#: The states that a study stays in until something new arrives for it.
+ENDED: Final = frozenset({State.EXPORTED, State.QUARANTINED, State.FAILED, State.REJECTED})
 #: The states that a worker may report.
 REPORTABLE: Final = frozenset(
     {State.PROCESSING, State.QUEUED, State.EXPORTED, State.QUARANTINED, State.FAILED}
@@ -262,6 +265,10 @@ class StudyReport:
     ``durations`` are seconds by step; ``measures`` are the figures of the result by name (see
     docs/architecture.md); both are finite. ``reason`` is given with QUEUED (why again),
     QUARANTINED and FAILED.
+
+    ``attempt`` is the number that the claim gave, and 0 in the report that asks for a claim. A
+    report with the number of an older claim is void: another worker has the study now. PROCESSING
+    with a number changes nothing and asks whether the claim still holds.
     """
 
     job_id: str
@@ -272,6 +279,7 @@ class StudyReport:
     instances: int = 0
     durations: Mapping[str, float] = field(default_factory=dict)
     measures: Mapping[str, float] = field(default_factory=dict)
+    attempt: int = 0
 
     def to_json(self) -> dict[str, object]:
         """Give the JSON object that ``from_json`` reads."""
@@ -279,6 +287,7 @@ class StudyReport:
             "version": CONTRACT_VERSION,
             "job_id": self.job_id,
             "revision": self.revision,
+            "attempt": self.attempt,
             "state": self.state.value,
             "worker_id": self.worker_id,
             "reason": None if self.reason is None else self.reason.value,
@@ -293,6 +302,7 @@ class StudyReport:
         keys = {
             "job_id",
             "revision",
+            "attempt",
             "state",
             "worker_id",
             "reason",
@@ -310,6 +320,7 @@ class StudyReport:
             instances=read.count("instances"),
             durations=read.numbers("durations"),
             measures=read.numbers("measures"),
+            attempt=read.count("attempt"),
         )
 
 
@@ -318,19 +329,22 @@ class Claim:
     """The plugin's answer to a report: ``proceed`` is False when the report came too late.
 
     A worker that reported PROCESSING and reads ``proceed=False`` drops the study without a trace:
-    another attempt has ended it, it was superseded by a newer revision, or it was given up.
+    another attempt has ended it or has claimed it since, it was superseded by a newer revision, or
+    it was given up. ``attempt`` numbers the study's claims from 1; see ``StudyReport``.
     """
 
     proceed: bool
+    attempt: int = 0
 
     def to_json(self) -> dict[str, object]:
         """Give the JSON object that ``from_json`` reads."""
-        return {"version": CONTRACT_VERSION, "proceed": self.proceed}
+        return {"version": CONTRACT_VERSION, **asdict(self)}
 
     @classmethod
     def from_json(cls, data: object) -> Self:
         """Parse strictly. Raises ContractError naming the key that does not fit."""
-        return cls(proceed=_Reader(data, "claim", {"proceed"}).yes_or_no("proceed"))
+        read = _Reader(data, "claim", {"proceed", "attempt"})
+        return cls(proceed=read.yes_or_no("proceed"), attempt=read.count("attempt"))
 
 
 @dataclass(frozen=True, slots=True)
