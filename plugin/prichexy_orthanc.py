@@ -18,6 +18,9 @@ except Exception as problem:  # noqa: BLE001 - the reason stands in the docstrin
     plugin = fallback.build(orthanc, problem)
 
 
+WORKER_USER = security.named_worker_user(orthanc.GetConfiguration())
+
+
 # Plain functions on purpose: Orthanc lets go of its callbacks after Python has ended, and with a
 # bound method or a closure that crashed each stop of Orthanc 1.12.7 with plugin 5.0.
 def answer(output: orthanc.RestOutput, uri: str, **request: Any) -> None:
@@ -25,12 +28,17 @@ def answer(output: orthanc.RestOutput, uri: str, **request: Any) -> None:
     plugin.on_request(output, uri, **request)
 
 
+def admit(uri: str, **request: Any) -> bool:
+    """Say whether Orthanc may take a request at all."""
+    return security.allows(uri, worker_user=WORKER_USER, **request)
+
+
 def notice(change: int, _level: int, _resource: str) -> None:
     """Hear of a change; returns at once."""
     plugin.on_change(change)
 
 
-orthanc.RegisterIncomingHttpRequestFilter(security.allows)
+orthanc.RegisterIncomingHttpRequestFilter(admit)
 orthanc.RegisterRestCallback(security.ROUTES, answer)
 orthanc.RegisterOnChangeCallback(notice)
 orthanc.ExtendOrthancExplorer(security.EXPLORER_LINK)

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from prichexy_gateway.dicom_files import Found, find_dicom_files
 from prichexy_gateway.errors import Failed, Interrupted, Misconfigured
-from prichexy_gateway.home import checkout, write_privately
+from prichexy_gateway.home import default_bundle, write_privately
 from prichexy_gateway.offline import Places, StudyResult, exit_code, group_studies
 from prichexy_gateway.offline_pool import Recipe, anonymize_studies, keep_quiet, load_tools
 from prichexy_gateway.waiting import stopped_by_signals
@@ -62,11 +62,13 @@ def run(request: Request, console: Console) -> int:
     found = find_dicom_files(request.source)
     if not found.files:
         console.print(f"No DICOM object was found ({found.not_dicom} other files).")
-        return NOTHING_FOUND
+        if found.unreadable:
+            console.print(found.unread_sentence())
+        return 1 if found.unreadable else NOTHING_FOUND
     key_file = _key_file(request, places, console)
     keep_quiet()
     recipe = Recipe(
-        bundle=request.bundle or checkout() / "model" / "bundle",
+        bundle=request.bundle or default_bundle(),
         key_file=key_file,
         device=request.device,
         # As in a worker: with more threads, sums may be taken in another order.
@@ -79,30 +81,29 @@ def run(request: Request, console: Console) -> int:
     console.print(f"Computing on {engine.device}: {engine.device_reason}")
     console.print(f"Model: {engine.model.evidence}. {engine.model.statement}")
     studies = group_studies(found.files, tools.pseudonyms)
-    places.prepare()
     results: list[StudyResult] = []
     stop = threading.Event()
     interrupted = False
-    try:
-        with stopped_by_signals(stop), _progress(console) as progress:
-            task = progress.add_task("Anonymising", total=len(found.files))
-            for result in anonymize_studies(studies, places, tools, recipe, request.jobs, stop):
-                results.append(result)
-                progress.advance(task, result.files)
-    except Interrupted:
-        interrupted = True
-    finally:
-        places.clean_up()
-        if request.report is not None:
-            report = report_of(found, results, engine, tools.pseudonyms)
-            _write_report(request.report, report)
+    with places.held():
+        try:
+            with stopped_by_signals(stop), _progress(console) as progress:
+                task = progress.add_task("Anonymising", total=len(found.files))
+                for result in anonymize_studies(studies, places, tools, recipe, request.jobs, stop):
+                    results.append(result)
+                    progress.advance(task, result.files)
+        except Interrupted:
+            interrupted = True
+        finally:
+            if request.report is not None:
+                report = report_of(found, results, engine, tools.pseudonyms)
+                _write_report(request.report, report)
     console.print(_summary(found, results))
     if any(result.state is not State.EXPORTED for result in results):
         console.print(f"What was not exported lies in {places.quarantine}, each with its reason.")
     if interrupted:
         console.print(f"Stopped: {len(studies) - len(results)} studies were not begun.")
         return _INTERRUPTED
-    return exit_code(results)
+    return exit_code(results, found.unreadable)
 
 
 def report_of(
@@ -119,6 +120,7 @@ def report_of(
             "dicom": len(found.files),
             "not_dicom": found.not_dicom,
             "dicomdir": found.directories,
+            "unreadable": found.unreadable,
         },
         "counts": dict(Counter(result.state.value for result in results)),
         "studies": [
@@ -195,6 +197,8 @@ def _summary(found: Found, results: Sequence[StudyResult]) -> Table:
         table.add_row("skipped", "", str(found.directories), "DICOMDIR files hold no image.")
     if found.not_dicom:
         table.add_row("skipped", "", str(found.not_dicom), "These files are not DICOM.")
+    if found.unreadable:
+        table.add_row("unread", "", str(found.unreadable), "The system does not let us read them.")
     return table
 
 

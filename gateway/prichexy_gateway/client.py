@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 import httpx
 
-from prichexy_gateway.errors import Failed
+from prichexy_gateway.errors import Failed, Misconfigured
 from prichexy_worker.contract import API_ROOT, REQUEST_HEADER, State
 
-__all__ = ["ENDED", "Health", "OrthancClient", "StudyRow", "Unreachable"]
+__all__ = ["Health", "OrthancClient", "StudyRow", "Unreachable"]
 
-#: The states a study stays in until something new arrives for it.
-ENDED: Final = frozenset({State.EXPORTED, State.QUARANTINED, State.FAILED, State.REJECTED})
+
+_JOB_ID_LENGTH: Final = 32
+#: The largest page that the plugin gives.
+_NEWEST: Final = 500
 
 
 class Unreachable(Failed):
@@ -85,7 +89,8 @@ class Health:
 class OrthancClient:
     """One Orthanc over REST. Every method raises Unreachable when it does not answer as it should.
 
-    ``name`` is what people are told, such as "The ingest Orthanc".
+    ``name`` is what people are told, such as "The ingest Orthanc". ``ca_file`` holds the
+    certificates of a private authority; without it, the system's are trusted.
     """
 
     def __init__(
@@ -96,14 +101,20 @@ class OrthancClient:
         password: str,
         timeout: float = 30.0,
         transport: httpx.BaseTransport | None = None,
+        ca_file: Path | None = None,
     ) -> None:
         self.name = name
         self.url = url
+        try:
+            self._tls = ssl.create_default_context(cafile=ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise Misconfigured(f"ca_file cannot be used ({type(error).__name__})") from None
         self._http = httpx.Client(
             base_url=url,
             auth=(user, password),
             timeout=timeout,
             transport=transport,
+            verify=self._tls,
             # Orthanc would compress 10 MB of pixels for half a second.
             # The second one: the plugin takes changes only from programs that send it.
             headers={"Accept-Encoding": "identity", REQUEST_HEADER: "1"},
@@ -156,7 +167,11 @@ class OrthancClient:
         """Say whether these credentials would be let in; ours are not used."""
         try:
             response = httpx.get(
-                f"{self.url}/system", auth=(user, password), timeout=10.0, trust_env=False
+                f"{self.url}/system",
+                auth=(user, password),
+                timeout=10.0,
+                verify=self._tls,
+                trust_env=False,
             )
         except httpx.HTTPError as error:
             raise Unreachable(
@@ -197,6 +212,20 @@ class OrthancClient:
             return StudyRow.from_json(data), tuple(data["events"])
         except (KeyError, TypeError, ValueError):
             raise Unreachable(f"{self.name}: {path} is not as this version expects it.") from None
+
+    def job_id(self, beginning: str) -> str:
+        """Give the whole job id of the one study whose id begins so.
+
+        Only the newest studies are searched. Raises Failed when there is none or several.
+        """
+        if len(beginning) == _JOB_ID_LENGTH:
+            return beginning
+        rows = self.studies(limit=_NEWEST)[1]
+        found = [row.job_id for row in rows if row.job_id.startswith(beginning)]
+        if len(found) != 1:
+            problem = "Several studies have" if found else "There is no study with"
+            raise Failed(f"{problem} a job id that begins with {beginning}. Give all 32 digits.")
+        return found[0]
 
     def all_studies(self) -> list[str]:
         """Give Orthanc's ids of all studies."""

@@ -7,7 +7,6 @@ a native gateway and one made of images. Nothing is stored or changed anywhere.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +16,17 @@ from urllib.parse import urlsplit
 import redis
 
 from prichexy_gateway.client import Health, OrthancClient, Unreachable
-from prichexy_gateway.errors import Failed, Misconfigured
+from prichexy_gateway.errors import Misconfigured
 from prichexy_model.bundle import WEIGHTS_FILE, Bundle, read_bundle
 from prichexy_model.weights import WeightsError
 from prichexy_worker.contract import ANNOUNCE_INTERVAL_SECONDS, SOFTWARE_VERSION
 from prichexy_worker.errors import Retryable
 from prichexy_worker.export import create_target
 from prichexy_worker.pseudonyms import Pseudonyms
-from prichexy_worker.settings import CONFIG_VARIABLE, Settings, load_settings
+from prichexy_worker.settings import Settings
 
-__all__ = ["Check", "examine", "load_settings_at"]
+__all__ = ["Check", "examine"]
 
-#: Where this is set, as in an image, a worker is configured without a file.
-_IN_ENVIRONMENT: Final = "PRICHEXY_WORKER_INGEST__URL"
 #: A worker that missed this many announcements is taken for dead.
 _MISSED: Final = 3
 
@@ -44,18 +41,6 @@ class Check:
     remedy: str = ""
 
 
-def load_settings_at(path: Path) -> Settings:
-    """Read a worker's settings from ``path``, or from the environment where it holds them all.
-
-    Raises Misconfigured, Failed when there is no such file.
-    """
-    if path.is_file():
-        os.environ[CONFIG_VARIABLE] = str(path)
-    elif _IN_ENVIRONMENT not in os.environ:
-        raise Failed(f"{path} does not exist. Start a gateway (prichexy serve), or name one.")
-    return load_settings()
-
-
 def examine(settings: Settings) -> Iterator[Check]:
     """Give the checks as they are made. Raises nothing for what is wrong with the gateway."""
     yield _key_file(settings.pseudonyms.key_file)
@@ -66,6 +51,7 @@ def examine(settings: Settings) -> Iterator[Check]:
         settings.ingest.url,
         settings.ingest.user,
         settings.ingest.secret() or "",
+        ca_file=settings.ingest.ca_file,
     ) as ingest:
         reachable = _reachable(ingest)
         yield reachable
@@ -229,6 +215,7 @@ def _export(settings: Settings) -> Iterator[Check]:
         settings.export.url or "",
         settings.export.user,
         settings.export.secret() or "",
+        ca_file=settings.export.ca_file,
     ) as client:
         try:
             if client.takes_uploads():

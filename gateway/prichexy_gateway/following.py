@@ -7,28 +7,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from prichexy_gateway.client import ENDED, OrthancClient, StudyRow
+from prichexy_gateway.client import OrthancClient, StudyRow
 from prichexy_gateway.errors import Failed
 from prichexy_gateway.waiting import wait_until
-from prichexy_worker.contract import State
+from prichexy_worker.contract import ENDED, State
 
-__all__ = ["PATIENCE", "exit_code", "follow", "ids_of", "in_order", "latest_rows"]
+__all__ = ["PATIENCE", "exit_code", "follow", "ids_of", "latest_rows"]
 
 #: Seconds without any change after which waiting makes no sense any more.
 PATIENCE: Final = 300.0
-
-_STEPS: Final = (
-    "fetch",
-    "inspect",
-    "decode",
-    "text",
-    "deform",
-    "deidentify",
-    "encode",
-    "check",
-    "store",
-    "verify",
-)
 
 
 def ids_of(client: OrthancClient, study_uids: Sequence[str]) -> list[str]:
@@ -107,9 +94,3 @@ def exit_code(rows: Mapping[str, StudyRow], refused: int = 0) -> int:
     if State.FAILED in states:
         return 1
     return 3 if refused or states - {State.EXPORTED} else 0
-
-
-def in_order(durations: Mapping[str, float]) -> list[tuple[str, float]]:
-    """Give the steps and their seconds in the order in which they are done."""
-    known = [(step, durations[step]) for step in _STEPS if step in durations]
-    return known + sorted((s, t) for s, t in durations.items() if s not in _STEPS)

@@ -32,6 +32,7 @@ __all__ = [
     "Record",
     "RunningProcess",
     "checkout",
+    "default_bundle",
     "default_home",
     "read_secret",
     "write_privately",
@@ -55,6 +56,11 @@ def checkout() -> Path:
             "Run .venv/bin/prichexy of a checkout."
         )
     return folder
+
+
+def default_bundle() -> Path:
+    """Give the checkout's generator. Raises Failed."""
+    return checkout() / "model" / "bundle"
 
 
 def default_home() -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from prichexy_gateway.errors import Failed
-from prichexy_gateway.home import Addresses, Home, Record, RunningProcess, checkout
+from prichexy_gateway.home import Addresses, Home, Record, RunningProcess, checkout, default_bundle
 from prichexy_gateway.orthanc_runtime import OrthancRuntime, native_runtime
 from prichexy_gateway.ports import Ports, choose_ports
 from prichexy_gateway.services import (
@@ -27,9 +27,12 @@ from prichexy_gateway.services import (
     ingest_client,
     ingest_service,
     redis_service,
+    worker_configuration,
     worker_service,
 )
 from prichexy_gateway.supervisor import Supervisor, start_time, stop_leftovers
+from prichexy_gateway.worker_settings import Sections, load_settings_at
+from prichexy_worker.settings import Settings
 
 __all__ = ["CALLED_AET", "CALLING_AET", "NativeGateway", "Options", "running_gateway"]
 
@@ -42,7 +45,8 @@ CALLING_AET: Final = "PRICHEXY-CLI"
 class Options:
     """How a native gateway is to run. ``None`` means the checkout's own.
 
-    ``worker_settings`` are more lines for the worker's TOML file, by section.
+    ``worker_settings`` are merged over the worker's generated ones; with a section ``export``
+    that names its kind, the worker exports there and no export Orthanc is started.
     """
 
     ports: Ports = field(default_factory=Ports)
@@ -51,17 +55,21 @@ class Options:
     runtime: OrthancRuntime | None = None
     orthanc_config: Path | None = None
     model_bundle: Path | None = None
-    worker_settings: Mapping[str, Mapping[str, str | float | bool]] = field(default_factory=dict)
+    worker_settings: Sections = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class NativeGateway:
-    """A running gateway. Its processes belong to ``supervisor``."""
+    """A running gateway. Its processes belong to ``supervisor``; ``settings`` are its worker's.
+
+    ``exports_here``: the export Orthanc is one of the processes.
+    """
 
     home: Home
     addresses: Addresses
     supervisor: Supervisor
-    model_bundle: Path
+    settings: Settings
+    exports_here: bool
 
 
 @contextmanager
@@ -92,17 +100,18 @@ def running_gateway(
             ),
             runtime=runtime,
             orthanc_config=options.orthanc_config or checkout() / "orthanc-config",
-            model_bundle=options.model_bundle or checkout() / "model" / "bundle",
+            model_bundle=options.model_bundle or default_bundle(),
             stable_age=options.stable_age,
             device=options.device,
             worker_settings=options.worker_settings,
         )
+        exports_here = "kind" not in plan.worker_settings.get("export", {})
+        worker = worker_service(plan)
+        # Before anything starts: a wrong setting is said here, not in a log.
+        settings = load_settings_at(worker_configuration(home))
+        orthancs = (ingest_service(plan), *([export_service(plan)] if exports_here else []))
         with Supervisor(_recorder(plan)) as supervisor:
-            for tier in (
-                (redis_service(plan),),
-                (ingest_service(plan), export_service(plan)),
-                (worker_service(plan),),
-            ):
+            for tier in ((redis_service(plan),), orthancs, (worker,)):
                 for service in tier:
                     supervisor.start(service)
                 for service in tier:
@@ -110,7 +119,7 @@ def running_gateway(
                     tell(f"{service.name} is ready")
                     if service.name == "ingest":
                         _check_plugin(plan)
-            yield NativeGateway(home, plan.addresses, supervisor, plan.model_bundle)
+            yield NativeGateway(home, plan.addresses, supervisor, settings, exports_here)
 
 
 def _check_plugin(plan: Plan) -> None:

@@ -8,11 +8,13 @@ goes to quarantine with its reason.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -42,6 +44,7 @@ __all__ = ["FileStudy", "Places", "StudyResult", "anonymize_study", "exit_code",
 #: Nobody gives the study back later: the first attempt is the last.
 _ONE_ATTEMPT: Final = RetryPolicy(attempts=1)
 _STAGING: Final = ".prichexy-staging"
+_LOCK: Final = ".prichexy-lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,37 @@ class Places:
     def staging(self) -> Path:
         """Where a study is put together before it leaves; on the destination's file system."""
         return self.destination / _STAGING
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the destination for one run, ready for use; leave nothing of ours but results.
+
+        Two runs would delete each other's staging folder. A killed holder's lock is free at once.
+        Raises Failed when another run works there, or it cannot be written to.
+        """
+        lock = self.destination / _LOCK
+        try:
+            self.destination.mkdir(parents=True, exist_ok=True)
+            stream = lock.open("a", encoding="utf-8")
+        except OSError as error:
+            raise Failed(f"The destination cannot be written to ({error.strerror}).") from None
+        with stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # The holder before us may have removed the file between our two steps.
+                ours = os.path.samestat(lock.stat(), os.fstat(stream.fileno()))
+            except OSError:
+                ours = False
+            if not ours:
+                raise Failed(
+                    "Another run writes to DEST. Wait until it has ended, or name another folder."
+                )
+            try:
+                self.prepare()
+                yield
+            finally:
+                self.clean_up()
+                lock.unlink(missing_ok=True)
 
     def prepare(self) -> None:
         """Make the destination; clear what a killed run left half done. Raises Failed."""
@@ -189,7 +223,10 @@ def anonymize_study(study: FileStudy, places: Places, tools: Tools) -> StudyResu
         exported: tuple[str, ...] = ()
         if last.state is State.EXPORTED:
             exported = _release(staging, places.destination)
+            # An earlier run may have thought otherwise of this study.
+            shutil.rmtree(places.quarantine / study.name, ignore_errors=True)
         else:
+            _withdraw(study, places, tools.pseudonyms)
             _quarantine(study, last, places.quarantine)
     except OSError as error:
         raise Failed(f"The result cannot be written ({error.strerror}).") from None
@@ -233,6 +270,17 @@ def _release(staging: Path, destination: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _withdraw(study: FileStudy, places: Places, pseudonyms: Pseudonyms) -> None:
+    """Remove what an earlier run exported of this study: it leaves whole or not at all."""
+    for uid in {file.study_uid for file in study.files if file.study_uid}:
+        exported = places.destination / pseudonyms.uid(uid)
+        if exported.is_dir():
+            # Gone in one step, so that nobody reads half of it.
+            withdrawn = places.staging / f"{study.name}-withdrawn"
+            exported.replace(withdrawn)
+            shutil.rmtree(withdrawn)
+
+
 def _quarantine(study: FileStudy, report: StudyReport, quarantine: Path) -> None:
     """Copy the originals to a folder for this user alone, with the reason beside them."""
     quarantine.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -240,24 +288,34 @@ def _quarantine(study: FileStudy, report: StudyReport, quarantine: Path) -> None
     folder = quarantine / study.name
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier run
     folder.mkdir(mode=0o700)
+    missing = 0
     for number, file in enumerate(study.files, start=1):
+        try:
+            content = file.path.read_bytes()
+        except OSError:  # one bad file must not end the run over all the others
+            missing += 1
+            continue
         copy = folder / f"{number:04d}.dcm"
         descriptor = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as target, file.path.open("rb") as source:
-            shutil.copyfileobj(source, target)
+        with os.fdopen(descriptor, "wb") as target:
+            target.write(content)
     reason = report.reason
     entry = {
         "study": study.name,
         "state": report.state.value,
         "reason": None if reason is None else reason.value,
         "reason_sentence": None if reason is None else reason.sentence,
+        "not_copied_because_unreadable": missing,
     }
     write_privately(folder / "reason.json", json.dumps(entry, indent=2) + "\n")
 
 
-def exit_code(results: Sequence[StudyResult]) -> int:
-    """Give 0 when all studies were exported, 1 when one failed, 3 when one is in quarantine."""
+def exit_code(results: Sequence[StudyResult], unreadable: int = 0) -> int:
+    """Give 0 when all studies were exported, 1 when one failed, 3 when one is in quarantine.
+
+    It is 1, too, when files of the source could not be read: a study may lack them.
+    """
     states = {result.state for result in results}
-    if State.FAILED in states:
+    if State.FAILED in states or unreadable:
         return 1
     return 3 if State.QUARANTINED in states else 0

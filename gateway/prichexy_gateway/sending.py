@@ -112,8 +112,9 @@ def _store(association: Any, file: DicomFile) -> int | None:
             dataset = pydicom.dcmread(file.path, force=True)
             dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(file.transfer_syntax)
             status = association.send_c_store(dataset)
-    except (ValueError, AttributeError):
-        # No context accepted for this kind of object, or it lacks what C-STORE must name.
+    except (ValueError, AttributeError, OSError):
+        # No context accepted for this kind of object, it lacks what C-STORE must name, or the
+        # file cannot be read (any more).
         return _REFUSED
     except RuntimeError:
         return None

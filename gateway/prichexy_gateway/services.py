@@ -22,6 +22,7 @@ from prichexy_gateway.errors import Failed
 from prichexy_gateway.home import Addresses, Home, write_privately
 from prichexy_gateway.orthanc_runtime import OrthancRuntime
 from prichexy_gateway.supervisor import Service
+from prichexy_gateway.worker_settings import Sections, merged, toml
 
 __all__ = [
     "LOOPBACK",
@@ -31,12 +32,11 @@ __all__ = [
     "ingest_client",
     "ingest_service",
     "redis_service",
+    "worker_configuration",
     "worker_service",
 ]
 
 LOOPBACK: Final = "127.0.0.1"
-
-Setting = str | float | bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Plan:
     """All that decides how the processes run; every choice has been made.
 
     ``orthanc_config`` holds ingest.json and export.json; ``stable_age`` is in seconds;
-    ``worker_settings`` are more lines for the worker's TOML file, by section.
+    ``worker_settings`` are merged over the settings that are made here; see ``worker_settings``.
     """
 
     home: Home
@@ -54,7 +54,7 @@ class Plan:
     model_bundle: Path
     stable_age: int
     device: str
-    worker_settings: Mapping[str, Mapping[str, Setting]] = field(default_factory=dict)
+    worker_settings: Sections = field(default_factory=dict)
 
 
 def ingest_client(home: Home, addresses: Addresses) -> OrthancClient:
@@ -153,11 +153,16 @@ def export_service(plan: Plan) -> Service:
     )
 
 
+def worker_configuration(home: Home) -> Path:
+    """Give the path of the worker's settings, which is written at each start."""
+    return home.folder("worker") / "worker.toml"
+
+
 def worker_service(plan: Plan) -> Service:
     """Give one worker. It is ready when the plugin has heard of it."""
     home, addresses = plan.home, plan.addresses
-    configuration = home.folder("worker") / "worker.toml"
-    sections: dict[str, dict[str, Setting]] = {
+    configuration = worker_configuration(home)
+    sections: Sections = {
         "ingest": {
             "url": addresses.ingest_url,
             "user": "worker",
@@ -176,9 +181,7 @@ def worker_service(plan: Plan) -> Service:
         "pseudonyms": {"key_file": str(home.key_file)},
         "model": {"bundle": str(plan.model_bundle), "device": plan.device},
     }
-    for name, values in plan.worker_settings.items():
-        sections.setdefault(name, {}).update(values)
-    write_privately(configuration, _toml(sections))
+    write_privately(configuration, toml(merged(sections, plan.worker_settings)))
 
     def ready(age: float) -> bool:
         with ingest_client(home, addresses) as client:
@@ -236,21 +239,3 @@ def _answers(question: Callable[[], object]) -> bool:
 def _environment() -> dict[str, str]:
     """Give the caller's environment without what would steer an Orthanc's own Python."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-
-
-def _toml(sections: Mapping[str, Mapping[str, Setting]]) -> str:
-    """Write flat sections as TOML."""
-    lines = ["# Written by `prichexy serve` at each start.\n"]
-    for name, values in sections.items():
-        lines.append(f"\n[{name}]\n")
-        lines.extend(f"{key} = {_toml_value(value)}\n" for key, value in values.items())
-    return "".join(lines)
-
-
-def _toml_value(value: Setting) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
-    return repr(value)

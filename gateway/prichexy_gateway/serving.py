@@ -16,11 +16,11 @@ from rich.table import Table
 from prichexy_gateway.client import OrthancClient, StudyRow
 from prichexy_gateway.dicom_files import DicomFile, find_dicom_files
 from prichexy_gateway.errors import Failed, Interrupted
-from prichexy_gateway.following import exit_code, follow, ids_of, in_order, latest_rows
+from prichexy_gateway.following import exit_code, follow, ids_of, latest_rows
 from prichexy_gateway.home import Home
 from prichexy_gateway.native import CALLING_AET, NativeGateway, Options, running_gateway
 from prichexy_gateway.sending import send
-from prichexy_gateway.services import export_client, ingest_client
+from prichexy_gateway.services import ingest_client
 from prichexy_gateway.waiting import stopped_by_signals
 from prichexy_worker.contract import State
 
@@ -84,9 +84,17 @@ def _show_addresses(gateway: NativeGateway, console: Console) -> None:
         f"\nDashboard  {addresses.ingest_url}/prichexy/   user admin, password in {password}\n"
         f"C-STORE    to {addresses.dicom_aet} at port {addresses.dicom_port}, from the senders "
         "that ingest.json lists\n"
-        f"Export     {addresses.export_url}   user admin, the same password\n",
+        f"Export     {_export_place(gateway)}\n",
         soft_wrap=True,
     )
+
+
+def _export_place(gateway: NativeGateway) -> str:
+    """Say where results go."""
+    if gateway.exports_here:
+        return f"{gateway.addresses.export_url}   user admin, the same password"
+    export = gateway.settings.export
+    return str(export.folder if export.kind == "folder" else export.url)
 
 
 def _keep_serving(gateway: NativeGateway, stop: threading.Event) -> None:
@@ -109,10 +117,7 @@ def _send_through(
     if not found.files:
         raise Failed("SOURCE holds no DICOM object.")
     home, addresses = gateway.home, gateway.addresses
-    with (
-        ingest_client(home, addresses) as ingest,
-        export_client(home, addresses) as export,
-    ):
+    with ingest_client(home, addresses) as ingest:
         start = time.monotonic()
         sent = send(
             found.files,
@@ -123,10 +128,12 @@ def _send_through(
         )
         what = "the sample radiograph" if source is None else f"{sent.stored} DICOM objects"
         console.print(f"Sent {what} by C-STORE ({time.monotonic() - start:.1f} s).")
+        if found.unreadable:
+            console.print(found.unread_sentence())
         if sent.refused:
             console.print(f"{sent.refused} objects were refused by Orthanc.")
         if not sent.stored:
-            return exit_code({}, sent.refused)
+            return 1 if found.unreadable else exit_code({}, sent.refused)
         study_ids = ids_of(ingest, sent.study_uids)
         # What has arrived before is known, and sending it again changes nothing.
         known = latest_rows(ingest, study_ids)
@@ -146,8 +153,8 @@ def _send_through(
         else:
             console.print(f"Ended after {elapsed:.1f} s: {_counted(rows)}.")
         _show_rows(rows, elapsed, console)
-        _make_picture(gateway, found.files, rows, ingest, export, console)
-    return exit_code(rows, sent.refused)
+        _make_picture(gateway, found.files, rows, ingest, console)
+    return 1 if found.unreadable else exit_code(rows, sent.refused)
 
 
 def _counted(rows: Mapping[str, StudyRow]) -> str:
@@ -170,7 +177,7 @@ def _show_rows(rows: Mapping[str, StudyRow], elapsed: float, console: Console) -
     waited = elapsed - sum(row.durations.values())
     if waited > 0:
         table.add_row("wait until the study is complete; queue", f"{waited:.2f}")
-    for step, seconds in in_order(row.durations):
+    for step, seconds in row.durations.items():
         table.add_row(step, f"{seconds:.2f}")
     console.print(table)
     mean, most = (row.measures.get(f"{name}_displacement_px") for name in ("mean", "max"))
@@ -183,7 +190,6 @@ def _make_picture(
     files: tuple[DicomFile, ...],
     rows: Mapping[str, StudyRow],
     ingest: OrthancClient,
-    export: OrthancClient,
     console: Console,
 ) -> None:
     """Make the picture of the first file of a study that was exported, if there is one."""
@@ -197,6 +203,6 @@ def _make_picture(
     from prichexy_gateway.showing import picture_of  # noqa: PLC0415
 
     place = gateway.home.folder("pictures") / f"{rows[ids[0]].job_id}.png"
-    model = picture_of(file, export, gateway.home.key_file, gateway.model_bundle, place)
+    model = picture_of(file, gateway.settings, place)
     console.print(f"Model: {model.evidence}. {model.statement}")
     console.print(f"Before, after and displacement: {place}", soft_wrap=True)

@@ -8,39 +8,56 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from prichexy_gateway.client import OrthancClient
 from prichexy_gateway.dicom_files import DicomFile
 from prichexy_gateway.errors import Failed
 from prichexy_gateway.picture import Panels, draw, save_png
-from prichexy_worker import deform, inspection, pixels, view
-from prichexy_worker.contract import ModelInfo
+from prichexy_worker import deform, header, inspection, pixels, view
+from prichexy_worker.contract import SOFTWARE_VERSION, ModelInfo
 from prichexy_worker.engine import Engine
+from prichexy_worker.errors import Retryable
+from prichexy_worker.export import create_target
+from prichexy_worker.ports import Anonymized, ExportTarget
 from prichexy_worker.pseudonyms import Pseudonyms
+from prichexy_worker.settings import Settings
 
 __all__ = ["exported_copy", "picture_of"]
 
 
-def exported_copy(original: Dataset, export: OrthancClient, pseudonyms: Pseudonyms) -> bytes:
-    """Give what the export Orthanc holds of an original. Raises Failed when it holds nothing."""
-    found = export.find("Instance", pseudonyms.uid(str(original.SOPInstanceUID)))
-    if not found:
-        raise Failed("The export Orthanc does not hold the study that was exported.")
-    return export.instance(found[0])
+def exported_copy(
+    original: Dataset, target: ExportTarget, pseudonyms: Pseudonyms, model: ModelInfo
+) -> bytes:
+    """Give what the export target holds of an original. Raises Failed when it holds nothing."""
+    provenance = header.Provenance(SOFTWARE_VERSION, model, pseudonyms.key_id, deformed=True)
+    result = header.deidentify(original, pseudonyms, provenance)
+    named = Anonymized(
+        content=b"",
+        patient_id=str(result.PatientID),
+        study_uid=str(result.StudyInstanceUID),
+        series_uid=str(result.SeriesInstanceUID),
+        sop_uid=str(result.SOPInstanceUID),
+    )
+    try:
+        content = target.fetch(named)
+    except Retryable as error:
+        raise Failed(f"No picture: {error}") from None
+    if content is None:
+        raise Failed("The export target does not hold the study that was exported.")
+    return content
 
 
-def picture_of(
-    file: DicomFile, export: OrthancClient, key_file: Path, bundle: Path, place: Path
-) -> ModelInfo:
+def picture_of(file: DicomFile, settings: Settings, place: Path) -> ModelInfo:
     """Write the picture of one exported file to ``place``; give the model that deformed it.
 
-    "After" is what the export Orthanc holds. The displacement is computed again with the same
+    ``settings`` are those of the worker that exported it. "After" is what the export target holds.
+    The displacement is computed again with the same
     model, because nothing that leaves the gateway carries it.
     """
     original = inspection.read(file.path.read_bytes())
-    pseudonyms = Pseudonyms.from_key_file(key_file)
-    result = inspection.read(exported_copy(original, export, pseudonyms))
+    pseudonyms = Pseudonyms.from_key_file(settings.pseudonyms.key_file)
+    engine = Engine.load(settings.model.bundle, device="cpu")
+    target = create_target(settings.export)
+    result = inspection.read(exported_copy(original, target, pseudonyms, engine.model))
     before, after = _view(original), _view(result)
-    engine = Engine.load(bundle, device="cpu")
     field = engine.displacement(view.shrink(before))
     rows, columns = before.shape
     panels = Panels(

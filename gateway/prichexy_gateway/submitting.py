@@ -28,7 +28,9 @@ def run(home: Home, source: Path, console: Console, *, wait: bool) -> int:
     found = find_dicom_files(source)
     if not found.files:
         console.print(f"No DICOM object was found ({found.not_dicom} other files).")
-        return _NOTHING_FOUND
+        if found.unreadable:
+            console.print(found.unread_sentence())
+        return 1 if found.unreadable else _NOTHING_FOUND
     with Progress(console=console) as progress:
         task = progress.add_task("Sending", total=len(found.files))
         sent = send(
@@ -43,8 +45,10 @@ def run(home: Home, source: Path, console: Console, *, wait: bool) -> int:
         f"{sent.stored} objects of {len(sent.study_uids)} studies were taken, {sent.refused} "
         f"refused; {found.not_dicom} other files were skipped."
     )
+    if found.unreadable:
+        console.print(found.unread_sentence())
     if not wait or not sent.stored:
-        return exit_code({}, sent.refused)
+        return 1 if found.unreadable else exit_code({}, sent.refused)
     stop = threading.Event()
     with (
         stopped_by_signals(stop),
@@ -56,4 +60,4 @@ def run(home: Home, source: Path, console: Console, *, wait: bool) -> int:
         console.print(f"{row.job_id}  {row.state.value}  {row.reason_sentence or ''}")
     counts = Counter(row.state.value for row in rows.values())
     console.print(", ".join(f"{count} {state}" for state, count in sorted(counts.items())))
-    return exit_code(rows, sent.refused)
+    return 1 if found.unreadable else exit_code(rows, sent.refused)

@@ -18,6 +18,8 @@ from prichexy_worker.contract import TASK_NAME, StudyMessage
 __all__ = ["Broker", "BrokerUnavailable", "RedisBroker"]
 
 _SOCKET_SECONDS: Final = 2.0
+#: Where kombu keeps what a worker has taken until it is acknowledged (``Channel.unacked_key``).
+_UNACKNOWLEDGED: Final = "unacked"
 
 
 class BrokerUnavailable(Exception):
@@ -32,6 +34,10 @@ class Broker(Protocol):
 
     def waiting(self) -> int:
         """Say how many messages wait for a worker; also the way to see whether it answers."""
+        ...
+
+    def unacknowledged(self) -> int:
+        """Say how many messages workers have taken and not finished, those in a pause included."""
         ...
 
     def close(self) -> None:
@@ -93,6 +99,16 @@ class RedisBroker:
         """Say how many messages wait for a worker; also the way to see whether it answers."""
         try:
             return int(self._redis.llen(self._queue))
+        except (redis.RedisError, OSError) as error:
+            raise self._unavailable(error) from error
+
+    def unacknowledged(self) -> int:
+        """Say how many messages workers have taken and not finished, those in a pause included.
+
+        Those of every queue in this Redis database: kombu keeps them in one hash.
+        """
+        try:
+            return int(self._redis.hlen(_UNACKNOWLEDGED))
         except (redis.RedisError, OSError) as error:
             raise self._unavailable(error) from error
 

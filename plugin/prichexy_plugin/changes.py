@@ -17,15 +17,20 @@ from typing import Final
 from prichexy_plugin.events import Level, arrival_of
 from prichexy_plugin.intake import InstanceFacts, Rule, decide, may_match
 from prichexy_plugin.ledger import Clock, Ledger
-from prichexy_plugin.studies import ChangePage, Studies, Study
+from prichexy_plugin.studies import ChangePage, Studies, StudiesUnavailable, Study, Unreadable
 
-__all__ = ["INSPECTED_INSTANCES", "Progress", "Watcher"]
+__all__ = ["INSPECTED_INSTANCES", "LOOK_PAUSES", "Progress", "Watcher"]
 
 _PAGE: Final = 200
 #: How many instances of a study the rules are tried on, the first of each series first.
 INSPECTED_INSTANCES: Final = 256
 #: How soon to look again at a study that Orthanc does not call stable yet.
 _LOOK_AGAIN: Final = timedelta(seconds=5)
+#: The pauses after looks at a study that cannot be read. Together some hours: a storage that is
+#: away makes every study look broken, and one that comes back in time costs none.
+LOOK_PAUSES: Final = tuple(timedelta(seconds=s) for s in (5, 20, 80, 320, 1280, 3600, 3600, 3600))
+#: How many rounds in a row an instance may hold up the changes before it is passed over.
+_PATIENCE: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,9 @@ class Progress:
 
 class Watcher:
     """Reads the changes, looks at what arrived, and lets the intake rules decide.
+
+    A study that cannot be read while Orthanc answers is looked at again after ``LOOK_PAUSES``,
+    and after the last one it ends as REJECTED with UNREADABLE. It holds nothing else up.
 
     One thread only. Its methods raise StudiesUnavailable and SQLAlchemyError; calling them again
     later continues where they stopped.
@@ -59,6 +67,7 @@ class Watcher:
         self._stable_age = timedelta(seconds=stable_age)
         self._take_existing = take_existing
         self._clock = clock
+        self._held_up = 0
 
     def run_once(self) -> Progress:
         """Do one page of changes, and after the last one the looks that are due.
@@ -81,6 +90,7 @@ class Watcher:
             return True
         if page.changes:
             self._ledger.note(self._arrivals(page), cursor=page.last)
+            self._held_up = 0
         return not page.done
 
     def _cursor(self) -> int:
@@ -100,13 +110,32 @@ class Watcher:
                 continue
             study_id: str | None = arrival.orthanc_id
             if arrival.level is Level.INSTANCE:
-                study_id = self._studies.study_of(arrival.orthanc_id)
+                study_id = self._study_of(arrival.orthanc_id)
             if study_id is not None:
                 came = min(arrival.at or now, now)
                 found[study_id] = now if arrival.stable else came + self._stable_age
         return found
 
+    def _study_of(self, instance_id: str) -> str | None:
+        """Name the instance's study; None also for one that stays unreadable.
+
+        Its study is not lost by that: Orthanc tells of that in lines of its own.
+        """
+        try:
+            return self._studies.study_of(instance_id)
+        except Unreadable as error:
+            if self._held_up >= _PATIENCE:
+                return None
+            self._held_up += 1
+            raise StudiesUnavailable from error
+
     def _look(self, study_id: str) -> None:
+        try:
+            self._look_at(study_id)
+        except Unreadable:
+            self._ledger.look_failed(study_id, LOOK_PAUSES)
+
+    def _look_at(self, study_id: str) -> None:
         study = self._studies.study(study_id)
         if study is None:
             self._ledger.gone(study_id)
@@ -135,7 +164,11 @@ class Watcher:
         return study.last_update + self._stable_age
 
     def _facts(self, study: Study) -> Iterator[InstanceFacts]:
-        """Read instances while the rules want more, the first of every series to begin with."""
+        """Read instances while the rules want more, the first of every series to begin with.
+
+        The first ones are all read, up to INSPECTED_INSTANCES, so that own output is found; of
+        series that fit no rule, none.
+        """
         series = [one for one in study.series if may_match(self._rules, one.modality)]
         firsts = [one.instances[0] for one in series if one.instances]
         rest = [instance for one in series for instance in one.instances[1:]]

@@ -37,6 +37,16 @@ def open_database(url: str) -> Engine:
         engine = _open_sqlite(url, parsed.database)
     else:
         engine = create_engine(url, pool_pre_ping=True, hide_parameters=True)
+    try:
+        _prepare_tables(engine)
+    except BaseException:
+        # It is tried again each second: every try would leave its connections behind.
+        engine.dispose()
+        raise
+    return engine
+
+
+def _prepare_tables(engine: Engine) -> None:
     Base.metadata.create_all(engine)
     with Session(engine) as session, session.begin():
         version = session.get(FactRow, "schema")
@@ -44,7 +54,6 @@ def open_database(url: str) -> Engine:
             session.add(FactRow(name="schema", number=SCHEMA_VERSION))
         elif version.number > SCHEMA_VERSION:
             raise LedgerTooNew
-    return engine
 
 
 def _open_sqlite(url: str, database: str | None) -> Engine:

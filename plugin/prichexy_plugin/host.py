@@ -56,9 +56,6 @@ class Host(Protocol):
     def LogWarning(self, text: str, /) -> None:
         """Write to Orthanc's log."""
 
-    def LogInfo(self, text: str, /) -> None:
-        """Write to Orthanc's log."""
-
     def RegisterIncomingHttpRequestFilter(self, callback: Callable[..., bool], /) -> None:
         """Ask ``callback`` about every HTTP request."""
 

@@ -10,8 +10,16 @@ from prichexy_worker.contract import Reason
 
 __all__ = ["Decision", "InstanceFacts", "Rule", "decide", "facts_of", "may_match"]
 
-#: "Chest" in SNOMED CT and in the older SNOMED RT, as CID 4009 (DX Anatomy Imaged) has it.
-_CHEST_CODES: Final = frozenset({"51185008", "T-D3000"})
+#: (code, scheme) of the chest in SNOMED CT, now and before 2020, and in its two older forms: the
+#: same as the worker accepts (``tests/contract/test_chest_codes.py``).
+_CHEST_CODES: Final = frozenset(
+    {
+        ("816094009", "SCT"),
+        ("51185008", "SCT"),
+        ("T-D3000", "SRT"),
+        ("T-D3000", "SNM3"),
+    }
+)
 #: What the gateway writes into everything it makes.
 _OWN_NAME: Final = "prichexy"
 
@@ -69,8 +77,10 @@ def decide(instances: Iterable[InstanceFacts], rules: Iterable[Rule], *, copy: b
     """Decide over a study by its instances; ``copy`` says that Orthanc made it from another one.
 
     One instance that fits one rule takes the whole study in: what a study holds beside it is for
-    the worker to judge, which releases a study whole or not at all. One instance that this
-    gateway made turns the whole study away.
+    the worker to judge, which releases a study whole or not at all. One instance among
+    ``instances`` that this gateway made turns the whole study away. The caller chooses which ones
+    to read; this gateway puts what it makes into series of its own, so one of each series is
+    enough to tell.
     """
     if copy:
         return Decision(Reason.COPY_OF_A_STUDY)
@@ -92,7 +102,7 @@ def facts_of(tags: Mapping[str, Any], calling_aet: str) -> InstanceFacts:
     """Read the facts from Orthanc's ``simplified-tags`` and the AET that sent the instance."""
     body_parts = {_text(tags.get("BodyPartExamined"))}
     for item in _items(tags, "AnatomicRegionSequence"):
-        if _text(item.get("CodeValue")) in _CHEST_CODES:
+        if (_code(item, "CodeValue"), _code(item, "CodingSchemeDesignator")) in _CHEST_CODES:
             body_parts.add("CHEST")
     return InstanceFacts(
         modality=_text(tags.get("Modality")),
@@ -118,6 +128,12 @@ def _fits(wanted: frozenset[str], value: str) -> bool:
 
 def _text(value: object) -> str:
     return value.strip(" \x00").upper() if isinstance(value, str) else ""
+
+
+def _code(item: Mapping[str, Any], keyword: str) -> str:
+    """Give a part of a code as it stands: case makes a difference there."""
+    value = item.get(keyword)
+    return value.strip(" \x00") if isinstance(value, str) else ""
 
 
 def _items(tags: Mapping[str, Any], keyword: str) -> list[Mapping[str, Any]]:

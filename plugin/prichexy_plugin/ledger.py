@@ -7,22 +7,22 @@ step writes its line of the audit trail in the same transaction.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import Engine, func, or_, select
+from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from prichexy_plugin.database import READS
 from prichexy_plugin.intake import Decision
-from prichexy_plugin.records import EventRecord, Page, StudyRecord, WorkerRecord
 from prichexy_plugin.schema import EventRow, FactRow, StudyRow, WorkerRow
 from prichexy_plugin.transitions import ACTIVE, LEGAL, Situation, step_for
+from prichexy_plugin.views import Views
 from prichexy_worker.contract import (
+    ANNOUNCE_INTERVAL_SECONDS,
+    MAX_ATTEMPTS,
     Claim,
-    ContractError,
     Reason,
     State,
     StudyMessage,
@@ -39,6 +39,12 @@ PLUGIN: Final = "plugin"
 _CURSOR: Final = "changes"
 #: A worker that has been silent for longer is forgotten.
 _FORGET_WORKER_AFTER: Final = timedelta(days=1)
+#: A worker that announced itself so lately still works on what it claimed.
+_WORKER_LIVES: Final = timedelta(seconds=4 * ANNOUNCE_INTERVAL_SECONDS)
+#: But on no study for so long: it was started anew under the same name and knows nothing of it.
+_LONGEST_CLAIM: Final = timedelta(days=1)
+#: How often a study that no worker claims is sent before it is given up.
+_MAX_SENDINGS: Final = MAX_ATTEMPTS
 
 
 class IllegalStep(Exception):
@@ -48,14 +54,14 @@ class IllegalStep(Exception):
         super().__init__(f"from {before} to {after}")
 
 
-class Ledger:
+class Ledger(Views):
     """Keeps studies, their audit trail, the workers' announcements and the place in the changes.
 
     Every method may be called from any thread and raises SQLAlchemyError when the database fails.
     """
 
     def __init__(self, engine: Engine, clock: Clock) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._clock = clock
 
     # --- Intake -----------------------------------------------------------------------------
@@ -88,9 +94,20 @@ class Ledger:
             return tuple(rows)
 
     def look_later(self, study_id: str, at: datetime) -> None:
-        """Look at the study again at ``at``."""
+        """Look at the study again at ``at``; this look succeeded."""
         with self._writing() as session:
-            session.get_one(StudyRow, study_id).look_at = at
+            row = session.get_one(StudyRow, study_id)
+            row.look_at, row.failed_looks = at, 0
+
+    def look_failed(self, study_id: str, pauses: Sequence[timedelta]) -> None:
+        """Look at an unreadable study again after the next of ``pauses``, and end it after all."""
+        with self._writing() as session:
+            row = session.get_one(StudyRow, study_id)
+            if row.failed_looks < len(pauses):
+                row.look_at = self._clock() + pauses[row.failed_looks]
+                row.failed_looks += 1
+            else:
+                self._turn_away(session, row, Reason.UNREADABLE)
 
     def settle(self, study_id: str, decision: Decision, *, content: str, instances: int) -> None:
         """Write down the decision over a stable study that holds ``content``, a digest.
@@ -100,29 +117,25 @@ class Ledger:
         """
         with self._writing() as session:
             row = session.get_one(StudyRow, study_id)
-            row.look_at = None
-            before = State(row.state)
-            if decision.taken:
-                if before not in (State.WATCHED, State.REJECTED) and row.content == content:
-                    return
-                row.content = content
-            elif before is State.REJECTED and row.reason == decision.reason:
+            if decision.reason is not None:
+                row.instances = instances
+                self._turn_away(session, row, decision.reason)
                 return
-            row.instances = instances
+            row.look_at, row.failed_looks = None, 0
+            before = State(row.state)
+            if before not in (State.WATCHED, State.REJECTED) and row.content == content:
+                return
+            row.content, row.instances = content, instances
             self._renew(row, before)
-            self._step(
-                session, row, State.PENDING if decision.taken else State.REJECTED, decision.reason
-            )
+            self._step(session, row, State.PENDING, None)
 
     def gone(self, study_id: str) -> None:
         """Write down that Orthanc no longer has the study; one that has ended stays as it is."""
         with self._writing() as session:
             row = session.get_one(StudyRow, study_id)
-            row.look_at = None
-            before = State(row.state)
-            if before in ACTIVE:
-                self._renew(row, before)
-                self._step(session, row, State.REJECTED, Reason.GONE)
+            if State(row.state) in ACTIVE:
+                self._turn_away(session, row, Reason.GONE)
+            row.look_at, row.failed_looks = None, 0
 
     # --- Outbox -----------------------------------------------------------------------------
 
@@ -145,24 +158,41 @@ class Ledger:
         with self._writing() as session:
             row = session.get_one(StudyRow, message.study_id)
             if row.state == State.PENDING.value and row.revision == message.revision:
+                row.sendings += 1
                 self._step(session, row, State.QUEUED, None)
 
     def recall(self, silent_for: timedelta) -> int:
         """Put handed-out studies that nobody reported on for so long back into the outbox.
 
-        For a broker that lost what it held. Gives their number. A message may so exist twice,
-        which the claim and the idempotent work make harmless.
+        For a broker that lost what it held; a message may so exist twice, which the claim makes
+        harmless. What a living worker has claimed stays with it. A study that was sent
+        ``_MAX_SENDINGS`` times without any claim is given up: workers do not understand its
+        message. Gives the number of studies put back.
         """
+        now = self._clock()
+        back = 0
         with self._writing() as session:
+            living = set(
+                session.scalars(
+                    select(WorkerRow.worker_id).where(WorkerRow.seen >= now - _WORKER_LIVES)
+                )
+            )
             rows = session.scalars(
                 select(StudyRow).where(
                     StudyRow.state.in_((State.QUEUED.value, State.PROCESSING.value)),
-                    StudyRow.updated < self._clock() - silent_for,
+                    StudyRow.updated < now - silent_for,
                 )
             ).all()
             for row in rows:
-                self._step(session, row, State.PENDING, None)
-            return len(rows)
+                claimed = row.state == State.PROCESSING.value and row.worker_id in living
+                if claimed and row.updated >= now - _LONGEST_CLAIM:
+                    continue
+                if row.sendings >= _MAX_SENDINGS:
+                    self._step(session, row, State.FAILED, Reason.TOO_MANY_ATTEMPTS)
+                else:
+                    self._step(session, row, State.PENDING, None)
+                    back += 1
+        return back
 
     # --- Workers ----------------------------------------------------------------------------
 
@@ -176,6 +206,10 @@ class Ledger:
             step = step_for(situation, report)
             if step is None:
                 return Claim(proceed=False)
+            if not step.moves:
+                return Claim(proceed=True, attempt=step.attempts)
+            if step.state is State.PROCESSING:
+                row.sendings = 0
             row.attempts = step.attempts
             row.worker_id = report.worker_id
             row.instances = report.instances or row.instances
@@ -184,7 +218,7 @@ class Ledger:
             if step.state is State.QUEUED:
                 row.trouble = step.reason
             self._step(session, row, step.state, step.reason, actor=report.worker_id)
-            return Claim(proceed=step.proceed)
+            return Claim(step.proceed, attempt=step.attempts if step.proceed else 0)
 
     def announce(self, announcement: WorkerAnnouncement) -> None:
         """Remember that this worker lives; forget those that were not heard of for a day."""
@@ -202,77 +236,11 @@ class Ledger:
             ):
                 session.delete(row)
 
-    # --- What people see --------------------------------------------------------------------
-
-    def workers(self) -> tuple[WorkerRecord, ...]:
-        """Give the workers by their ids."""
-        with self._reading() as session:
-            workers = []
-            for row in session.scalars(select(WorkerRow).order_by(WorkerRow.worker_id)):
-                # One of an older version says nothing until the worker announces itself anew.
-                with suppress(ContractError):
-                    workers.append(row.to_record())
-            return tuple(workers)
-
-    def counts(self) -> dict[State, int]:
-        """Count the studies in each state, 0 included."""
-        with self._reading() as session:
-            rows = session.execute(
-                select(StudyRow.state, func.count()).group_by(StudyRow.state)
-            ).all()
-            found = {State(state): count for state, count in rows}
-            return {state: found.get(state, 0) for state in State}
-
-    def studies(
-        self,
-        *,
-        state: State | None = None,
-        study_id: str | None = None,
-        limit: int = 50,
-        offset: int = 0,
-    ) -> Page:
-        """Give one page of the studies, the last changed first."""
-        wanted = []
-        if state is not None:
-            wanted.append(StudyRow.state == state.value)
-        if study_id is not None:
-            wanted.append(or_(StudyRow.study_id == study_id, StudyRow.job_id == study_id))
-        with self._reading() as session:
-            total = session.scalar(select(func.count()).select_from(StudyRow).where(*wanted))
-            rows = session.scalars(
-                select(StudyRow)
-                .where(*wanted)
-                .order_by(StudyRow.updated.desc(), StudyRow.study_id)
-                .limit(limit)
-                .offset(offset)
-            )
-            return Page(total=total or 0, studies=tuple(row.to_record() for row in rows))
-
-    def study(self, job_id: str) -> StudyRecord | None:
-        """Give one study, None when there is no such job."""
-        with self._reading() as session:
-            row = session.scalar(select(StudyRow).where(StudyRow.job_id == job_id))
-            return None if row is None else row.to_record()
-
-    def events(self, job_id: str) -> tuple[EventRecord, ...]:
-        """Give a study's audit trail, oldest first."""
-        with self._reading() as session:
-            rows = session.scalars(
-                select(EventRow).where(EventRow.job_id == job_id).order_by(EventRow.number)
-            )
-            return tuple(row.to_record() for row in rows)
-
     # --- Inside -----------------------------------------------------------------------------
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:
         with Session(self._engine) as session, session.begin():
-            yield session
-
-    @contextmanager
-    def _reading(self) -> Iterator[Session]:
-        engine = self._engine.execution_options(**{READS: True})
-        with Session(engine) as session, session.begin():
             yield session
 
     def _add(self, session: Session, study_id: str) -> StudyRow:
@@ -290,6 +258,8 @@ class Ledger:
             first_seen=now,
             updated=now,
             look_at=now,
+            failed_looks=0,
+            sendings=0,
             worker_id=None,
             durations={},
             measures={},
@@ -299,11 +269,19 @@ class Ledger:
         self._write_event(session, row, None, PLUGIN)
         return row
 
+    def _turn_away(self, session: Session, row: StudyRow, reason: Reason) -> None:
+        row.look_at, row.failed_looks = None, 0
+        before = State(row.state)
+        if before is not State.REJECTED or row.reason != reason:
+            self._renew(row, before)
+            self._step(session, row, State.REJECTED, reason)
+
     def _renew(self, row: StudyRow, before: State) -> None:
         """Make the row that of a new revision; the first decision is on revision 1."""
         if before is not State.WATCHED:
             row.revision += 1
         row.attempts = 0
+        row.sendings = 0
         row.trouble = None
         row.worker_id = None
         row.durations = {}

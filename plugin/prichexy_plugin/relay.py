@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -11,9 +12,9 @@ from prichexy_plugin.ledger import Clock, Ledger
 
 __all__ = ["BrokerState", "Relay"]
 
-#: With nothing waiting at the broker, a study that no worker spoke of for so long is sent anew:
-#: the broker lost it. Longer than any study takes and than any pause between two attempts.
-RECALL_AFTER: Final = timedelta(minutes=30)
+#: With nothing at the broker, neither waiting nor taken, a study that no worker spoke of for so
+#: long is sent anew: the broker lost it. Well above the workers' ``broker.redelivery_seconds``.
+RECALL_AFTER: Final = timedelta(hours=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +32,18 @@ class Relay:
     At least once: a crash between the sending and the note of it sends the message again.
     """
 
-    def __init__(self, ledger: Ledger, broker: Broker, clock: Clock) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        broker: Broker,
+        clock: Clock,
+        *,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._ledger = ledger
         self._broker = broker
         self._clock = clock
+        self._stopping = stopping
         self._state = BrokerState(reachable=False, detail="not tried yet", checked=None)
 
     @property
@@ -45,20 +54,24 @@ class Relay:
     def run_once(self) -> bool:
         """Send up to one page of messages; say whether more may be sent at once.
 
-        Takes a few seconds at most when the broker hangs. Raises SQLAlchemyError.
+        Ends early when ``stopping`` says so. Takes a few seconds at most when the broker hangs.
+        Raises SQLAlchemyError.
         """
         messages = self._ledger.outbox()
         try:
             waiting = self._broker.waiting()
             for message in messages:
+                if self._stopping():
+                    return False
                 self._broker.send(message)
                 self._ledger.sent(message)
+            silent = waiting == 0 and not messages and self._broker.unacknowledged() == 0
         except BrokerUnavailable as error:
             self._state = BrokerState(reachable=False, detail=str(error), checked=self._clock())
             return False
         self._state = BrokerState(
             reachable=True, detail=f"{waiting} waiting for a worker", checked=self._clock()
         )
-        if waiting == 0 and not messages:
+        if silent:
             return self._ledger.recall(silent_for=RECALL_AFTER) > 0
         return bool(messages)

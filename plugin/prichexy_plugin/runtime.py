@@ -23,6 +23,9 @@ from prichexy_plugin.studies import Studies, StudiesUnavailable
 
 __all__ = ["Runtime"]
 
+#: What the threads do, for people.
+_WATCHING: Final = "watching"
+_HANDING_ON: Final = "handing on"
 #: Longest pause between two rounds, in seconds, when nothing wakes the thread earlier.
 _WATCH_PAUSE: Final = 1.0
 _RELAY_PAUSE: Final = 2.0
@@ -61,6 +64,13 @@ class Runtime:
         self.ledger: Ledger | None = None
         #: "ok", or what is wrong with the ledger.
         self.ledger_state = "not opened yet"
+        # Each thread sets its own key only, so that no lock is needed.
+        self._troubles: dict[str, str | None] = {_WATCHING: None, _HANDING_ON: None}
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """Tell what keeps the threads from their work, a sentence for each."""
+        return tuple(f"{name}: {trouble}." for name, trouble in self._troubles.items() if trouble)
 
     @property
     def broker_state(self) -> BrokerState:
@@ -76,13 +86,13 @@ class Runtime:
         self._threads = (
             threading.Thread(
                 target=self._repeat,
-                args=("watching", self._watch, self._arrived, _WATCH_PAUSE),
+                args=(_WATCHING, self._watch, self._arrived, _WATCH_PAUSE),
                 name="prichexy-watcher",
                 daemon=True,
             ),
             threading.Thread(
                 target=self._repeat,
-                args=("handing on", self._hand_on, self._decided, _RELAY_PAUSE),
+                args=(_HANDING_ON, self._hand_on, self._decided, _RELAY_PAUSE),
                 name="prichexy-relay",
                 daemon=True,
             ),
@@ -123,6 +133,7 @@ class Runtime:
                 trouble = "Orthanc does not answer the plugin"
             except Exception as error:  # noqa: BLE001 - the thread must go on; it is logged below
                 trouble = f"unexpected error ({type(error).__name__}, {_place(error)})"
+            self._troubles[name] = trouble
             if trouble != before:
                 self._log(f"PriCheXy, {name}: {trouble or 'works again'}.")
             if not more:
@@ -145,7 +156,7 @@ class Runtime:
         """Open the ledger; tried anew at each round until it succeeds."""
         self._engine = open_database(self._settings.ledger_url)
         self.ledger = Ledger(self._engine, self._clock)
-        self._relay = Relay(self.ledger, self._broker, self._clock)
+        self._relay = Relay(self.ledger, self._broker, self._clock, stopping=self._stopping.is_set)
         self._decided.set()
         return Watcher(
             self._studies,

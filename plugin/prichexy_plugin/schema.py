@@ -61,6 +61,10 @@ class StudyRow(Base):
     updated: Mapped[datetime] = mapped_column(Moment)
     #: When to look at the study in Orthanc; None when nothing came in since the last look.
     look_at: Mapped[datetime | None] = mapped_column(Moment, index=True)
+    #: How many looks in a row failed although Orthanc itself answered.
+    failed_looks: Mapped[int]
+    #: How often the message was sent since the last claim.
+    sendings: Mapped[int]
     worker_id: Mapped[str | None] = mapped_column(String(128))
     durations: Mapped[dict[str, float]] = mapped_column(JSON)
     measures: Mapped[dict[str, float]] = mapped_column(JSON)

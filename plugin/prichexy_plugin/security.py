@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import base64
+import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-__all__ = ["EXPLORER_LINK", "ROUTES", "allows", "is_own_origin", "user_of"]
+__all__ = [
+    "EXPLORER_LINK",
+    "ROUTES",
+    "allows",
+    "is_own_origin",
+    "named_worker_user",
+    "user_of",
+]
 
 #: What Orthanc routes to the plugin.
 ROUTES: Final = "/prichexy(/.*)?"
@@ -22,16 +31,54 @@ $('#lookup').live('pagebeforecreate', function () {
 """
 #: Orthanc numbers the methods (``orthanc.HttpMethod``): 1 is GET, the only one that is harmless.
 _GET: Final = 1
+_POST: Final = 2
+#: contract.API_ROOT, which this module cannot import: it serves without the packages, too.
+_API: Final = "/prichexy/api/v1"
+_ID: Final = "[0-9a-f]{8}(?:-[0-9a-f]{8}){4}"
+#: All that a worker asks of this Orthanc, by method.
+_WORKER_MAY: Final = {
+    _GET: re.compile(rf"/system|/studies/{_ID}(?:/instances)?|/instances/{_ID}/file|{_API}/health"),
+    _POST: re.compile(f"{_API}/(?:reports|workers)"),
+}
 
 
-def allows(_uri: str, *, method: int, headers: Mapping[str, str], **_rest: Any) -> bool:
-    """Orthanc's incoming request filter: refuse what another site's page makes a browser send.
+def named_worker_user(configuration: str) -> str | None:
+    """Read WorkerUser from Orthanc's configuration, even where the rest of the section is wrong.
 
-    A browser adds the user's cached Orthanc password to a form that any other site posts, so this
-    covers all of Orthanc's addresses, not only the plugin's. Programs send no such header and
-    pass. It only compares strings: Orthanc's own threads run it for every request.
+    The filter has to know this user whatever else goes wrong, so nothing is raised here.
     """
-    return method == _GET or is_own_origin(headers)
+    try:
+        section = json.loads(configuration).get("PriCheXy", {})
+        user = section.get("WorkerUser")
+    except (ValueError, AttributeError):
+        return None
+    return user.strip() if isinstance(user, str) else None
+
+
+def allows(
+    uri: str,
+    *,
+    method: int,
+    headers: Mapping[str, str],
+    worker_user: str | None = None,
+    **_rest: Any,
+) -> bool:
+    """Orthanc's incoming request filter: what the request's user and origin may do.
+
+    ``worker_user`` may read what workers read and post what they report, nothing else: a worker
+    runs on another machine, and its password must not open the originals' whole archive.
+
+    Of everybody, what another site's page makes a browser send is refused. A browser adds the
+    user's cached Orthanc password to a form that any other site posts, so this covers all of
+    Orthanc's addresses, not only the plugin's. Programs send no such header and pass.
+    It only compares strings: Orthanc's own threads run it for every request.
+    """
+    if method != _GET and not is_own_origin(headers):
+        return False
+    if worker_user is None or user_of(headers) != worker_user:
+        return True
+    may = _WORKER_MAY.get(method)
+    return may is not None and may.fullmatch(uri) is not None
 
 
 def is_own_origin(headers: Mapping[str, str]) -> bool:

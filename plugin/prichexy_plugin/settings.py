@@ -1,6 +1,6 @@
 """The section "PriCheXy" of Orthanc's configuration, read strictly and once.
 
-Every key may be left out; these are the defaults::
+Every key but WorkerUser may be left out; these are the defaults::
 
     "PriCheXy": {
       "Broker": {
@@ -14,7 +14,7 @@ Every key may be left out; these are the defaults::
         "Existing": true,                   // a new ledger takes in what Orthanc holds already
         "Rules": [{"Name": "chest radiographs", "Modality": ["CR", "DX"], "BodyPart": ["CHEST"]}]
       },
-      "WorkerUser": null                    // the one user of Orthanc that may report
+      "WorkerUser": "worker"                // the one user of Orthanc that may report; no default
     }
 
 A rule has a Name and any of Modality, SOPClass, BodyPart, View, CallingAET and Station; it takes
@@ -78,7 +78,7 @@ class Settings:
     ledger_url: str
     rules: tuple[Rule, ...]
     take_existing: bool
-    worker_user: str | None
+    worker_user: str
     stable_age: float
 
 
@@ -162,7 +162,7 @@ class _Section(_Part):
     broker: _Broker = _Broker()
     ledger: _Ledger = _Ledger()
     intake: _Intake = _Intake()
-    worker_user: Text | None = None
+    worker_user: Text
 
 
 def read_settings(configuration: Mapping[str, Any], folder: Path) -> Settings:
@@ -205,8 +205,6 @@ def _sentence(place: tuple[int | str, ...], message: str) -> str:
 
 def _worker_user_problems(section: _Section, configuration: Mapping[str, Any]) -> list[str]:
     user = section.worker_user
-    if user is None:
-        return []
     # Orthanc's own default when the key is absent.
     default = bool(configuration.get("RemoteAccessAllowed", False))
     if not configuration.get("AuthenticationEnabled", default):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -12,11 +13,23 @@ from prichexy_plugin.events import moment_of
 from prichexy_plugin.host import Host
 from prichexy_plugin.intake import InstanceFacts, facts_of
 
-__all__ = ["ChangePage", "OrthancStudies", "Series", "Studies", "StudiesUnavailable", "Study"]
+__all__ = [
+    "ChangePage",
+    "OrthancStudies",
+    "Series",
+    "Studies",
+    "StudiesUnavailable",
+    "Study",
+    "Unreadable",
+]
 
 
 class StudiesUnavailable(Exception):
     """Orthanc did not answer as it should, for instance because it is stopping: ask again."""
+
+
+class Unreadable(Exception):
+    """Orthanc answers, but not about this one object: its file is missing, or its JSON broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +67,10 @@ class ChangePage:
 
 
 class Studies(Protocol):
-    """What is asked. Every method raises StudiesUnavailable; None means "no longer there"."""
+    """What is asked. None means "no longer there".
+
+    Every method raises StudiesUnavailable; those about one object raise Unreadable, too.
+    """
 
     def changes(self, since: int, limit: int) -> ChangePage:
         """Give the changes after number ``since``."""
@@ -110,23 +126,25 @@ class OrthancStudies:
         series = self._json(f"/studies/{study_id}/series")
         if study is None or series is None:
             return None
-        return Study(
-            stable=study["IsStable"],
-            last_update=moment_of(study.get("LastUpdate")),
-            copy="AnonymizedFrom" in study or "ModifiedFrom" in study,
-            series=tuple(
-                Series(
-                    modality=one["MainDicomTags"].get("Modality", ""),
-                    instances=tuple(one["Instances"]),
-                )
-                for one in series
-            ),
-        )
+        with _readable():
+            return Study(
+                stable=study["IsStable"],
+                last_update=moment_of(study.get("LastUpdate")),
+                copy="AnonymizedFrom" in study or "ModifiedFrom" in study,
+                series=tuple(
+                    Series(
+                        modality=one["MainDicomTags"].get("Modality", ""),
+                        instances=tuple(one["Instances"]),
+                    )
+                    for one in series
+                ),
+            )
 
     def study_of(self, instance_id: str) -> str | None:
         """Name the study that an instance belongs to."""
         study = self._json(f"/instances/{instance_id}/study")
-        return None if study is None else study["ID"]
+        with _readable():
+            return None if study is None else str(study["ID"])
 
     def facts(self, instance_id: str) -> InstanceFacts | None:
         """Read what the intake rules look at."""
@@ -134,29 +152,44 @@ class OrthancStudies:
         metadata = self._json(f"/instances/{instance_id}/metadata?expand")
         if tags is None or metadata is None:
             return None
-        return facts_of(tags, calling_aet=metadata.get("RemoteAET", ""))
+        with _readable():
+            return facts_of(tags, calling_aet=metadata.get("RemoteAET", ""))
 
     def digest(self, instance_id: str) -> str | None:
         """Give the MD5 of the instance as stored, "" when Orthanc keeps none."""
         answer = self._get(f"/instances/{instance_id}/attachments/dicom/md5")
         if answer is not None:
-            return answer.decode("ascii").strip()
+            with _readable():
+                return answer.decode("ascii").strip()
         return None if self._get(f"/instances/{instance_id}") is None else ""
 
     def _get(self, path: str) -> bytes | None:
+        """Ask about one object. After an error Orthanc's database is asked for a sign of life."""
         try:
             return self._orthanc.RestApiGet(path)
         except self._orthanc.OrthancException as error:
             if error.args and error.args[0] in self._absent:
                 return None
-            raise StudiesUnavailable from error
+            self.last_change()
+            raise Unreadable from error
 
     def _json(self, path: str) -> Any:
         answer = self._get(path)
-        return None if answer is None else json.loads(answer)
+        with _readable():
+            return None if answer is None else json.loads(answer)
 
     def _require(self, path: str) -> Any:
-        answer = self._json(path)
-        if answer is None:
-            raise StudiesUnavailable
-        return answer
+        """Ask what Orthanc answers whenever it works at all."""
+        try:
+            return json.loads(self._orthanc.RestApiGet(path))
+        except (self._orthanc.OrthancException, ValueError) as error:
+            raise StudiesUnavailable from error
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Turn what an answer of an odd form raises into Unreadable; its text may hold a value."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise Unreadable from error

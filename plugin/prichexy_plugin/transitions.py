@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from prichexy_worker.contract import MAX_ATTEMPTS, Reason, State, StudyReport
+from prichexy_worker.contract import ENDED, MAX_ATTEMPTS, Reason, State, StudyReport
 
-__all__ = ["ACTIVE", "ENDED", "LEGAL", "Situation", "Step", "step_for"]
+__all__ = ["ACTIVE", "LEGAL", "Situation", "Step", "step_for"]
 
 #: The gateway or a worker still has something to do.
-ACTIVE: Final = frozenset({State.WATCHED, State.PENDING, State.QUEUED, State.PROCESSING})
-ENDED: Final = frozenset(State) - ACTIVE
+ACTIVE: Final = frozenset(State) - ENDED
 
 _NEW_REVISION: Final = frozenset({State.PENDING, State.REJECTED})
 _WORKER_ENDS: Final = frozenset({State.EXPORTED, State.QUARANTINED, State.FAILED})
@@ -45,32 +44,47 @@ class Situation:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a report does: the next state with its reason, and whether the worker may go on."""
+    """What a report does: the next state with its reason, and whether the worker may go on.
+
+    ``moves`` is False for an answer that leaves the row and the audit trail as they are.
+    """
 
     state: State
     reason: Reason | None
     attempts: int
     proceed: bool
+    moves: bool = True
 
 
 def step_for(situation: Situation, report: StudyReport) -> Step | None:
     """Say what ``report`` does to a study; None when it is void, which also means: do not proceed.
 
-    Void are reports on another revision, on a study that has ended, and ends or returns that no
-    claim came before. A claim past MAX_ATTEMPTS ends the study: a study that kills its worker
-    would otherwise come back for ever.
+    PROCESSING without an attempt's number claims the study under the next number, which fences
+    off every earlier claim; with the number of the last claim it only asks whether that holds.
+    Void are reports on another revision, on another claim than the last, and on a study that has
+    ended, except the very report that ended it: its answer was lost. A claim past MAX_ATTEMPTS
+    ends the study: one that kills its worker would otherwise come back for ever.
     """
-    if report.revision != situation.revision or situation.state in ENDED | {State.WATCHED}:
+    if report.revision != situation.revision or situation.state is State.WATCHED:
         return None
-    if report.state is State.PROCESSING:
-        attempts = situation.attempts + 1
-        if attempts > MAX_ATTEMPTS:
-            return Step(
-                State.FAILED, Reason.TOO_MANY_ATTEMPTS, attempts=situation.attempts, proceed=False
-            )
-        return Step(State.PROCESSING, None, attempts=attempts, proceed=True)
-    if situation.attempts == 0:
+    if report.state is State.PROCESSING and report.attempt == 0:
+        return _claim(situation)
+    if report.attempt == 0 or report.attempt != situation.attempts:
+        return None
+    if report.state is (State.PROCESSING if situation.state in ACTIVE else situation.state):
+        return Step(situation.state, None, situation.attempts, proceed=True, moves=False)
+    if situation.state in ENDED:
         return None
     if report.state is State.QUEUED and situation.state is not State.PROCESSING:
         return None
     return Step(report.state, report.reason, attempts=situation.attempts, proceed=True)
+
+
+def _claim(situation: Situation) -> Step | None:
+    if situation.state in ENDED:
+        return None
+    if situation.attempts >= MAX_ATTEMPTS:
+        return Step(
+            State.FAILED, Reason.TOO_MANY_ATTEMPTS, attempts=situation.attempts, proceed=False
+        )
+    return Step(State.PROCESSING, None, attempts=situation.attempts + 1, proceed=True)

@@ -162,7 +162,7 @@ def test_the_whole_command_exports_reports_and_says_nothing_that_identifies(
     assert code == 3
     told = json.loads(report.read_text())
     assert told["counts"] == {"exported": 1, "quarantined": 1}
-    assert told["files"] == {"dicom": 2, "not_dicom": 1, "dicomdir": 0}
+    assert told["files"] == {"dicom": 2, "not_dicom": 1, "dicomdir": 0, "unreadable": 0}
     assert told["model"]["evidence"] in ("untrained", "trained", "measured")
     assert len(list(out.rglob("*.dcm"))) == 1
     key = own_configuration / "prichexy" / "pseudonyms.key"

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import tracemalloc
+import zlib
 from pathlib import Path
+from typing import Any
 
+import pydicom
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.uid import ImplicitVRLittleEndian, MediaStorageDirectoryStorage
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+)
 
 from prichexy_gateway.dicom_files import find_dicom_files
 from prichexy_gateway.errors import Failed
@@ -66,3 +75,61 @@ def test_what_identifies_is_not_in_a_repr(tmp_path: Path) -> None:
     path.write_bytes(write(radiograph_dataset()))
     text = repr(find_dicom_files(tmp_path))
     assert not [value for value in canary_values() if value in text]
+
+
+def _deflated(zeros: int = 0) -> bytes:
+    """Give a radiograph in the deflated syntax, with so many zero bytes behind it."""
+    dataset = radiograph_dataset()
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
+    content = buffer.getvalue()
+    end_of_meta = 144 + int.from_bytes(content[140:144], "little")
+    inflated = zlib.decompress(content[end_of_meta:], -zlib.MAX_WBITS)
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    packed = deflater.compress(inflated)
+    chunk = bytes(1 << 20)
+    for _ in range(zeros >> 20):
+        packed += deflater.compress(chunk)
+    return content[:end_of_meta] + packed + deflater.flush()
+
+
+def test_a_deflated_file_is_found_with_its_study(tmp_path: Path) -> None:
+    path = tmp_path / "deflated"
+    path.write_bytes(_deflated())
+    (file,) = find_dicom_files(path).files
+    assert file.study_uid == CANARIES["StudyInstanceUID"]
+    assert file.sop_class == radiograph_dataset().SOPClassUID
+    assert file.transfer_syntax == DeflatedExplicitVRLittleEndian
+
+
+def test_a_deflated_file_is_not_inflated_to_be_recognised(tmp_path: Path) -> None:
+    path = tmp_path / "bomb"
+    path.write_bytes(_deflated(zeros=64 << 20))
+    tracemalloc.start()
+    try:
+        (file,) = find_dicom_files(path).files
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert file.study_uid == CANARIES["StudyInstanceUID"]
+    assert most < 16 << 20
+
+
+def test_a_file_that_cannot_be_read_is_counted_and_the_rest_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.dcm", "b.dcm", "c.dcm"):
+        (tmp_path / name).write_bytes(write(radiograph_dataset()))
+    really_open = Path.open
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name == "b.dcm":
+            raise PermissionError(13, "Permission denied")
+        return really_open(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    found = find_dicom_files(tmp_path)
+    assert [file.path.name for file in found.files] == ["a.dcm", "c.dcm"]
+    assert (found.unreadable, found.not_dicom) == (1, 0)
+    assert "1 files" in found.unread_sentence()

@@ -11,7 +11,7 @@ import pytest
 
 from prichexy_gateway.client import Health, OrthancClient, StudyRow, Unreachable
 from prichexy_gateway.errors import Failed, Interrupted
-from prichexy_gateway.following import exit_code, follow, in_order
+from prichexy_gateway.following import exit_code, follow
 from prichexy_worker.contract import API_ROOT, REQUEST_HEADER, SOFTWARE_VERSION, State
 
 HEALTH = {
@@ -210,6 +210,17 @@ def test_the_exit_code_tells_the_worst(states: list[State], refused: int, code: 
     assert exit_code(rows, refused) == code
 
 
-def test_steps_are_shown_in_the_order_in_which_they_are_done() -> None:
-    shown = in_order({"store": 1.0, "decode": 2.0, "a_later_step": 3.0, "fetch": 4.0})
-    assert [step for step, _ in shown] == ["fetch", "decode", "store", "a_later_step"]
+def test_steps_keep_the_order_in_which_they_were_done() -> None:
+    row = ROW | {"durations": {"fetch": 1.0, "decode": 2.0, "a_later_step": 3.0, "store": 4.0}}
+    (found,) = answering(200, {"total": 1, "studies": [row]}).studies()[1]
+    assert list(found.durations) == ["fetch", "decode", "a_later_step", "store"]
+
+
+def test_a_study_is_found_by_the_beginning_of_its_job_id() -> None:
+    rows = [ROW | {"job_id": job} for job in ("ab" * 16, "ac" * 16)]
+    orthanc = answering(200, {"total": 2, "studies": rows})
+    assert orthanc.job_id("abab") == "ab" * 16
+    with pytest.raises(Failed, match="Several"):
+        orthanc.job_id("a")
+    with pytest.raises(Failed, match="no study"):
+        orthanc.job_id("b")

@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from prichexy_gateway.dicom_files import find_dicom_files
+from prichexy_gateway.errors import Failed
 from prichexy_gateway.offline import (
     FileStudy,
     Places,
@@ -128,6 +129,69 @@ def test_a_second_run_gives_identical_bytes(tmp_path: Path, places: Places) -> N
     assert second_result.exported_as == first_result.exported_as
 
 
+def test_a_study_that_is_no_longer_safe_leaves_no_earlier_export(
+    tmp_path: Path, places: Places
+) -> None:
+    put(tmp_path / "in", "a")
+    put(tmp_path / "in", "other", "1.2.3.7", StudyInstanceUID="1.2.9")
+    for study in studies_in(tmp_path / "in"):
+        assert anonymize_study(study, places, TOOLS).state is State.EXPORTED
+    put(tmp_path / "in", "a", BurnedInAnnotation="YES")
+
+    for study in studies_in(tmp_path / "in"):
+        anonymize_study(study, places, TOOLS)
+
+    places.clean_up()
+    assert [folder.name for folder in places.destination.iterdir()] == [PSEUDONYMS.uid("1.2.9")]
+    assert len(list(places.quarantine.iterdir())) == 1
+
+
+def test_a_study_that_is_safe_now_leaves_no_original_in_quarantine(
+    tmp_path: Path, places: Places
+) -> None:
+    put(tmp_path / "in", "a", BurnedInAnnotation="YES")
+    put(tmp_path / "in", "other", "1.2.3.7", StudyInstanceUID="1.2.9", BurnedInAnnotation="YES")
+    for study in studies_in(tmp_path / "in"):
+        assert anonymize_study(study, places, TOOLS).state is State.QUARANTINED
+    put(tmp_path / "in", "a", BurnedInAnnotation="NO")
+
+    exported, kept = (
+        anonymize_study(study, places, TOOLS) for study in studies_in(tmp_path / "in")
+    )
+
+    assert (exported.state, kept.state) == (State.EXPORTED, State.QUARANTINED)
+    assert [folder.name for folder in places.quarantine.iterdir()] == [kept.study]
+
+
+def test_a_second_run_to_the_same_destination_is_refused_and_harms_nothing(
+    tmp_path: Path,
+) -> None:
+    places = Places(tmp_path / "out", tmp_path / "out-quarantine")
+    with places.held():
+        half = places.staging / "half"
+        half.touch()
+        with pytest.raises(Failed, match="Another run writes to DEST"), places.held():
+            pytest.fail("two runs at once")
+        assert half.exists()
+    assert list(places.destination.iterdir()) == []
+    with places.held():  # the next one may
+        assert places.staging.is_dir()
+
+
+def test_a_file_that_became_unreadable_fails_its_study_alone(
+    tmp_path: Path, places: Places
+) -> None:
+    put(tmp_path / "in", "a", "1.2.3.4")
+    put(tmp_path / "in", "b", "1.2.3.5")
+    (study,) = studies_in(tmp_path / "in")
+    (tmp_path / "in" / "b").unlink()
+    result = anonymize_study(study, places, TOOLS)
+    assert result.state is State.FAILED
+    kept = contents(places.quarantine / study.name)
+    assert json.loads(kept["reason.json"])["not_copied_because_unreadable"] == 1
+    assert set(kept) == {"0001.dcm", "reason.json"}
+
+
 def test_two_parts_of_one_study_end_in_one_folder(tmp_path: Path, places: Places) -> None:
     put(tmp_path / "one", "a", "1.2.3.4")
     put(tmp_path / "two", "b", "1.2.3.5")
@@ -202,3 +266,7 @@ def test_what_a_killed_run_left_half_done_is_cleared_and_never_seen(
 )
 def test_the_exit_code_tells_the_worst(states: list[State], code: int) -> None:
     assert exit_code([StudyResult("a" * 32, state, 1) for state in states]) == code
+
+
+def test_files_that_could_not_be_read_are_an_error() -> None:
+    assert exit_code([StudyResult("a" * 32, State.EXPORTED, 1)], unreadable=1) == 1

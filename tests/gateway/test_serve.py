@@ -196,6 +196,33 @@ def test_when_a_service_dies_all_are_stopped_and_it_is_named(tmp_path: Path) -> 
     assert "earlier time" in again.stdout
 
 
+def test_results_go_to_the_peer_that_a_worker_config_names(tmp_path: Path) -> None:
+    needs_native_parts()
+    home = Home(tmp_path / "home")
+    source, peer, config = tmp_path / "a.dcm", tmp_path / "peer", tmp_path / "mine.toml"
+    source.write_bytes(write(radiograph_dataset()))
+    peer.mkdir()
+    config.write_text(f'[export]\nkind = "folder"\nfolder = "{peer}"\n[limits]\ninstances = 3\n')
+    ran = prichexy(
+        "serve", source, "--once", "--home", home.root, "--stable-age", 1,
+        "--device", "cpu", "--worker-config", config,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert len(list(peer.rglob("*.dcm"))) == 1
+    assert f"Export     {peer}" in ran.stdout
+    assert "export is ready" not in ran.stdout
+    assert len(list(home.folder("pictures").iterdir())) == 1
+    # Doctor, too, looks at that peer.
+    told = prichexy("doctor", "--home", home.root).stdout
+    assert "ok    Export target: the folder can be written to" in told
+
+    # A wrong value is said at once, before anything runs.
+    config.write_text("[limits]\ninstances = 0\n")
+    wrong = prichexy("serve", source, "--once", "--home", home.root, "--worker-config", config)
+    assert wrong.returncode == 2
+    assert "limits.instances" in wrong.stderr
+
+
 def _another(uid: str, **attributes: object) -> FileDataset:
     """Give a radiograph of another study than the first one."""
     dataset = radiograph_dataset(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -39,6 +40,7 @@ class Gateway:
         self.ledger = ledger
         self.ledger_state = "ok"
         self.broker_state = BrokerState(True, "0 waiting for a worker", None)
+        self.troubles: tuple[str, ...] = ()
 
 
 @pytest.fixture
@@ -98,6 +100,7 @@ def test_health_tells_how_every_part_is(site: Site, gateway: Gateway, clock: Fak
         "software": SOFTWARE_VERSION,
         "contract": CONTRACT_VERSION,
         "problems": [],
+        "unreadable": 0,
         "ledger": "ok",
         "broker": {"reachable": True, "detail": "0 waiting for a worker"},
     }
@@ -114,7 +117,7 @@ def test_a_study_is_listed_with_state_time_and_reason(
     _post(site, "/reports", report_of(message, State.PROCESSING).to_json())
     clock.move(3)
     quarantined = report_of(
-        message, State.QUARANTINED, Reason.BURNED_IN_TEXT, durations={"text": 1.25}
+        message, State.QUARANTINED, Reason.BURNED_IN_TEXT, attempt=1, durations={"text": 1.25}
     )
     _post(site, "/reports", quarantined.to_json())
     listed = _json(_get(site, "/studies"))
@@ -154,8 +157,8 @@ def test_a_study_is_listed_with_state_time_and_reason(
 def test_a_claim_is_answered(site: Site, gateway: Gateway, clock: FakeClock) -> None:
     message = _take_in(gateway, clock)
     first = _post(site, "/reports", report_of(message, State.PROCESSING).to_json())
-    assert Claim.from_json(_json(first)) == Claim(proceed=True)
-    _post(site, "/reports", report_of(message, State.EXPORTED).to_json())
+    assert Claim.from_json(_json(first)) == Claim(proceed=True, attempt=1)
+    _post(site, "/reports", report_of(message, State.EXPORTED, attempt=1).to_json())
     late = _post(site, "/reports", report_of(message, State.PROCESSING).to_json())
     assert Claim.from_json(_json(late)) == Claim(proceed=False)
 
@@ -168,11 +171,27 @@ def test_only_the_workers_user_may_report(site: Site, path: str) -> None:
     assert site.answer(anonymous).status == 403
 
 
-def test_any_user_may_report_when_no_workers_user_is_named(
-    gateway: Gateway, clock: FakeClock
+@pytest.mark.parametrize("path", ["/reports", "/workers"])
+def test_nobody_may_report_when_no_workers_user_is_named(
+    gateway: Gateway, clock: FakeClock, path: str
 ) -> None:
     site = Site(gateway, problems=(), worker_user=None, clock=clock)
-    assert _post(site, "/workers", announcement_of().to_json(), user="admin").status == 200
+    for user in ("admin", "worker", ""):
+        assert _post(site, path, announcement_of().to_json(), user=user).status == 403
+    assert gateway.ledger is not None
+    assert gateway.ledger.workers() == ()
+
+
+def test_health_names_what_keeps_the_watcher_from_its_work_and_counts_the_unreadable(
+    site: Site, gateway: Gateway, clock: FakeClock
+) -> None:
+    gateway.troubles = ("watching: Orthanc does not answer the plugin.",)
+    assert gateway.ledger is not None
+    gateway.ledger.note({STUDY: clock()}, cursor=1)
+    gateway.ledger.look_failed(STUDY, [timedelta(seconds=5)])
+    health = _json(_get(site, "/health"))
+    assert health["problems"] == ["watching: Orthanc does not answer the plugin."]
+    assert health["unreadable"] == 1
 
 
 @pytest.mark.parametrize("path", ["/reports", "/workers"])

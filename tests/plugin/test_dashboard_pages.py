@@ -56,6 +56,7 @@ class Gateway:
         self.ledger = ledger
         self.ledger_state = "ok"
         self.broker_state = BrokerState(True, "0 waiting for a worker", None)
+        self.troubles: tuple[str, ...] = ()
 
 
 @pytest.fixture
@@ -103,6 +104,20 @@ def test_a_study_is_listed_with_its_state_time_and_reason(
     assert f"prichexy/api/v1/studies/{job}" in page.links
 
 
+def test_the_watchers_trouble_is_shown(site: Site, gateway: Gateway) -> None:
+    gateway.troubles = ("watching: Orthanc does not answer the plugin.",)
+    assert "watching: Orthanc does not answer the plugin." in _page(site).text
+
+
+def test_studies_that_cannot_be_read_are_counted_before_they_are_given_up(
+    site: Site, ledger: Ledger, clock: FakeClock
+) -> None:
+    assert "cannot be read" not in _page(site).text
+    ledger.note({orthanc_id("a"): clock()}, cursor=1)
+    ledger.look_failed(orthanc_id("a"), [timedelta(seconds=5)])
+    assert "1 study cannot be read from Orthanc's storage" in _page(site).text
+
+
 def test_an_exported_study_tells_how_long_it_took(
     site: Site, ledger: Ledger, clock: FakeClock
 ) -> None:
@@ -111,7 +126,9 @@ def test_an_exported_study_tells_how_long_it_took(
     ledger.report(report_of(message, State.PROCESSING))
     clock.move(30)
     assert "for 30 s" in _page(site).text
-    ledger.report(report_of(message, State.EXPORTED, durations={"deform": 2.0, "export": 1.5}))
+    ledger.report(
+        report_of(message, State.EXPORTED, attempt=1, durations={"deform": 2.0, "export": 1.5})
+    )
     assert "took 3.5 s" in _page(site).text
 
 

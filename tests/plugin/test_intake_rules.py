@@ -64,14 +64,27 @@ def test_what_others_de_identified_is_not_own_output() -> None:
     assert decide([other], [CHEST_RULE], copy=False).taken
 
 
-@pytest.mark.parametrize("code", ["51185008", "T-D3000"])
-def test_the_chest_may_be_told_by_the_anatomic_region_code(code: str) -> None:
-    facts = _facts(BodyPartExamined="", AnatomicRegionSequence=[{"CodeValue": code}])
+@pytest.mark.parametrize(
+    ("code", "scheme"),
+    [("816094009", "SCT"), ("51185008", "SCT "), ("T-D3000", "SRT"), ("T-D3000", "SNM3")],
+)
+def test_the_chest_may_be_told_by_the_anatomic_region_code(code: str, scheme: str) -> None:
+    region = {"CodeValue": code, "CodingSchemeDesignator": scheme}
+    facts = _facts(BodyPartExamined="", AnatomicRegionSequence=[region])
     assert decide([facts], [CHEST_RULE], copy=False).taken
 
 
-def test_another_anatomic_region_is_no_chest() -> None:
-    facts = _facts(BodyPartExamined=None, AnatomicRegionSequence=[{"CodeValue": "T-D4000"}])
+@pytest.mark.parametrize(
+    "region",
+    [
+        {"CodeValue": "T-D4000", "CodingSchemeDesignator": "SRT"},
+        {"CodeValue": "51185008", "CodingSchemeDesignator": "99LOCAL"},
+        {"CodeValue": "T-D3000", "CodingSchemeDesignator": "SCT"},
+        {"CodeValue": "T-D3000"},
+    ],
+)
+def test_another_anatomic_region_or_scheme_is_no_chest(region: dict[str, str]) -> None:
+    facts = _facts(BodyPartExamined=None, AnatomicRegionSequence=[region])
     assert not decide([facts], [CHEST_RULE], copy=False).taken
 
 

@@ -17,7 +17,15 @@ from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.schema import SCHEMA_VERSION, FactRow
 from prichexy_testing.fake_orthanc import orthanc_id
 from prichexy_testing.plugin_fakes import FakeClock, announcement_of, report_of
-from prichexy_worker.contract import MAX_ATTEMPTS, Reason, State, StudyMessage
+from prichexy_worker.contract import (
+    ANNOUNCE_INTERVAL_SECONDS,
+    MAX_ATTEMPTS,
+    REPORTABLE,
+    Claim,
+    Reason,
+    State,
+    StudyMessage,
+)
 
 STUDY = orthanc_id("a")
 TAKEN = Decision(None)
@@ -57,6 +65,7 @@ def test_a_study_goes_its_whole_way_and_every_step_is_in_the_trail(
     done = report_of(
         message,
         State.EXPORTED,
+        attempt=1,
         instances=2,
         durations={"deform": 1.5, "export": 0.5},
         measures={"psnr_db": 40.0},
@@ -124,7 +133,7 @@ def test_the_same_content_again_changes_nothing(ledger: Ledger, clock: FakeClock
 def test_a_late_instance_makes_a_new_revision(ledger: Ledger, clock: FakeClock, end: State) -> None:
     first = _take_in(ledger, clock)
     ledger.report(report_of(first, State.PROCESSING))
-    ledger.report(report_of(first, end))
+    ledger.report(report_of(first, end, attempt=1))
     second = _take_in(ledger, clock, content="c2")
     assert second.job_id == first.job_id
     assert second.revision == first.revision + 1
@@ -137,7 +146,7 @@ def test_a_report_on_an_older_revision_is_void(ledger: Ledger, clock: FakeClock)
     first = _take_in(ledger, clock)
     assert ledger.report(report_of(first, State.PROCESSING)).proceed
     second = _take_in(ledger, clock, content="c2")
-    assert not ledger.report(report_of(first, State.EXPORTED)).proceed
+    assert not ledger.report(report_of(first, State.EXPORTED, attempt=1)).proceed
     assert not ledger.report(report_of(first, State.PROCESSING)).proceed
     assert ledger.outbox() == (second,)
 
@@ -147,7 +156,7 @@ def test_a_message_sent_twice_is_dropped_by_the_second_worker_once_it_ended(
 ) -> None:
     message = _take_in(ledger, clock)
     ledger.report(report_of(message, State.PROCESSING))
-    ledger.report(report_of(message, State.EXPORTED))
+    ledger.report(report_of(message, State.EXPORTED, attempt=1))
     assert not ledger.report(report_of(message, State.PROCESSING, worker_id="worker-2")).proceed
     assert _state(ledger) is State.EXPORTED
 
@@ -174,9 +183,10 @@ def test_a_study_that_kills_its_workers_is_given_up(ledger: Ledger, clock: FakeC
 
 def test_a_study_given_up_tells_the_last_trouble(ledger: Ledger, clock: FakeClock) -> None:
     message = _take_in(ledger, clock)
-    for _ in range(MAX_ATTEMPTS):
+    for number in range(1, MAX_ATTEMPTS + 1):
         ledger.report(report_of(message, State.PROCESSING))
-        ledger.report(report_of(message, State.QUEUED, Reason.TARGET_UNREACHABLE))
+        back = report_of(message, State.QUEUED, Reason.TARGET_UNREACHABLE, attempt=number)
+        assert ledger.report(back).proceed
     ledger.report(report_of(message, State.PROCESSING))
     study = ledger.study(message.job_id)
     assert study is not None
@@ -191,7 +201,8 @@ def test_nothing_ends_that_no_worker_claimed(
     ledger: Ledger, clock: FakeClock, state: State
 ) -> None:
     message = _take_in(ledger, clock)
-    assert not ledger.report(report_of(message, state)).proceed
+    for attempt in (0, 1):
+        assert not ledger.report(report_of(message, state, attempt=attempt)).proceed
     assert _state(ledger) is State.PENDING
 
 
@@ -214,7 +225,7 @@ def test_a_study_deleted_before_its_end_is_recorded_as_gone(
 def test_a_study_deleted_after_its_export_stays_exported(ledger: Ledger, clock: FakeClock) -> None:
     message = _take_in(ledger, clock)
     ledger.report(report_of(message, State.PROCESSING))
-    ledger.report(report_of(message, State.EXPORTED))
+    ledger.report(report_of(message, State.EXPORTED, attempt=1))
     ledger.note({STUDY: clock()}, cursor=3)
     ledger.gone(STUDY)
     assert _state(ledger) is State.EXPORTED
@@ -238,8 +249,100 @@ def test_an_end_is_taken_from_a_worker_that_was_thought_dead(
     ledger.report(report_of(message, State.PROCESSING))
     clock.move(600)
     ledger.recall(timedelta(minutes=5))
-    assert ledger.report(report_of(message, State.EXPORTED)).proceed
+    assert ledger.report(report_of(message, State.EXPORTED, attempt=1)).proceed
     assert _state(ledger) is State.EXPORTED
+
+
+def test_the_claim_of_a_second_worker_voids_all_that_the_first_one_reports(
+    ledger: Ledger, clock: FakeClock
+) -> None:
+    message = _take_in(ledger, clock)
+    assert ledger.report(report_of(message, State.PROCESSING)) == Claim(True, attempt=1)
+    second = report_of(message, State.PROCESSING, worker_id="worker-2")
+    assert ledger.report(second) == Claim(True, attempt=2)
+    for state in REPORTABLE:
+        late = report_of(message, state, Reason.UNEXPECTED, attempt=1)
+        assert ledger.report(late) == Claim(proceed=False)
+    study = ledger.study(message.job_id)
+    assert study is not None
+    assert (study.state, study.worker_id) == (State.PROCESSING, "worker-2")
+    end = report_of(message, State.EXPORTED, attempt=2, worker_id="worker-2")
+    assert ledger.report(end) == Claim(True, attempt=2)
+
+
+def test_asking_whether_a_claim_holds_changes_nothing(ledger: Ledger, clock: FakeClock) -> None:
+    message = _take_in(ledger, clock)
+    ledger.report(report_of(message, State.PROCESSING))
+    before, trail = ledger.study(message.job_id), ledger.events(message.job_id)
+    clock.move(60)
+    asks = report_of(message, State.PROCESSING, attempt=1)
+    assert ledger.report(asks) == Claim(True, attempt=1)
+    assert not ledger.report(report_of(message, State.PROCESSING, attempt=2)).proceed
+    assert ledger.study(message.job_id) == before
+    assert ledger.events(message.job_id) == trail
+
+
+def test_an_end_whose_answer_was_lost_may_be_reported_again(
+    ledger: Ledger, clock: FakeClock
+) -> None:
+    message = _take_in(ledger, clock)
+    ledger.report(report_of(message, State.PROCESSING))
+    end = report_of(message, State.EXPORTED, attempt=1)
+    assert ledger.report(end) == Claim(True, attempt=1)
+    trail = ledger.events(message.job_id)
+    assert ledger.report(end) == Claim(True, attempt=1)
+    assert ledger.events(message.job_id) == trail
+    assert not ledger.report(report_of(message, State.FAILED, attempt=1)).proceed
+    assert not ledger.report(report_of(message, State.PROCESSING, attempt=1)).proceed
+
+
+def test_what_a_living_worker_has_claimed_is_left_with_it(ledger: Ledger, clock: FakeClock) -> None:
+    message = _take_in(ledger, clock)
+    ledger.sent(message)
+    ledger.report(report_of(message, State.PROCESSING))
+    clock.move(3 * 3600)
+    ledger.announce(announcement_of("worker-1"))
+    clock.move(ANNOUNCE_INTERVAL_SECONDS * 3)
+    assert ledger.recall(timedelta(hours=2)) == 0
+    clock.move(ANNOUNCE_INTERVAL_SECONDS * 3)
+    assert ledger.recall(timedelta(hours=2)) == 1
+
+
+def test_a_worker_started_anew_under_the_same_name_keeps_a_forgotten_study_a_day_at_most(
+    ledger: Ledger, clock: FakeClock
+) -> None:
+    message = _take_in(ledger, clock)
+    ledger.sent(message)
+    ledger.report(report_of(message, State.PROCESSING))
+    clock.move(24 * 3600 + 1)
+    ledger.announce(announcement_of("worker-1"))
+    assert ledger.recall(timedelta(hours=2)) == 1
+
+
+def test_a_study_sent_again_and_again_that_no_worker_claims_is_given_up(
+    ledger: Ledger, clock: FakeClock
+) -> None:
+    message = _take_in(ledger, clock)
+    for _ in range(MAX_ATTEMPTS - 1):
+        ledger.sent(message)
+        clock.move(3600)
+        assert ledger.recall(timedelta(minutes=5)) == 1
+    ledger.sent(message)
+    clock.move(3600)
+    assert ledger.recall(timedelta(minutes=5)) == 0
+    study = ledger.study(message.job_id)
+    assert study is not None
+    assert (study.state, study.reason) == (State.FAILED, Reason.TOO_MANY_ATTEMPTS)
+    assert ledger.outbox() == ()
+
+
+def test_a_claim_begins_the_count_of_sendings_anew(ledger: Ledger, clock: FakeClock) -> None:
+    message = _take_in(ledger, clock)
+    for _ in range(MAX_ATTEMPTS):
+        ledger.sent(message)
+        ledger.report(report_of(message, State.PROCESSING))
+        clock.move(3600)
+        assert ledger.recall(timedelta(minutes=5)) == 1
 
 
 def test_lists_are_filtered_paged_and_counted(ledger: Ledger, clock: FakeClock) -> None:

@@ -12,12 +12,20 @@ from prichexy_plugin.database import open_database
 from prichexy_plugin.intake import Decision
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.records import StudyRecord
-from prichexy_plugin.transitions import ENDED, LEGAL
+from prichexy_plugin.transitions import LEGAL
 from prichexy_testing.fake_orthanc import orthanc_id
-from prichexy_testing.plugin_fakes import FakeClock, report_of
-from prichexy_worker.contract import MAX_ATTEMPTS, REPORTABLE, Reason, State, StudyMessage
+from prichexy_testing.plugin_fakes import FakeClock, announcement_of, report_of
+from prichexy_worker.contract import (
+    ENDED,
+    MAX_ATTEMPTS,
+    REPORTABLE,
+    Reason,
+    State,
+    StudyMessage,
+)
 
 STUDIES = st.sampled_from([orthanc_id(name) for name in "ab"])
+WORKERS = st.sampled_from(["worker-1", "worker-2"])
 CONTENTS = st.sampled_from(["c1", "c2", "c3"])
 
 
@@ -33,6 +41,7 @@ class Histories(RuleBasedStateMachine):
         self.ledger = Ledger(self.engine, self.clock)
         self.cursor = 0
         self.revisions: dict[str, int] = {}
+        self.claims: dict[str, tuple[StudyMessage, int]] = {}
 
     def teardown(self) -> None:
         if hasattr(self, "engine"):
@@ -71,25 +80,62 @@ class Histories(RuleBasedStateMachine):
             return message
         return StudyMessage(job_id="f" * 32, study_id=orthanc_id("x"), revision=1)
 
-    @rule(
-        message=messages,
-        state=st.sampled_from(sorted(REPORTABLE)),
-        reason=st.sampled_from([None, Reason.UNEXPECTED]),
-        worker=st.sampled_from(["worker-1", "worker-2"]),
-    )
-    def a_worker_reports(
-        self, message: StudyMessage, state: State, reason: Reason | None, worker: str
-    ) -> None:
+    @rule(message=messages, worker=WORKERS)
+    def a_worker_claims(self, message: StudyMessage, worker: str) -> None:
         before = self.ledger.study(message.job_id)
-        claim = self.ledger.report(report_of(message, state, reason, worker_id=worker))
+        claim = self.ledger.report(report_of(message, State.PROCESSING, worker_id=worker))
         after = self.ledger.study(message.job_id)
         if claim.proceed:
             assert before is not None
             assert after is not None
             assert before.revision == message.revision
-            assert after.state is state
+            assert after.state is State.PROCESSING
+            assert after.attempts == claim.attempt == before.attempts + 1
+            self.claims[worker] = (message, claim.attempt)
         elif after is not None and after.reason is not Reason.TOO_MANY_ATTEMPTS:
             assert after == before
+
+    @rule(
+        worker=WORKERS,
+        state=st.sampled_from(sorted(REPORTABLE)),
+        reason=st.sampled_from([None, Reason.UNEXPECTED]),
+    )
+    def a_worker_reports_under_its_claim(
+        self, worker: str, state: State, reason: Reason | None
+    ) -> None:
+        if worker not in self.claims:
+            return
+        message, attempt = self.claims[worker]
+        before = self.ledger.study(message.job_id)
+        events = self.ledger.events(message.job_id)
+        report = report_of(message, state, reason, worker_id=worker, attempt=attempt)
+        claim = self.ledger.report(report)
+        after = self.ledger.study(message.job_id)
+        assert before is not None
+        assert after is not None
+        held = (before.revision, before.attempts) == (message.revision, attempt)
+        assert held or not claim.proceed, "a claim that another one followed is void"
+        if not claim.proceed or state is State.PROCESSING:
+            assert after == before
+            assert self.ledger.events(message.job_id) == events
+        else:
+            assert claim.attempt == attempt
+            assert after.state is state
+
+    @rule(message=messages, state=st.sampled_from(sorted(REPORTABLE - {State.PROCESSING})))
+    def a_report_without_a_claim_is_void(self, message: StudyMessage, state: State) -> None:
+        before = self.ledger.study(message.job_id)
+        assert not self.ledger.report(report_of(message, state)).proceed
+        assert self.ledger.study(message.job_id) == before
+
+    @rule(worker=WORKERS)
+    def a_worker_announces_itself(self, worker: str) -> None:
+        self.ledger.announce(announcement_of(worker))
+
+    @rule()
+    def the_due_cannot_be_read(self) -> None:
+        for study in self.ledger.due():
+            self.ledger.look_failed(study, [timedelta(seconds=5), timedelta(seconds=50)])
 
     @rule(message=messages)
     def the_note_of_a_sending_comes_late(self, message: StudyMessage) -> None:
@@ -111,7 +157,8 @@ class Histories(RuleBasedStateMachine):
         for study in page.studies:
             self._the_trail_is_legal_and_ends_where_the_study_is(study)
             assert 0 <= study.attempts <= MAX_ATTEMPTS
-            if study.state in ENDED - {State.REJECTED} or study.state is State.PROCESSING:
+            unclaimed = study.reason is Reason.TOO_MANY_ATTEMPTS or study.state is State.REJECTED
+            if study.state in ENDED | {State.PROCESSING} and not unclaimed:
                 assert study.attempts >= 1, "nothing ends in a worker's hands without a claim"
             assert study.revision >= self.revisions.get(study.job_id, 1), "it never goes back"
             self.revisions[study.job_id] = study.revision

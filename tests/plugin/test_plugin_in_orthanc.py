@@ -186,8 +186,11 @@ def test_with_redis_hung_orthanc_works_as_before_and_nothing_is_lost(
             assert _seconds(orthanc.health) < QUICK
             assert _seconds(lambda: orthanc.get("/studies")) < QUICK
         orthanc.wait_for({"pending": 4})
-        wait_until(lambda: not orthanc.health()["broker"]["reachable"], 10, "it is noticed")
-        assert "TimeoutError" in orthanc.health()["broker"]["detail"]
+        # Not "not reachable": that is said before the first contact, too.
+        wait_until(
+            lambda: "TimeoutError" in orthanc.health()["broker"]["detail"], 10, "it is noticed"
+        )
+        assert not orthanc.health()["broker"]["reachable"]
         assert _seconds(lambda: orthanc.get("/prichexy")) < QUICK
     finally:
         os.kill(pid, signal.SIGCONT)
@@ -321,6 +324,75 @@ def test_only_the_workers_user_may_report_and_nobody_sees_anything_without_a_log
     assert "weights are untrained" in served.get("/prichexy").text
     for path in ("/prichexy", "/prichexy/static/dashboard.css", f"{API_ROOT}/health"):
         assert httpx.get(served.url + path, trust_env=False).status_code == 401
+
+
+def test_the_workers_password_opens_only_what_workers_use(served: PluginOrthanc) -> None:
+    stored = _store(served, _radiograph("kept", body_part="HIP"))
+    study, instance = f"/studies/{stored['ParentStudy']}", f"/instances/{stored['ID']}"
+
+    def status(method: str, path: str, content: bytes = b"{}") -> int:
+        return httpx.request(
+            method,
+            served.url + path,
+            content=content,
+            auth=("worker", served.worker_password),
+            headers={REQUEST_HEADER: "1"},
+            trust_env=False,
+        ).status_code
+
+    for path in ("/system", study, f"{study}/instances", f"{instance}/file"):
+        assert status("GET", path) == 200
+        assert status("GET", f"{path}?_method=delete") == 403
+    assert status("GET", f"{API_ROOT}/health") == 200
+    for method, path in (
+        ("DELETE", study),
+        ("DELETE", instance),
+        ("DELETE", f"/{study}/"),
+        ("PUT", "/modalities/elsewhere"),
+        ("POST", "/instances"),
+        ("POST", "/modalities/elsewhere/store"),
+        ("POST", "/tools/find"),
+        ("GET", "/patients"),
+        ("GET", f"{study}/archive"),
+        ("GET", f"{API_ROOT}/studies"),
+        ("GET", "/prichexy"),
+    ):
+        assert status(method, path) == 403, f"{method} {path}"
+    overridden = httpx.post(
+        served.url + study,
+        auth=("worker", served.worker_password),
+        headers={"X-HTTP-Method-Override": "DELETE"},
+        trust_env=False,
+    )
+    assert overridden.status_code == 403
+    assert served.get(study).status_code == 200, "nothing was deleted"
+
+
+@pytest.mark.parametrize("paths", [None, str(REPO / "worker")], ids=["wrong", "not loaded"])
+def test_the_workers_user_is_held_back_even_when_the_plugin_does_not_run(
+    paths: str | None,
+) -> None:
+    with running_plugin_orthanc({"Broker": {"Url": "no address"}}, paths=paths) as orthanc:
+        for path, expected in (("/system", 200), ("/studies", 403)):
+            answer = httpx.get(
+                orthanc.url + path, auth=("worker", orthanc.worker_password), trust_env=False
+            )
+            assert answer.status_code == expected
+
+
+def test_a_file_missing_in_orthancs_storage_holds_no_other_study_up(
+    redis: RedisServer,
+) -> None:
+    # Orthanc would answer from its memory.
+    with running_plugin_orthanc(_broker(redis), MaximumStorageCacheSize=0) as orthanc:
+        _store(orthanc, _radiograph("broken"))
+        for file in (orthanc.folder / "storage").glob("??/??/*"):
+            file.unlink()
+        _store(orthanc, _radiograph("good"))
+        wait_until(lambda: redis.length("prichexy") == 1, 30, "the other study is sent")
+        wait_until(lambda: orthanc.health()["unreadable"] == 1, 10, "the broken one is counted")
+        assert orthanc.counts() == {"queued": 1, "watched": 1}
+        assert "1 study cannot be read" in orthanc.get("/prichexy").text
 
 
 def test_the_page_and_its_files_carry_their_headers_through_orthanc(served: PluginOrthanc) -> None:

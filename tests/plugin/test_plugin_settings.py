@@ -14,15 +14,29 @@ from prichexy_plugin.settings import Settings, SettingsError, read_settings
 FOLDER = Path("/etc/orthanc")
 
 
+LOGIN: dict[str, Any] = {"AuthenticationEnabled": True, "RegisteredUsers": {"worker": "x"}}
+
+
 def _read(section: dict[str, Any] | None = None, **orthanc: Any) -> Settings:
-    configuration = orthanc if section is None else {**orthanc, "PriCheXy": section}
-    return read_settings(configuration, FOLDER)
+    whole = {"WorkerUser": "worker", **(section or {})}
+    return read_settings({**LOGIN, **orthanc, "PriCheXy": whole}, FOLDER)
 
 
 def _problems(section: Any, **orthanc: Any) -> tuple[str, ...]:
+    if isinstance(section, dict):
+        section = {"WorkerUser": "worker", **section}
     with pytest.raises(SettingsError) as caught:
-        read_settings({**orthanc, "PriCheXy": section}, FOLDER)
+        read_settings({**LOGIN, **orthanc, "PriCheXy": section}, FOLDER)
     return caught.value.problems
+
+
+def test_without_a_workers_user_nothing_runs_and_the_key_is_named() -> None:
+    for section in ({}, {"WorkerUser": None}):
+        with pytest.raises(SettingsError) as caught:
+            read_settings({**LOGIN, "PriCheXy": section}, FOLDER)
+        assert caught.value.problems[0].startswith("PriCheXy.WorkerUser: ")
+    with pytest.raises(SettingsError, match=r"PriCheXy.WorkerUser: "):
+        read_settings(LOGIN, FOLDER)
 
 
 def test_without_a_section_the_defaults_take_cr_and_dx_of_the_chest() -> None:
@@ -37,7 +51,7 @@ def test_without_a_section_the_defaults_take_cr_and_dx_of_the_chest() -> None:
     assert settings.broker_url == "redis://127.0.0.1:6379/0"
     assert settings.broker_password is None
     assert settings.queue == "prichexy"
-    assert settings.worker_user is None
+    assert settings.worker_user == "worker"
     assert settings.take_existing
     assert settings.stable_age == 60
 
@@ -149,20 +163,23 @@ def test_an_empty_password_is_none_since_an_unset_variable_expands_to_it() -> No
 def test_an_empty_password_file_is_a_mistake(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("\n")
     with pytest.raises(SettingsError, match=r"PriCheXy.Broker.PasswordFile: is empty"):
-        read_settings({"PriCheXy": {"Broker": {"PasswordFile": "empty"}}}, tmp_path)
+        section = {"WorkerUser": "worker", "Broker": {"PasswordFile": "empty"}}
+        read_settings({**LOGIN, "PriCheXy": section}, tmp_path)
 
 
 def test_a_workers_user_needs_orthancs_authentication() -> None:
+    section = {"WorkerUser": "worker"}
     users = {"worker": "x"}
     for orthanc in (
         {"AuthenticationEnabled": False, "RegisteredUsers": users},
         {"RegisteredUsers": users},
         {"RegisteredUsers": users, "RemoteAccessAllowed": False},
     ):
-        assert "AuthenticationEnabled" in _problems({"WorkerUser": "worker"}, **orthanc)[0]
-    assert "RegisteredUsers" in _problems({"WorkerUser": "w"}, AuthenticationEnabled=True)[0]
-    settings = _read({"WorkerUser": "worker"}, RemoteAccessAllowed=True, RegisteredUsers=users)
-    assert settings.worker_user == "worker"
+        with pytest.raises(SettingsError, match="AuthenticationEnabled"):
+            read_settings({**orthanc, "PriCheXy": section}, FOLDER)
+    assert "RegisteredUsers" in _problems({"WorkerUser": "w"})[0]
+    remote = {"RemoteAccessAllowed": True, "RegisteredUsers": users, "PriCheXy": section}
+    assert read_settings(remote, FOLDER).worker_user == "worker"
 
 
 def test_a_secret_does_not_show_in_the_settings_text() -> None:

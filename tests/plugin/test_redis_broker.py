@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from kombu.connection import Connection
 from pydantic import SecretStr
 
 from prichexy_plugin.broker import BrokerUnavailable, RedisBroker
@@ -33,10 +34,25 @@ def test_a_message_is_in_the_named_queue_after_sending(
 
 
 @pytest.mark.redis
+def test_what_a_worker_has_taken_is_counted_until_it_is_acknowledged() -> None:
+    with running_redis() as redis:
+        broker = RedisBroker(redis.url, None, "q")
+        broker.send(MESSAGE)
+        assert broker.unacknowledged() == 0
+        with Connection(redis.url) as connection:
+            taken = connection.SimpleQueue("q").get(timeout=10)
+            assert broker.waiting() == 0
+            assert broker.unacknowledged() == 1
+            taken.ack()
+            assert broker.unacknowledged() == 0
+        broker.close()
+
+
+@pytest.mark.redis
 def test_a_wrong_password_is_said_without_it() -> None:
     with running_redis(password="right") as redis:
         broker = RedisBroker(redis.url, SecretStr("wrong-one"), "q")
-        for work in (broker.waiting, lambda: broker.send(MESSAGE)):
+        for work in (broker.waiting, broker.unacknowledged, lambda: broker.send(MESSAGE)):
             with pytest.raises(BrokerUnavailable, match=r"Authentication|Operational") as it:
                 work()
             assert "wrong-one" not in str(it.value)

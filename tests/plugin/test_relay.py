@@ -102,6 +102,30 @@ def test_nothing_is_sent_again_while_messages_wait_for_a_worker(
     assert len(broker.messages) == 1
 
 
+def test_nothing_is_sent_again_while_workers_hold_messages_that_they_cannot_report_on(
+    relay: Relay, ledger: Ledger, broker: FakeBroker, clock: FakeClock
+) -> None:
+    _take_in(ledger, clock, "a")
+    relay.run_once()
+    broker.messages.clear()
+    broker.taken = 1
+    clock.move(RECALL_AFTER.total_seconds() * 10)
+    assert not relay.run_once()
+    assert ledger.counts()[State.QUEUED] == 1
+    broker.taken = 0
+    assert relay.run_once()
+
+
+def test_a_stop_is_heard_between_two_sendings(
+    ledger: Ledger, broker: FakeBroker, clock: FakeClock
+) -> None:
+    _take_in(ledger, clock, "a", "b", "c")
+    relay = Relay(ledger, broker, clock, stopping=lambda: len(broker.messages) == 1)
+    assert not relay.run_once()
+    assert len(broker.messages) == 1
+    assert ledger.counts()[State.PENDING] == 2
+
+
 def test_a_study_that_ended_is_not_sent_again(
     relay: Relay, ledger: Ledger, broker: FakeBroker, clock: FakeClock
 ) -> None:
@@ -109,7 +133,7 @@ def test_a_study_that_ended_is_not_sent_again(
     relay.run_once()
     message = broker.messages.pop()
     ledger.report(report_of(message, State.PROCESSING))
-    ledger.report(report_of(message, State.EXPORTED))
+    ledger.report(report_of(message, State.EXPORTED, attempt=1))
     clock.move(RECALL_AFTER.total_seconds() * 10)
     assert not relay.run_once()
     assert broker.messages == []

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import product
 
 import pytest
 
-from prichexy_plugin.changes import INSPECTED_INSTANCES, Watcher
+from prichexy_plugin.changes import INSPECTED_INSTANCES, LOOK_PAUSES, Watcher
 from prichexy_plugin.database import open_database
 from prichexy_plugin.intake import Rule
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.records import StudyRecord
-from prichexy_plugin.settings import read_settings
 from prichexy_plugin.studies import OrthancStudies, StudiesUnavailable
 from prichexy_testing.fake_orthanc import FakeOrthanc, orthanc_id
 from prichexy_testing.plugin_fakes import CHEST, HIP, FakeClock
 from prichexy_worker.contract import Reason, State
 
 STABLE_AGE = 60.0
+CHEST_RULE = Rule("chest", modality=frozenset({"CR", "DX"}), body_part=frozenset({"CHEST"}))
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Ingest:
     take_existing: bool = True
 
     def __post_init__(self) -> None:
-        self.rules = self.rules or read_settings({}, Path()).rules
+        self.rules = self.rules or (CHEST_RULE,)
         self.orthanc = FakeOrthanc(clock=self.clock)
         self.engine = open_database("sqlite://")
         self.ledger = Ledger(self.engine, self.clock)
@@ -277,6 +278,78 @@ def test_while_orthanc_does_not_answer_nothing_is_lost(ingest: Ingest) -> None:
     ingest.orthanc.settle(study)
     ingest.run()
     assert ingest.study(study).state is State.PENDING
+
+
+@pytest.mark.parametrize(
+    ("what", "fault"),
+    [
+        *product(["simplified-tags", "metadata"], [14, 2006, b'{"no": json', b"[]", b"\xff"]),
+        *product(["attachments/dicom/md5"], [14, 2006, b"\xff"]),
+    ],
+)
+def test_an_unreadable_object_holds_no_other_study_up_and_ends_as_unreadable(
+    ingest: Ingest, fault: int | bytes, what: str
+) -> None:
+    broken = ingest.orthanc.store(CHEST, study="broken")
+    instance = orthanc_id("broken", "series", "instance")
+    ingest.orthanc.faults[f"/instances/{instance}/{what}"] = fault
+    ingest.clock.move(1)
+    good = ingest.orthanc.store(CHEST, study="good")
+    ingest.orthanc.stable.update((broken, good))
+    ingest.clock.move(STABLE_AGE)
+    ingest.run()
+    assert ingest.study(good).state is State.PENDING
+    assert ingest.study(broken).state is State.WATCHED
+    assert ingest.ledger.unreadable() == 1
+    for pause in LOOK_PAUSES:
+        assert ingest.ledger.due() == (), "it waits for its next look"
+        ingest.clock.move(pause.total_seconds())
+        ingest.run()
+    assert ingest.study(broken).state is State.REJECTED
+    assert ingest.study(broken).reason is Reason.UNREADABLE
+    assert ingest.ledger.unreadable() == 0
+    assert ingest.ledger.due() == ()
+
+
+def test_a_study_that_can_be_read_again_is_taken_in(ingest: Ingest) -> None:
+    study = ingest.orthanc.store(CHEST)
+    path = f"/instances/{orthanc_id('study', 'series', 'instance')}/simplified-tags"
+    ingest.orthanc.faults[path] = 14
+    ingest.orthanc.stable.add(study)
+    ingest.clock.move(STABLE_AGE)
+    ingest.run()
+    ingest.orthanc.faults.clear()
+    ingest.clock.move(3600)
+    ingest.run()
+    assert ingest.study(study).state is State.PENDING
+    assert ingest.ledger.unreadable() == 0
+
+
+def test_while_orthanc_is_away_no_study_is_called_unreadable(ingest: Ingest) -> None:
+    study = ingest.orthanc.store(CHEST)
+    path = f"/instances/{orthanc_id('study', 'series', 'instance')}/simplified-tags"
+    ingest.run()
+    ingest.orthanc.stable.add(study)
+    ingest.clock.move(STABLE_AGE)
+    ingest.orthanc.break_at = path
+    with pytest.raises(StudiesUnavailable):
+        ingest.run()
+    assert ingest.ledger.unreadable() == 0
+    assert ingest.ledger.due() == (study,)
+
+
+def test_an_instance_whose_study_cannot_be_told_holds_the_changes_up_for_moments_only(
+    ingest: Ingest,
+) -> None:
+    ingest.orthanc.store(CHEST, study="broken")
+    instance = orthanc_id("broken", "series", "instance")
+    ingest.orthanc.faults[f"/instances/{instance}/study"] = 14
+    good = ingest.orthanc.store(CHEST, study="good")
+    for _ in range(10):
+        with suppress(StudiesUnavailable):
+            ingest.run()
+    assert ingest.study(good).state is State.WATCHED
+    assert ingest.study(orthanc_id("broken")).state is State.WATCHED, "told by its own line"
 
 
 def test_the_ledger_holds_nothing_that_identifies_anyone(ingest: Ingest) -> None:

@@ -10,8 +10,11 @@ from types import FunctionType
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine
+from sqlalchemy.exc import DatabaseError
 
 from prichexy_plugin import fallback
+from prichexy_plugin.database import open_database
 from prichexy_plugin.runtime import Runtime
 from prichexy_plugin.settings import read_settings
 from prichexy_plugin.studies import OrthancStudies
@@ -25,7 +28,13 @@ def _configuration(folder: Path, **section: Any) -> dict[str, Any]:
     return {
         "StorageDirectory": str(folder),
         "StableAge": 1,
-        "PriCheXy": {"Broker": {"Url": f"redis://127.0.0.1:{free_port()}/0"}, **section},
+        "AuthenticationEnabled": True,
+        "RegisteredUsers": {"worker": "x"},
+        "PriCheXy": {
+            "WorkerUser": "worker",
+            "Broker": {"Url": f"redis://127.0.0.1:{free_port()}/0"},
+            **section,
+        },
     }
 
 
@@ -119,6 +128,32 @@ def test_a_ledger_that_cannot_be_opened_is_said_and_tried_again(tmp_path: Path) 
     place.unlink()
     wait_until(lambda: running.runtime.ledger_state == "ok", 10, "the ledger is open")
     running.runtime.stop()
+
+
+def test_a_ledger_that_cannot_be_opened_leaves_no_engine_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disposed: list[Engine] = []
+    dispose = Engine.dispose
+
+    def note(engine: Engine, close: bool = True) -> None:
+        disposed.append(engine)
+        dispose(engine, close)
+
+    monkeypatch.setattr(Engine, "dispose", note)
+    (tmp_path / "ledger.sqlite").write_text("this is no database, but long enough to be looked at")
+    with pytest.raises(DatabaseError):
+        open_database(f"sqlite:///{tmp_path}/ledger.sqlite")
+    assert len(disposed) == 1
+
+
+def test_health_tells_that_the_watcher_cannot_work(running: Running) -> None:
+    assert running.runtime.troubles == ()
+    running.orthanc.broken = True
+    expected = ("watching: Orthanc does not answer the plugin.",)
+    wait_until(lambda: running.runtime.troubles == expected, 10, "the trouble is told")
+    running.orthanc.broken = False
+    wait_until(lambda: running.runtime.troubles == (), 10, "its end is told")
 
 
 def test_stopping_lets_go_of_everything(running: Running) -> None:

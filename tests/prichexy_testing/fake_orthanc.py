@@ -93,6 +93,10 @@ class FakeOrthanc:
         self.stable: set[str] = set()
         self.asked: list[str] = []
         self.broken = False
+        #: Asked for this path, Orthanc goes away for good.
+        self.break_at = ""
+        #: What a path answers instead: the error's code, or bytes that are no JSON.
+        self.faults: dict[str, int | bytes] = {}
         self.on_request: Callable[..., None] | None = None
         self.on_change: Callable[[int, int, str], Any] | None = None
         self.filter: Callable[..., bool] | None = None
@@ -187,9 +191,6 @@ class FakeOrthanc:
     def LogWarning(self, text: str, /) -> None:
         self.log.append(f"W {text}")
 
-    def LogInfo(self, text: str, /) -> None:
-        self.log.append(f"I {text}")
-
     def RegisterIncomingHttpRequestFilter(self, callback: Callable[..., bool], /) -> None:
         self.filter = callback
 
@@ -204,6 +205,14 @@ class FakeOrthanc:
         self.asked.append(path)
         if self.broken:
             raise FakeOrthancError(2038, "the database is not there")
+        if urlsplit(path).path == self.break_at:
+            self.broken = True
+            raise FakeOrthancError(2038, "the database is not there")
+        fault = self.faults.get(urlsplit(path).path)
+        if isinstance(fault, int):
+            raise FakeOrthancError(fault, "the text may quote a value")
+        if fault is not None:
+            return fault
         parts = urlsplit(path)
         query = parse_qs(parts.query, keep_blank_values=True)
         words = parts.path.strip("/").split("/")

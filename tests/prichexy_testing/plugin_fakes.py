@@ -49,10 +49,14 @@ class FakeClock:
 
 
 class FakeBroker:
-    """A broker that keeps what it is sent, until it is ``down`` or loses all of it."""
+    """A broker that keeps what it is sent, until it is ``down`` or loses all of it.
+
+    ``taken`` counts what workers have taken and not acknowledged.
+    """
 
     def __init__(self) -> None:
         self.messages: list[StudyMessage] = []
+        self.taken = 0
         self.down = False
         self.closed = False
 
@@ -65,6 +69,11 @@ class FakeBroker:
         if self.down:
             raise BrokerUnavailable("Redis at here:1: TimeoutError")
         return len(self.messages)
+
+    def unacknowledged(self) -> int:
+        if self.down:
+            raise BrokerUnavailable("Redis at here:1: TimeoutError")
+        return self.taken
 
     def close(self) -> None:
         self.closed = True

@@ -19,7 +19,8 @@ from pydicom.uid import UID
 
 from prichexy_gateway.client import StudyRow
 from prichexy_testing.gateway import TestGateway, gateway_in
-from prichexy_testing.shared_data import NOT_CHEST, chest_files
+from prichexy_testing.shared_data import CHEST as CHEST_FOLDER
+from prichexy_testing.shared_data import NOT_CHEST, chest_files, need
 from prichexy_testing.system_data import as_its_own_study, identifying_values, occurrences
 from prichexy_worker.contract import Reason, State
 
@@ -88,6 +89,12 @@ def journeys(gateway, tmp_path_factory) -> dict[str, Journey]:
                 copy, rows.get(studies[name]), tuple(export.instance(i) for i in instances)
             )
     return journeys
+
+
+@pytest.mark.parametrize("folder", [CHEST_FOLDER, NOT_CHEST], ids=lambda folder: folder.name)
+def test_the_real_files_of_each_kind_are_at_hand(folder):
+    """Skipped, naming the folder, where it is absent: no test over its files is collected then."""
+    assert list(need(folder).glob("*.dcm"))
 
 
 @pytest.fixture(params=EXPORTABLE, ids=_name)

@@ -54,11 +54,11 @@ def anonymize(
     """Anonymise DICOM files: header, burned-in text, anatomy. A study leaves whole or not at all.
 
     What could not be made safe goes to quarantine. The same input, key and model give the same
-    bytes.
+    bytes. A study that was exported to DEST before and is not now is removed from there.
 
-    Exit codes: 0 all studies were exported; 1 an error, or a study failed; 2 wrong use or
-    configuration; 3 some studies are in quarantine; 4 no DICOM object was found; 130 stopped by
-    Ctrl-C (the studies finished until then have been exported).
+    Exit codes: 0 all studies were exported; 1 an error, a study failed, or a file could not be
+    read; 2 wrong use or configuration; 3 some studies are in quarantine; 4 no DICOM object was
+    found; 130 stopped by Ctrl-C (the studies finished until then have been exported).
     """
     # Loads torch: seconds that no other command should take.
     from prichexy_gateway.anonymizing import Request, run  # noqa: PLC0415

@@ -31,11 +31,13 @@ def doctor(
 
     Exit codes: 0 all is well; 1 a check failed; 2 the settings cannot be read.
     """
-    from prichexy_gateway.doctor import examine, load_settings_at  # noqa: PLC0415
+    from prichexy_gateway.doctor import examine  # noqa: PLC0415
+    from prichexy_gateway.services import worker_configuration  # noqa: PLC0415
+    from prichexy_gateway.worker_settings import load_settings_at  # noqa: PLC0415
 
     path = worker_config
     if path is None:
-        path = home_at(home).folder("worker") / "worker.toml"
+        path = worker_configuration(home_at(home))
     settings = load_settings_at(path)
     console = Console(highlight=False)
     failed = 0

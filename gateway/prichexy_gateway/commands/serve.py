@@ -49,6 +49,16 @@ def serve(
         Path | None,
         typer.Option(help="A MONAI bundle. Default: the checkout's.", show_default=False),
     ] = None,
+    worker_config: Annotated[
+        Path | None,
+        typer.Option(
+            help="A TOML file with more settings for the worker, such as a section [export] for "
+            "another export peer. See docs/settings.md.",
+            dir_okay=False,
+            exists=True,
+            show_default=False,
+        ),
+    ] = None,
     orthanc_config: Annotated[
         Path | None,
         typer.Option(
@@ -72,6 +82,7 @@ def serve(
     from prichexy_gateway.native import Options  # noqa: PLC0415
     from prichexy_gateway.ports import Ports  # noqa: PLC0415
     from prichexy_gateway.serving import Request, run  # noqa: PLC0415
+    from prichexy_gateway.worker_settings import read_sections  # noqa: PLC0415
 
     options = Options(
         ports=Ports(http_port, dicom_port, export_port, redis_port),
@@ -79,6 +90,7 @@ def serve(
         device=device,
         orthanc_config=orthanc_config,
         model_bundle=model,
+        worker_settings=read_sections(worker_config) if worker_config else {},
     )
     request = Request(home_at(home), options, source, once=once)
     raise typer.Exit(run(request, Console(highlight=False)))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -15,11 +16,17 @@ from prichexy_gateway.commands.options import HomeOption, home_at
 
 __all__ = ["status"]
 
+#: So much of a job id is shown in the list: enough to tell millions apart, most of the time.
+_SHORT: Final = 8
+
 
 def status(
     job: Annotated[
         str | None,
-        typer.Argument(help="A study's job id, for its whole history.", show_default=False),
+        typer.Argument(
+            help="A study's job id, or as much of it as the list shows, for its whole history.",
+            show_default=False,
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
     limit: Annotated[int, typer.Option(help="Studies shown, the newest first.", min=1)] = 20,
@@ -35,7 +42,7 @@ def status(
     folder = home_at(home)
     with ingest_client(folder, folder.addresses()) as client:
         if job is not None:
-            row, events = client.study(job)
+            row, events = client.study(client.job_id(job))
             _show_one({**asdict(row), "events": list(events)}, as_json=as_json)
             return
         health = client.health()
@@ -45,7 +52,7 @@ def status(
         typer.echo(json.dumps({"total": total, "counts": dict(health.counts), "studies": shown}))
         return
     console = Console(highlight=False)
-    console.print(_table(shown))
+    console.print(_table(shown, datetime.now(UTC)))
     counts = ", ".join(f"{count} {state}" for state, count in health.counts.items() if count)
     console.print(f"{total} studies: {counts}" if total else "No study has arrived yet.")
 
@@ -65,17 +72,34 @@ def _show_one(study: Mapping[str, Any], *, as_json: bool) -> None:
         console.print(f"{event['at']}  {event.get('from') or 'new'} → {event['to']}{reason}")
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table()
-    for title in ("Job", "State", "Why", "Attempts", "Instances", "Updated"):
-        table.add_column(title, overflow="fold")
+def _table(rows: Sequence[Mapping[str, Any]], now: datetime) -> Table:
+    """Give the list; each row fits on a line of 80 columns."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("Job", "State", "Why", "Tries", "Images", "Updated"):
+        table.add_column(title, no_wrap=True)
     for row in rows:
         table.add_row(
-            row["job_id"],
+            row["job_id"][:_SHORT],
             str(row["state"]),
-            row["reason_sentence"] or "",
+            (row["reason"] or "").replace("_", " "),
             str(row["attempts"]),
             str(row["instances"]),
-            row["updated"],
+            _ago(row["updated"], now),
         )
     return table
+
+
+def _ago(moment: str, now: datetime) -> str:
+    """Say how long ago an ISO moment was; after a day, its local date."""
+    try:
+        then = datetime.fromisoformat(moment)
+    except ValueError:
+        return ""
+    passed = now - (then if then.tzinfo else then.replace(tzinfo=UTC))
+    if passed < timedelta(minutes=1):
+        return "just now"
+    if passed < timedelta(hours=1):
+        return f"{passed // timedelta(minutes=1)} min ago"
+    if passed < timedelta(days=1):
+        return f"{passed // timedelta(hours=1)} h ago"
+    return then.astimezone().date().isoformat()

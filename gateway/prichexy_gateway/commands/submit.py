@@ -24,9 +24,9 @@ def submit(
 ) -> None:
     """Send DICOM files by C-STORE to the gateway that runs in --home.
 
-    Exit codes: 0 all objects were taken (with --wait: all studies were exported); 1 an error, or
-    a study failed; 2 wrong use; 3 some objects were refused, or studies not let through; 4 no
-    DICOM object was found; 130 stopped by Ctrl-C.
+    Exit codes: 0 all objects were taken (with --wait: all studies were exported); 1 an error, a
+    study failed, or a file could not be read; 2 wrong use; 3 some objects were refused, or
+    studies not let through; 4 no DICOM object was found; 130 stopped by Ctrl-C.
     """
     from prichexy_gateway.submitting import run  # noqa: PLC0415
 

@@ -6,7 +6,7 @@
     POST /reports           a StudyReport; the answer is a Claim
     POST /workers           a WorkerAnnouncement; the answer is {}
 
-POSTs carry ``contract.REQUEST_HEADER`` and come from WorkerUser where that is set. An error is
+POSTs carry ``contract.REQUEST_HEADER`` and come from WorkerUser. An error is
 {"error": sentence} with its status.
 """
 
@@ -46,13 +46,17 @@ _PAGE_LIMIT: Final = 500
 
 
 def answer_health(overview: Overview) -> Response:
-    """Say how everything is; always 200, so that a probe of Orthanc itself does not fail."""
+    """Say how everything is; always 200, so that a probe of Orthanc itself does not fail.
+
+    "problems" keep all studies waiting; "unreadable" counts those that only wait themselves.
+    """
     return json_response(
         200,
         {
             "software": SOFTWARE_VERSION,
             "contract": CONTRACT_VERSION,
-            "problems": list(overview.problems),
+            "problems": [*overview.problems, *overview.troubles],
+            "unreadable": overview.unreadable,
             "ledger": overview.ledger,
             "broker": {
                 "reachable": overview.broker.reachable,
@@ -96,7 +100,7 @@ def answer_post(
     """
     if REQUEST_HEADER.lower() not in request.headers:
         return json_response(403, {"error": f"the header {REQUEST_HEADER} is missing"})
-    if worker_user is not None and user_of(request.headers) != worker_user:
+    if worker_user is None or user_of(request.headers) != worker_user:
         return json_response(403, {"error": "only the workers' user may report"})
     if len(request.body) > _BODY_LIMIT:
         return json_response(413, {"error": "the body is too large"})

@@ -15,8 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from prichexy_plugin.dashboard.http import Request, Response
 from prichexy_plugin.dashboard.view import Gateway, Overview
 from prichexy_plugin.records import StudyRecord, WorkerRecord
-from prichexy_plugin.transitions import ENDED
-from prichexy_worker.contract import ANNOUNCE_INTERVAL_SECONDS, SOFTWARE_VERSION, State
+from prichexy_worker.contract import ANNOUNCE_INTERVAL_SECONDS, ENDED, SOFTWARE_VERSION, State
 
 __all__ = ["ago", "static_file", "studies_page", "took"]
 

@@ -30,6 +30,11 @@ class Gateway(Protocol):
         ...
 
     @property
+    def troubles(self) -> tuple[str, ...]:
+        """Tell what keeps the gateway's threads from their work, a sentence for each."""
+        ...
+
+    @property
     def broker_state(self) -> BrokerState:
         """Tell what the last contact with the broker showed; never asks it."""
         ...
@@ -37,7 +42,11 @@ class Gateway(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """How the gateway is at one moment. ``ledger`` is "ok" or what is wrong with it."""
+    """How the gateway is at one moment. ``ledger`` is "ok" or what is wrong with it.
+
+    ``problems`` are those of the configuration, ``troubles`` those of the gateway's threads;
+    ``unreadable`` counts the studies that cannot be read now and are looked at again.
+    """
 
     problems: tuple[str, ...]
     ledger: str
@@ -45,6 +54,8 @@ class Overview:
     counts: Mapping[State, int]
     workers: tuple[WorkerRecord, ...]
     at: datetime
+    troubles: tuple[str, ...] = ()
+    unreadable: int = 0
 
 
 _UNTRIED = BrokerState(reachable=False, detail="not tried", checked=None)
@@ -57,9 +68,20 @@ def overview_of(gateway: Gateway | None, problems: tuple[str, ...], at: datetime
     state = gateway.ledger_state
     counts: Mapping[State, int] = {}
     workers: tuple[WorkerRecord, ...] = ()
+    unreadable = 0
     if gateway.ledger is not None:
         try:
             counts, workers = gateway.ledger.counts(), gateway.ledger.workers()
+            unreadable = gateway.ledger.unreadable()
         except SQLAlchemyError as error:
             state = f"does not work ({type(error).__name__})"
-    return Overview(problems, state, gateway.broker_state, counts, workers, at)
+    return Overview(
+        problems,
+        state,
+        gateway.broker_state,
+        counts,
+        workers,
+        at,
+        troubles=gateway.troubles,
+        unreadable=unreadable,
+    )

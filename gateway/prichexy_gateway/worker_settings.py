@@ -1,0 +1,115 @@
+"""The settings of the worker that ``prichexy serve`` starts: its own, and what a file adds."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from prichexy_gateway.errors import Failed, Misconfigured
+from prichexy_worker.settings import CONFIG_VARIABLE, Settings, load_settings
+
+__all__ = ["IN_ENVIRONMENT", "Sections", "load_settings_at", "merged", "read_sections", "toml"]
+
+Setting = str | float | bool
+Sections = Mapping[str, Mapping[str, Setting]]
+
+#: Where this is set, as in an image, a worker is configured without a file.
+IN_ENVIRONMENT: Final = "PRICHEXY_WORKER_INGEST__URL"
+#: What names the parts that ``prichexy serve`` starts itself.
+_OURS: Final[Mapping[str, frozenset[str]]] = {
+    "ingest": frozenset({"url", "user", "password_file", "ca_file"}),
+    "broker": frozenset({"url", "password_file", "queue"}),
+}
+
+
+def read_sections(path: Path) -> Sections:
+    """Read the file that adds to the worker's settings.
+
+    Only its form is checked here; the values are checked together with the generated ones. Raises
+    Misconfigured, naming a key and never its value.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Misconfigured(f"--worker-config cannot be read ({error.strerror})") from None
+    except ValueError:  # of the decoder, too; its text may show a piece of the file
+        raise Misconfigured("--worker-config is not TOML") from None
+    for name, section in data.items():
+        if not isinstance(section, Mapping):
+            raise Misconfigured(f"--worker-config: {name} is no section")
+        if "password" in section:
+            raise Misconfigured(f"--worker-config: {name}.password; name a password_file instead")
+        taken = sorted(_OURS.get(name, frozenset()) & set(section))
+        if taken:
+            raise Misconfigured(
+                f"--worker-config: {name}.{taken[0]} is set by `prichexy serve`, which starts "
+                "that part itself"
+            )
+        for key, value in section.items():
+            if not isinstance(value, str | int | float | bool):
+                raise Misconfigured(f"--worker-config: {name}.{key} is no text, number or boolean")
+    return data
+
+
+def merged(generated: Sections, given: Sections) -> Sections:
+    """Give both, key by key; what is given wins.
+
+    A given section ``export`` that names its kind stands alone: our own peer's password must not
+    be sent to another one.
+    """
+    result = {name: dict(values) for name, values in generated.items()}
+    for name, values in given.items():
+        if name == "export" and "kind" in values:
+            result[name] = dict(values)
+        else:
+            result.setdefault(name, {}).update(values)
+    return result
+
+
+def load_settings_at(path: Path) -> Settings:
+    """Read a worker's settings from ``path``, or from the environment where it holds them all.
+
+    Raises Misconfigured, Failed when there is no such file.
+    """
+    if path.is_file():
+        with _environment(CONFIG_VARIABLE, str(path)):
+            return load_settings()
+    if IN_ENVIRONMENT not in os.environ:
+        raise Failed(f"{path} does not exist. Start a gateway (prichexy serve), or name one.")
+    return load_settings()
+
+
+@contextmanager
+def _environment(variable: str, value: str) -> Iterator[None]:
+    """Set a variable for the length of the block."""
+    before = os.environ.get(variable)
+    os.environ[variable] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
+
+
+def toml(sections: Sections) -> str:
+    """Write flat sections as TOML."""
+    lines = ["# Written by `prichexy serve` at each start.\n"]
+    for name, values in sections.items():
+        lines.append(f"\n[{name}]\n")
+        lines.extend(f"{key} = {_value(value)}\n" for key, value in values.items())
+    return "".join(lines)
+
+
+def _value(value: Setting) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    return repr(value)

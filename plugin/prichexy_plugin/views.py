@@ -1,0 +1,93 @@
+"""What people see of the ledger: its reading half."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from sqlalchemy import Engine, func, or_, select
+from sqlalchemy.orm import Session
+
+from prichexy_plugin.database import READS
+from prichexy_plugin.records import EventRecord, Page, StudyRecord, WorkerRecord
+from prichexy_plugin.schema import EventRow, StudyRow, WorkerRow
+from prichexy_worker.contract import ContractError, State
+
+__all__ = ["Views"]
+
+
+class Views:
+    """Reads the ledger; any thread, no writing. Every method raises SQLAlchemyError."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @contextmanager
+    def _reading(self) -> Iterator[Session]:
+        engine = self._engine.execution_options(**{READS: True})
+        with Session(engine) as session, session.begin():
+            yield session
+
+    def unreadable(self) -> int:
+        """Count the studies whose last look failed and that are looked at again later."""
+        with self._reading() as session:
+            query = select(func.count()).select_from(StudyRow).where(StudyRow.failed_looks > 0)
+            return session.scalar(query) or 0
+
+    def workers(self) -> tuple[WorkerRecord, ...]:
+        """Give the workers by their ids."""
+        with self._reading() as session:
+            workers = []
+            for row in session.scalars(select(WorkerRow).order_by(WorkerRow.worker_id)):
+                # One of an older version says nothing until the worker announces itself anew.
+                with suppress(ContractError):
+                    workers.append(row.to_record())
+            return tuple(workers)
+
+    def counts(self) -> dict[State, int]:
+        """Count the studies in each state, 0 included."""
+        with self._reading() as session:
+            rows = session.execute(
+                select(StudyRow.state, func.count()).group_by(StudyRow.state)
+            ).all()
+            found = {State(state): count for state, count in rows}
+            return {state: found.get(state, 0) for state in State}
+
+    def studies(
+        self,
+        *,
+        state: State | None = None,
+        study_id: str | None = None,
+        limit: int = 50,
+        offset: int = 0,
+    ) -> Page:
+        """Give one page of the studies, the last changed first."""
+        wanted = []
+        if state is not None:
+            wanted.append(StudyRow.state == state.value)
+        if study_id is not None:
+            wanted.append(or_(StudyRow.study_id == study_id, StudyRow.job_id == study_id))
+        with self._reading() as session:
+            total = session.scalar(select(func.count()).select_from(StudyRow).where(*wanted))
+            rows = session.scalars(
+                select(StudyRow)
+                .where(*wanted)
+                .order_by(StudyRow.updated.desc(), StudyRow.study_id)
+                .limit(limit)
+                .offset(offset)
+            )
+            return Page(total=total or 0, studies=tuple(row.to_record() for row in rows))
+
+    def study(self, job_id: str) -> StudyRecord | None:
+        """Give one study, None when there is no such job."""
+        with self._reading() as session:
+            row = session.scalar(select(StudyRow).where(StudyRow.job_id == job_id))
+            return None if row is None else row.to_record()
+
+    def events(self, job_id: str) -> tuple[EventRecord, ...]:
+        """Give a study's audit trail, oldest first."""
+        with self._reading() as session:
+            rows = session.scalars(
+                select(EventRow).where(EventRow.job_id == job_id).order_by(EventRow.number)
+            )
+            return tuple(row.to_record() for row in rows)

@@ -1,0 +1,54 @@
+"""The list of ``prichexy status``."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from prichexy_gateway.commands import status
+from prichexy_worker.contract import Reason, State
+
+NOW = datetime(2026, 5, 4, 12, 0, 0, tzinfo=UTC)
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    return {
+        "job_id": "0123456789abcdef" * 2,
+        "state": State.QUARANTINED,
+        "reason": "burned_in_text",
+        "attempts": 1,
+        "instances": 2,
+        "updated": "2026-05-04T11:57:00.123456+00:00",
+    } | changes
+
+
+def lines(*rows: dict[str, Any]) -> list[str]:
+    console = Console(file=io.StringIO(), width=80)
+    console.print(status._table(rows, NOW))
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+def test_each_study_takes_one_line_of_80_columns(reason: Reason) -> None:
+    shown = lines(row(reason=reason.value, instances=64, updated="2024-05-04T11:57:00.123456"))
+    assert len(shown) == 2
+    assert reason.value.replace("_", " ") in shown[1]
+    assert "2024-05-0" in shown[1]
+    assert "01234567 " in shown[1]
+
+
+@pytest.mark.parametrize(
+    ("updated", "said"),
+    [
+        ("2026-05-04T11:59:30+00:00", "just now"),
+        ("2026-05-04T11:57:00.123456+00:00", "2 min ago"),
+        ("2026-05-04T07:00:00Z", "5 h ago"),
+        ("", ""),
+    ],
+)
+def test_the_time_is_said_as_people_say_it(updated: str, said: str) -> None:
+    assert lines(row(updated=updated))[1].rstrip().endswith(f"2       {said}".rstrip())
