@@ -194,6 +194,28 @@ class Ledger(Views):
                     back += 1
         return back
 
+    def recall_orphans(self) -> int:
+        """Put claimed studies whose worker fell silent back into the outbox; give their number.
+
+        The broker would give such a study to another worker, too, but only after the longest time
+        that a worker may take. A worker that lives after all keeps its claim until another one
+        makes a new claim; its message, if it comes again, finds the study ended or claimed.
+        """
+        silent_since = self._clock() - _WORKER_LIVES
+        with self._writing() as session:
+            rows = session.scalars(
+                select(StudyRow)
+                .join(WorkerRow, WorkerRow.worker_id == StudyRow.worker_id)
+                .where(
+                    StudyRow.state == State.PROCESSING.value,
+                    StudyRow.updated < silent_since,
+                    WorkerRow.seen < silent_since,
+                )
+            ).all()
+            for row in rows:
+                self._step(session, row, State.PENDING, None)
+            return len(rows)
+
     # --- Workers ----------------------------------------------------------------------------
 
     def report(self, report: StudyReport) -> Claim:

@@ -72,6 +72,7 @@ class Relay:
         self._state = BrokerState(
             reachable=True, detail=f"{waiting} waiting for a worker", checked=self._clock()
         )
+        again = self._ledger.recall_orphans()
         if silent:
-            return self._ledger.recall(silent_for=RECALL_AFTER) > 0
-        return bool(messages)
+            again += self._ledger.recall(silent_for=RECALL_AFTER)
+        return bool(messages) or again > 0

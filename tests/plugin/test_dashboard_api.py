@@ -211,6 +211,7 @@ def test_a_post_without_the_header_is_refused(site: Site, gateway: Gateway, path
         ({}, 422),
         ({**announcement_of().to_json(), "version": 2}, 422),
         ({**announcement_of().to_json(), "patient": "DOE^JANE"}, 422),
+        (b"[" * 17, 422),
         (b"[" * 70_000, 413),
     ],
 )

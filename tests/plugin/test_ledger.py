@@ -308,6 +308,25 @@ def test_what_a_living_worker_has_claimed_is_left_with_it(ledger: Ledger, clock:
     assert ledger.recall(timedelta(hours=2)) == 1
 
 
+def test_a_study_whose_worker_fell_silent_goes_to_another_one_soon(
+    ledger: Ledger, clock: FakeClock
+) -> None:
+    message = _take_in(ledger, clock)
+    ledger.sent(message)
+    ledger.announce(announcement_of("worker-1"))
+    ledger.report(report_of(message, State.PROCESSING))
+    clock.move(ANNOUNCE_INTERVAL_SECONDS * 5)
+    ledger.announce(announcement_of("worker-1"))
+    assert ledger.recall_orphans() == 0
+    clock.move(ANNOUNCE_INTERVAL_SECONDS * 5)
+    ledger.announce(announcement_of("worker-2"))
+    assert ledger.recall_orphans() == 1
+    assert ledger.outbox() == (message,)
+    second = report_of(message, State.PROCESSING, worker_id="worker-2")
+    assert ledger.report(second) == Claim(True, attempt=2)
+    assert not ledger.report(report_of(message, State.EXPORTED, attempt=1)).proceed
+
+
 def test_a_worker_started_anew_under_the_same_name_keeps_a_forgotten_study_a_day_at_most(
     ledger: Ledger, clock: FakeClock
 ) -> None:

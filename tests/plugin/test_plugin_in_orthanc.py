@@ -326,6 +326,21 @@ def test_only_the_workers_user_may_report_and_nobody_sees_anything_without_a_log
         assert httpx.get(served.url + path, trust_env=False).status_code == 401
 
 
+@pytest.mark.parametrize("body", [b"[" * 900, b"[" * 60_000, b'{"a":' * 900])
+def test_a_deeply_nested_body_is_refused_and_orthanc_lives(
+    served: PluginOrthanc, body: bytes
+) -> None:
+    answer = httpx.post(
+        f"{served.url}{API_ROOT}/reports",
+        content=body,
+        auth=("worker", served.worker_password),
+        headers={REQUEST_HEADER: "1"},
+        trust_env=False,
+    )
+    assert answer.status_code == 422
+    assert served.get("/system").is_success
+
+
 def test_the_workers_password_opens_only_what_workers_use(served: PluginOrthanc) -> None:
     stored = _store(served, _radiograph("kept", body_part="HIP"))
     study, instance = f"/studies/{stored['ParentStudy']}", f"/instances/{stored['ID']}"

@@ -39,6 +39,7 @@ def test_programs_and_own_pages_may_change_things(method: int, headers: dict[str
         {"origin": "null", "host": ""},
         {"origin": "", "host": ""},
         {"origin": "http://gateway:8042"},
+        {"origin": "http://[", "host": "gateway:8042"},
     ],
 )
 @pytest.mark.parametrize("method", [2, 3, 4])
