@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,6 +118,9 @@ def _send_through(
         raise Failed("SOURCE holds no DICOM object.")
     home, addresses = gateway.home, gateway.addresses
     with ingest_client(home, addresses) as ingest:
+        # What has arrived before is known, and sending it again changes nothing.
+        uids = dict.fromkeys(file.study_uid for file in found.files if file.study_uid)
+        known = latest_rows(ingest, ids_of(ingest, list(uids)))
         start = time.monotonic()
         sent = send(
             found.files,
@@ -135,8 +138,6 @@ def _send_through(
         if not sent.stored:
             return 1 if found.unreadable else exit_code({}, sent.refused)
         study_ids = ids_of(ingest, sent.study_uids)
-        # What has arrived before is known, and sending it again changes nothing.
-        known = latest_rows(ingest, study_ids)
         with console.status("Waiting for the export …") as waiting:
             rows = follow(
                 ingest,
@@ -152,7 +153,8 @@ def _send_through(
             )
         else:
             console.print(f"Ended after {elapsed:.1f} s: {_counted(rows)}.")
-        _show_rows(rows, elapsed, console)
+        _show_rows(rows, console)
+        _show_steps([rows[i] for i in rows if rows[i] != known.get(i)], elapsed, console)
         _make_picture(gateway, found.files, rows, ingest, console)
     return 1 if found.unreadable else exit_code(rows, sent.refused)
 
@@ -162,27 +164,36 @@ def _counted(rows: Mapping[str, StudyRow]) -> str:
     return ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
 
 
-def _show_rows(rows: Mapping[str, StudyRow], elapsed: float, console: Console) -> None:
-    """Tell what became of each study; of a single exported one, how long each step took."""
+def _show_rows(rows: Mapping[str, StudyRow], console: Console) -> None:
+    """Tell what became of each study that was not exported."""
     for row in rows.values():
         if row.state is not State.EXPORTED:
             console.print(f"  study {row.job_id}: {row.state.value}. {row.reason_sentence or ''}")
-    exported = [row for row in rows.values() if row.state is State.EXPORTED]
-    if len(exported) != 1:
+
+
+def _show_steps(rows: Sequence[StudyRow], elapsed: float, console: Console) -> None:
+    """Tell how long each step took over all studies exported just now, and how far they moved."""
+    exported = [row for row in rows if row.state is State.EXPORTED]
+    if not exported:
         return
-    (row,) = exported
-    table = Table(title="Where the time went", title_justify="left")
+    seconds: Counter[str] = Counter()
+    for row in exported:
+        seconds.update(row.durations)
+    several = f", {len(exported)} studies" if len(exported) > 1 else ""
+    table = Table(title=f"Where the time went{several}", title_justify="left")
     table.add_column("Step")
     table.add_column("Seconds", justify="right")
-    waited = elapsed - sum(row.durations.values())
+    waited = elapsed - seconds.total()
     if waited > 0:
         table.add_row("wait until the study is complete; queue", f"{waited:.2f}")
-    for step, seconds in row.durations.items():
-        table.add_row(step, f"{seconds:.2f}")
+    for step, spent in seconds.items():
+        table.add_row(step, f"{spent:.2f}")
     console.print(table)
-    mean, most = (row.measures.get(f"{name}_displacement_px") for name in ("mean", "max"))
-    if mean is not None and most is not None:
-        console.print(f"Pixels moved by {mean:.1f} px on average, {most:.1f} px at most.")
+    means = [row.measures["mean_displacement_px"] for row in exported if row.measures]
+    most = [row.measures["max_displacement_px"] for row in exported if row.measures]
+    if means:
+        mean = sum(means) / len(means)
+        console.print(f"Pixels moved by {mean:.1f} px on average, {max(most):.1f} px at most.")
 
 
 def _make_picture(
