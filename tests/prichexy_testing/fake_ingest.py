@@ -17,6 +17,7 @@ from prichexy_testing.fakes_worker import STUDY_ID
 from prichexy_worker.contract import (
     API_ROOT,
     REQUEST_HEADER,
+    Claim,
     State,
     StudyReport,
     WorkerAnnouncement,
@@ -38,20 +39,26 @@ class FakeIngest:
         self.user = "worker"
         self.password = PASSWORD
         self.instances = dict(instances)
+        self.study_uid = "1.2.840.99999.1"
         self.reports: list[StudyReport] = []
         self.announcements: list[WorkerAnnouncement] = []
         self.answer: tuple[int, bytes] | None = None
 
     @property
     def states(self) -> list[State]:
-        """The states that were reported, in order."""
-        return [report.state for report in self.reports]
+        """The states that were reported, in order, without the questions whether a claim holds."""
+        return [report.state for report in self.transitions]
+
+    @property
+    def transitions(self) -> list[StudyReport]:
+        """The reports without the questions whether a claim holds."""
+        return [one for one in self.reports if one.state is not State.PROCESSING or not one.attempt]
 
     def read(self, path: str) -> tuple[int, bytes]:
         """Answer a GET."""
         study = f"/studies/{STUDY_ID}"
         if path == study:
-            return 200, json.dumps({"ID": STUDY_ID, "LastUpdate": "20240101T000000"}).encode()
+            return 200, json.dumps(self._study()).encode()
         if path == f"{study}/instances":
             return 200, json.dumps([{"ID": name} for name in self.instances]).encode()
         name = path.removeprefix("/instances/").removesuffix("/file")
@@ -59,13 +66,23 @@ class FakeIngest:
             return 200, self.instances[name]
         return 404, b""
 
+    def _study(self) -> dict[str, object]:
+        return {
+            "ID": STUDY_ID,
+            "LastUpdate": "20240101T000000",
+            "MainDicomTags": {"StudyInstanceUID": self.study_uid},
+        }
+
     def take(self, path: str, body: bytes) -> tuple[int, bytes]:
         """Answer a POST."""
         if self.answer is not None:
             return self.answer
         if path == f"{API_ROOT}/reports":
-            self.reports.append(StudyReport.from_json(json.loads(body)))
-            return 200, json.dumps({"version": 1, "proceed": True}).encode()
+            report = StudyReport.from_json(json.loads(body))
+            self.reports.append(report)
+            claims = sum(one.state is State.PROCESSING for one in self.transitions)
+            claim = Claim(report.attempt in (0, claims), attempt=claims)
+            return 200, json.dumps(claim.to_json()).encode()
         if path == f"{API_ROOT}/workers":
             self.announcements.append(WorkerAnnouncement.from_json(json.loads(body)))
             return 200, b"{}"

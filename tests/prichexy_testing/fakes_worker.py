@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from prichexy_worker.contract import (
+    ENDED,
     Claim,
     Reason,
     State,
@@ -65,6 +66,7 @@ class FakeSource:
 
     instances: dict[str, bytes]
     version: str = "1"
+    study_uid: str = ""
     gone: bool = False
     on_fetch: Callable[[str], None] = lambda _instance: None
     fetched: list[str] = field(default_factory=list)
@@ -73,7 +75,7 @@ class FakeSource:
         assert study_id == STUDY_ID
         if self.gone:
             raise Rejected(Reason.GONE)
-        return Snapshot(tuple(sorted(self.instances)), self.version)
+        return Snapshot(tuple(sorted(self.instances)), self.version, self.study_uid)
 
     def fetch(self, instance_id: str) -> bytes:
         self.on_fetch(instance_id)
@@ -85,18 +87,20 @@ class FakeSource:
 
 @dataclass
 class FakeTarget:
-    """An ExportTarget over a dictionary of SOPInstanceUID and content.
+    """An ExportTarget over a dictionary of SOPInstanceUID and content: one study's, ``study_uid``.
 
     ``refuse_after`` is the number of instances that it takes before it does not answer any more
     to ``store``; ``alter`` changes what it stores; ``on_store`` is called before each.
     """
 
     held: dict[str, bytes] = field(default_factory=dict)
+    study_uid: str = "2.25.1"
     refuse_after: int | None = None
     refuse_withdrawal: bool = False
     alter: Callable[[bytes], bytes] = lambda content: content
     on_store: Callable[[Anonymized], None] = lambda _instance: None
     stores: int = 0
+    withdrawn: list[str] = field(default_factory=list)
 
     def check(self) -> None:
         pass
@@ -116,31 +120,70 @@ class FakeTarget:
             raise Retryable(Reason.TARGET_UNREACHABLE)
         self.held.pop(instance.sop_uid, None)
 
+    def withdraw_study(self, study_uid: str) -> None:
+        if self.refuse_withdrawal:
+            raise Retryable(Reason.TARGET_UNREACHABLE)
+        self.withdrawn.append(study_uid)
+        if study_uid == self.study_uid:
+            self.held.clear()
+
 
 @dataclass
 class FakeLedger:
-    """A Reporter that accepts every report but those on the states that it ``refuses``.
+    """A Reporter with the plugin's fence: only reports under the last claim are accepted.
 
-    ``unreachable_on`` are the states on which it does not answer. Each report goes through JSON,
-    as to the real plugin.
+    A claim of a higher revision than any before plays new instances that have come.
+
+    Beside that it refuses the reports on the states in ``refuses``, and does not answer to those on
+    ``unreachable_on``; PROCESSING means the claim, ``unsure`` that it does not answer whether one
+    holds. ``on_report`` is called before each. Each report goes through JSON, as in reality.
     """
 
     refuses: frozenset[State] = frozenset()
     unreachable_on: frozenset[State] = frozenset()
+    unsure: bool = False
+    on_report: Callable[[StudyReport], None] = lambda _report: None
+    revision: int = 0
+    attempts: int = 0
+    ended: State | None = None
     reports: list[StudyReport] = field(default_factory=list)
+    questions: list[StudyReport] = field(default_factory=list)
+    accepted: list[StudyReport] = field(default_factory=list)
     announcements: list[WorkerAnnouncement] = field(default_factory=list)
 
     def report(self, report: StudyReport) -> Claim:
+        self.on_report(report)
+        report = StudyReport.from_json(json.loads(json.dumps(report.to_json(), allow_nan=False)))
+        if report.state is State.PROCESSING and report.attempt > 0:
+            if self.unsure:
+                raise Retryable(Reason.SOURCE_UNREACHABLE)
+            self.questions.append(report)
+            return self._answer(self._holds(report))
         if report.state in self.unreachable_on:
             raise Retryable(Reason.SOURCE_UNREACHABLE)
-        text = json.dumps(report.to_json(), allow_nan=False)
-        self.reports.append(StudyReport.from_json(json.loads(text)))
-        return Claim(proceed=report.state not in self.refuses)
+        self.reports.append(report)
+        claims = report.state is State.PROCESSING
+        if claims and report.revision > self.revision:
+            self.revision, self.attempts, self.ended = report.revision, 0, None
+        free = report.revision == self.revision and self.ended is None
+        proceed = report.state not in self.refuses and (free if claims else self._holds(report))
+        if proceed:
+            self.attempts += claims
+            self.accepted.append(report)
+            self.ended = report.state if report.state in ENDED else None
+        return self._answer(proceed)
 
     def announce(self, announcement: WorkerAnnouncement) -> None:
         self.announcements.append(announcement)
 
     @property
     def states(self) -> list[State]:
-        """The states that were reported and accepted, in order."""
-        return [report.state for report in self.reports if report.state not in self.refuses]
+        """The states that were reported and accepted, in order; questions are none."""
+        return [report.state for report in self.accepted]
+
+    def _holds(self, report: StudyReport) -> bool:
+        current = (report.revision, report.attempt) == (self.revision, self.attempts)
+        return current and self.ended is None
+
+    def _answer(self, proceed: bool) -> Claim:
+        return Claim(proceed, attempt=self.attempts if proceed else 0)

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -54,18 +55,20 @@ def free_port() -> int:
         return port
 
 
-class _Server:
+class _Server(ABC):
     """One process that can be started and stopped again."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._process: subprocess.Popen[bytes] | None = None
 
+    @abstractmethod
     def _command(self) -> list[str]:
-        raise NotImplementedError
+        """Write what the process needs, and give the words that start it."""
 
+    @abstractmethod
     def _answers(self) -> bool:
-        raise NotImplementedError
+        """Tell whether the process can be used."""
 
     def start(self) -> Self:
         """Start the process and wait until it answers."""

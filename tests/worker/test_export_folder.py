@@ -56,6 +56,34 @@ def test_withdrawing_leaves_the_other_instances_of_the_study(tmp_path: Path) -> 
     assert files(tmp_path) == ["2.25.1/2.25.2/2.25.4.dcm"]
 
 
+def test_withdrawing_a_study_takes_all_of_it_and_no_other(tmp_path: Path) -> None:
+    target = FolderExport(tmp_path)
+    target.store(anonymized(b"kept", study_uid="2.25.10"))
+    for sop in ("2.25.3", "2.25.4"):
+        target.store(anonymized(sop_uid=sop))
+    (tmp_path / "2.25.1" / "2.25.2" / ".2.25.5.dcm.part").write_bytes(b"of a killed worker")
+    for _ in range(2):
+        target.withdraw_study("2.25.1")
+        assert files(tmp_path) == ["2.25.10/2.25.2/2.25.3.dcm"]
+
+
+def test_a_withdrawal_that_was_killed_is_finished_by_the_next(tmp_path: Path) -> None:
+    left = tmp_path / ".2.25.1.withdrawn" / "2.25.2"
+    left.mkdir(parents=True)
+    (left / "2.25.3.dcm").write_bytes(b"withdrawn")
+    FolderExport(tmp_path).withdraw_study("2.25.1")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("uid", ["..", "", ".", "/", "2.25.1/..", "*"])
+def test_nothing_but_a_study_is_withdrawn(tmp_path: Path, uid: str) -> None:
+    target = FolderExport(tmp_path)
+    target.store(anonymized())
+    with pytest.raises(Retryable):
+        target.withdraw_study(uid)
+    assert files(tmp_path) == ["2.25.1/2.25.2/2.25.3.dcm"]
+
+
 def test_what_a_killed_worker_left_is_cleared_by_the_next_attempt(tmp_path: Path) -> None:
     target = FolderExport(tmp_path)
     series = tmp_path / "2.25.1" / "2.25.2"
@@ -87,6 +115,7 @@ def test_a_share_that_is_not_mounted_is_not_written_beneath(tmp_path: Path) -> N
         target.check,
         lambda: target.store(anonymized()),
         lambda: target.fetch(anonymized()),
+        lambda: target.withdraw_study("2.25.1"),
     ):
         with pytest.raises(Retryable) as caught:
             act()

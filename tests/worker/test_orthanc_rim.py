@@ -129,6 +129,20 @@ def test_withdrawing_may_be_repeated_and_takes_only_its_instance(server: Orthanc
     assert ids(server) == set()
 
 
+def test_withdrawing_a_study_takes_all_of_it_and_no_other(server: OrthancServer) -> None:
+    target, other = export_to(server), instance("2.25.203", study="2.25.201")
+    for sent in (instance(), instance("2.25.104"), other):
+        target.store(sent)
+    for _ in range(2):
+        target.withdraw_study("2.25.101")
+        assert len(ids(server)) == 1
+    assert target.fetch(other) == other.content
+    target.withdraw_study("2.25.102")  # a series' UID is no study's
+    assert target.fetch(other) == other.content
+    target.withdraw_study("2.25.201")
+    assert ids(server) == set()
+
+
 def test_a_target_that_would_name_the_instance_otherwise_keeps_nothing(
     server: OrthancServer,
 ) -> None:
@@ -168,6 +182,7 @@ def test_a_target_that_does_not_listen_is_unreachable() -> None:
         lambda: target.store(instance()),
         lambda: target.fetch(instance()),
         lambda: target.withdraw(instance()),
+        lambda: target.withdraw_study("2.25.101"),
     )
     for act in acts:
         with pytest.raises(Retryable) as error:
@@ -201,6 +216,7 @@ def test_a_study_is_read_as_it_was_received(server: OrthancServer) -> None:
     source = source_of(server)
     snapshot = source.snapshot(answers[0]["ParentStudy"])
     assert snapshot.instances == tuple(sorted(answer["ID"] for answer in answers))
+    assert snapshot.study_uid == "2.25.101"
     fetched = [source.fetch(answer["ID"]) for answer in answers]
     assert fetched == sent
     server.delete(f"/studies/{answers[0]['ParentStudy']}")

@@ -53,7 +53,7 @@ def test_a_report_arrives_as_it_was_sent(ingest: FakeIngest, reporter: PluginRep
 
 
 def test_a_refusal_is_told(ingest: FakeIngest, reporter: PluginReporter) -> None:
-    ingest.answer = 200, b'{"version": 1, "proceed": false}'
+    ingest.answer = 200, b'{"version": 1, "proceed": false, "attempt": 0}'
     assert not reporter.report(REPORT).proceed
 
 
@@ -70,8 +70,9 @@ def test_an_announcement_arrives_as_it_was_sent(
         (200, b""),
         (200, b"<html>"),
         (200, b"{}"),
-        (200, b'{"version": 2, "proceed": true}'),
-        (200, b'{"version": 1, "proceed": 1}'),
+        (200, b'{"version": 2, "proceed": true, "attempt": 1}'),
+        (200, b'{"version": 1, "proceed": 1, "attempt": 1}'),
+        (200, b'{"version": 1, "proceed": true}'),
         (302, b""),
         (400, b"DOE^JANE"),
         (404, b""),

@@ -71,6 +71,32 @@ def test_an_environment_variable_wins_over_the_file(
     assert settings.worker_id == "worker-7"
 
 
+def test_two_workers_of_one_machine_have_two_names(config: Path) -> None:
+    settings = load_settings()
+    names = {settings.of_process(pid).worker_id for pid in (4711, 4712)}
+    assert names == {f"{settings.worker_id}-4711", f"{settings.worker_id}-4712"}
+
+
+def test_the_only_worker_of_a_container_has_the_containers_name(config: Path) -> None:
+    """Its health check reads the same settings in a process of another number."""
+    settings = load_settings()
+    assert settings.of_process(1).worker_id == settings.worker_id
+
+
+def test_a_name_that_was_given_is_used_as_it_stands(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRICHEXY_WORKER_WORKER_ID", "worker-7")
+    assert load_settings().of_process(4711).worker_id == "worker-7"
+
+
+def test_a_study_is_given_back_before_the_broker_takes_its_worker_for_lost(config: Path) -> None:
+    broker = load_settings().broker
+    assert 0 < broker.study_seconds() < broker.redelivery_seconds
+    # What is left is enough for a request under way, and those that withdraw and report.
+    assert broker.redelivery_seconds - broker.study_seconds() >= 5 * load_settings().ingest.timeout
+
+
 def test_the_environment_alone_is_enough(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("PRICHEXY_WORKER_CONFIG", raising=False)
     for key, value in {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -17,12 +19,17 @@ from prichexy_testing.fakes_worker import (
     anonymized,
     study_message,
 )
-from prichexy_worker.contract import MAX_ATTEMPTS, Reason, State
+from prichexy_worker.contract import MAX_ATTEMPTS, Claim, Reason, State, StudyReport
 from prichexy_worker.errors import Rejected, Retryable
 from prichexy_worker.pipeline import Anonymized, Tools
-from prichexy_worker.study import Anonymizer, Outcome, process_study, summarized
+from prichexy_worker.pseudonyms import Pseudonyms
+from prichexy_worker.study import Anonymizer, Outcome, process_study
+from prichexy_worker.summary import summarized
 
-TOOLS: Tools = None  # type: ignore[assignment]  # the fake anonymisers below use none
+PSEUDONYMS = Pseudonyms(bytes(range(32)))
+# The fake anonymisers below use no generator.
+TOOLS = Tools(engine=None, pseudonyms=PSEUDONYMS, text_finder=None)  # type: ignore[arg-type]
+STUDY_UID = "1.2.840.99999.1"
 FIVE = {f"instance-{number}": f"original {number}".encode() for number in range(5)}
 Make = Callable[[bytes], Anonymized]
 
@@ -52,7 +59,9 @@ def run(
     revision: int = 1,
     failures: int = 0,
     max_instances: int = 64,
+    max_seconds: float = math.inf,
     anonymize: Anonymizer = safe,
+    clock: Callable[[], float] = lambda: 0.0,
 ) -> Outcome:
     return process_study(
         study_message(revision),
@@ -64,7 +73,14 @@ def run(
         max_instances=max_instances,
         failures=failures,
         anonymize=anonymize,
+        max_seconds=max_seconds,
+        clock=clock,
     )
+
+
+def exported(count: int = 5) -> dict[str, bytes]:
+    """Give what the target holds of the first instances."""
+    return {f"2.25.{n}": f"safe {n}".encode() for n in range(count)}
 
 
 def test_a_study_is_claimed_exported_whole_and_reported() -> None:
@@ -116,19 +132,78 @@ def test_nothing_is_exported_unless_every_instance_is_safe(number: int) -> None:
 
 @given(st.integers(0, 4))
 def test_a_new_unsafe_instance_withdraws_what_an_earlier_revision_exported(number: int) -> None:
-    target = FakeTarget(held={"2.25.99": b"another study's"})
+    target = FakeTarget(study_uid=PSEUDONYMS.uid(STUDY_UID))
     run(FakeSource({k: v for k, v in FIVE.items() if not k.endswith(str(number))}), target)
-    assert len(target.held) == 5
-    outcome = run(target=target, revision=2, anonymize=rejecting(number))
+    assert len(target.held) == 4
+    source = FakeSource(dict(FIVE), study_uid=STUDY_UID)
+    outcome = run(source, target, revision=2, anonymize=rejecting(number))
     assert outcome.state is State.QUARANTINED
+    assert target.held == {}
+
+
+# All of these left something at the target in earlier days: the withdrawal knew only the instances
+# that the attempt itself had anonymised.
+@pytest.mark.parametrize("revision", [1, 2])
+def test_a_study_of_too_many_instances_withdraws_what_was_exported_before(revision: int) -> None:
+    source = FakeSource(dict(FIVE), study_uid=STUDY_UID)
+    target = FakeTarget(held=exported(3), study_uid=PSEUDONYMS.uid(STUDY_UID))
+    outcome = run(source, target, revision=revision, max_instances=4)
+    assert outcome.reason is Reason.TOO_MANY_INSTANCES
+    assert target.held == {}
+
+
+@pytest.mark.parametrize("revision", [1, 2])
+def test_an_instance_that_was_exported_and_is_now_turned_away_is_withdrawn(revision: int) -> None:
+    """At revision 1 it was a killed attempt that left it."""
+    source = FakeSource({"instance-0": b"original 0"}, study_uid=STUDY_UID)
+    target = FakeTarget(held=exported(1), study_uid=PSEUDONYMS.uid(STUDY_UID))
+    outcome = run(source, target, revision=revision, anonymize=rejecting(0))
+    assert outcome.state is State.QUARANTINED
+    assert target.held == {}
+
+
+def test_only_the_study_itself_is_withdrawn_and_by_its_pseudonym() -> None:
+    source = FakeSource(dict(FIVE), study_uid=STUDY_UID)
+    target = FakeTarget(held={"2.25.99": b"another study's"}, study_uid="2.25.98")
+    run(source, target, anonymize=rejecting(0))
     assert target.held == {"2.25.99": b"another study's"}
+    assert target.withdrawn == [PSEUDONYMS.uid(STUDY_UID)]
 
 
-def test_a_quarantine_that_the_ledger_refuses_withdraws_nothing() -> None:
-    target = FakeTarget(held={"2.25.1": b"of a newer revision"})
-    ledger = FakeLedger(refuses=frozenset({State.QUARANTINED}))
-    assert run(target=target, ledger=ledger, revision=2, anonymize=rejecting(0)) == Outcome(None)
-    assert target.held == {"2.25.1": b"of a newer revision"}
+def test_a_quarantine_is_reported_when_nothing_is_left_at_the_target() -> None:
+    target, ledger = FakeTarget(held=exported()), FakeLedger()
+    held_at_report: list[int] = []
+    ledger.on_report = lambda report: (
+        held_at_report.append(len(target.held)) if report.state is State.QUARANTINED else None
+    )
+    run(target=target, ledger=ledger, anonymize=rejecting(4))
+    assert held_at_report == [0]
+
+
+def test_a_quarantine_waits_for_a_target_that_does_not_let_go_of_the_study(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    target, ledger = FakeTarget(held=exported(), refuse_withdrawal=True), FakeLedger()
+    outcome = run(target=target, ledger=ledger, anonymize=rejecting(4))
+    assert outcome == Outcome(State.QUEUED, Reason.TARGET_UNREACHABLE, again=True, failures=1)
+    outcome = run(target=target, ledger=ledger, anonymize=rejecting(4), failures=MAX_ATTEMPTS - 1)
+    assert outcome == Outcome(State.QUARANTINED, Reason.BURNED_IN_TEXT)
+    assert caplog.text.count("the study may be left at the export target") == 2
+
+
+def test_a_quarantine_of_an_old_revision_withdraws_nothing() -> None:
+    target, ledger, source = FakeTarget(), FakeLedger(), FakeSource(dict(FIVE))
+    newer: list[Outcome] = []
+
+    def newer_revision_is_exported(_instance: str) -> None:
+        source.on_fetch = lambda _instance: None
+        newer.append(run(target=target, ledger=ledger, revision=2))
+
+    source.on_fetch = newer_revision_is_exported
+    assert run(source, target, ledger, anonymize=rejecting(0)) == Outcome(None)
+    assert newer == [Outcome(State.EXPORTED)]
+    assert target.held == exported()
+    assert target.withdrawn == []
 
 
 def test_a_quarantine_that_cannot_be_reported_is_tried_again() -> None:
@@ -163,6 +238,38 @@ def test_a_study_that_was_deleted_at_the_source_has_failed_for_good() -> None:
     ledger = FakeLedger()
     assert run(FakeSource({}, gone=True), ledger=ledger) == Outcome(State.FAILED, Reason.GONE)
     assert ledger.reports[-1].reason is Reason.GONE
+
+
+@pytest.mark.parametrize(("revision", "attempts"), [(1, 0), (1, 1), (2, 0)])
+def test_what_a_study_that_is_gone_may_have_left_is_said(
+    revision: int, attempts: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    ledger = FakeLedger(revision=revision, attempts=attempts)
+    run(FakeSource({}, gone=True), ledger=ledger, revision=revision)
+    assert ("cannot be named" in caplog.text) is (revision + attempts > 1)
+
+
+def test_a_study_that_was_deleted_while_it_was_read_is_withdrawn() -> None:
+    source, target = FakeSource(dict(FIVE)), FakeTarget(held=exported(2))
+
+    def delete(_instance: str) -> None:
+        source.gone = True
+
+    source.on_fetch = delete
+    assert run(source, target) == Outcome(State.FAILED, Reason.GONE)
+    assert target.held == {}
+
+
+def test_neither_the_studys_name_nor_its_pseudonym_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source = FakeSource(dict(FIVE), study_uid=STUDY_UID)
+    assert STUDY_UID not in repr(source.snapshot(study_message().study_id))
+    with caplog.at_level(logging.DEBUG):
+        run(source, FakeTarget(refuse_withdrawal=True), anonymize=rejecting(0))
+    assert "may be left" in caplog.text
+    assert STUDY_UID not in caplog.text
+    assert PSEUDONYMS.uid(STUDY_UID) not in caplog.text
 
 
 def _add_instance(source: FakeSource) -> None:
@@ -246,28 +353,149 @@ def test_an_unexpected_error_is_given_back_without_a_word_of_its_text(
     assert "DOE" not in caplog.text
 
 
+def test_every_report_has_the_number_that_the_claim_gave() -> None:
+    ledger = FakeLedger(revision=1, attempts=2)
+    run(ledger=ledger)
+    assert [(one.state, one.attempt) for one in ledger.reports] == [
+        (State.PROCESSING, 0),
+        (State.EXPORTED, 3),
+    ]
+    assert {one.attempt for one in ledger.questions} == {3}
+
+
 def test_a_late_worker_removes_nothing_that_another_exported() -> None:
     """The broker gave the study to a second worker, which finished it meanwhile."""
     ledger, target = FakeLedger(), FakeTarget()
+    second: list[Outcome] = []
 
     def second_worker_finishes(instance: Anonymized) -> None:
         if instance.sop_uid == "2.25.2":
-            target.held = {f"2.25.{n}": f"safe {n}".encode() for n in range(5)}
-            ledger.refuses = frozenset({State.QUEUED, State.FAILED, State.EXPORTED})
+            target.on_store = lambda _instance: None
+            second.append(run(target=target, ledger=ledger))
             raise Retryable(Reason.TARGET_UNREACHABLE)
 
     target.on_store = second_worker_finishes
     assert run(target=target, ledger=ledger) == Outcome(None)
-    assert len(target.held) == 5
+    assert second == [Outcome(State.EXPORTED)]
+    assert target.held == exported()
+    assert target.withdrawn == []
+
+
+class HandsOver(FakeLedger):
+    """Plays a second worker that exports the study as soon as the first has given it back."""
+
+    def __init__(self, target: FakeTarget) -> None:
+        super().__init__()
+        self.target = target
+        self.second: list[Outcome] = []
+
+    def report(self, report: StudyReport) -> Claim:
+        claim = super().report(report)
+        if report.state is State.QUEUED and claim.proceed:
+            self.target.refuse_after = None
+            self.second.append(run(target=self.target, ledger=self))
+        return claim
+
+
+def test_what_the_next_worker_exports_is_not_removed_by_the_one_that_gave_it_back() -> None:
+    target = FakeTarget(refuse_after=2)
+    ledger = HandsOver(target)
+    assert run(target=target, ledger=ledger).state is State.QUEUED
+    assert ledger.second == [Outcome(State.EXPORTED)]
+    assert ledger.states[-1] is State.EXPORTED
+    assert target.held == exported()
+
+
+@pytest.mark.parametrize("revision", [1, 2])
+def test_a_worker_whose_claim_was_taken_over_stores_nothing(revision: int) -> None:
+    """By another attempt, or by a newer revision."""
+    ledger, target, source = FakeLedger(), FakeTarget(), FakeSource(dict(FIVE))
+    other = StudyReport(JOB_ID, revision, State.PROCESSING, "worker-2")
+    source.on_fetch = lambda instance: (
+        None if not instance.endswith("4") else ledger.report(other) and None
+    )
+    assert run(source, target, ledger) == Outcome(None)
+    assert target.stores == 0
+    assert target.withdrawn == []
+
+
+def test_a_worker_that_loses_its_claim_while_it_stores_stops_there() -> None:
+    ledger, target = FakeLedger(), FakeTarget()
+    other = StudyReport(JOB_ID, 1, State.PROCESSING, "worker-2")
+    target.on_store = lambda instance: (
+        None if instance.sop_uid != "2.25.2" else ledger.report(other) and None
+    )
+    assert run(target=target, ledger=ledger) == Outcome(None)
+    assert target.stores == 3
+    assert target.withdrawn == []
 
 
 def test_while_the_ledger_does_not_answer_nothing_is_removed_and_the_attempt_not_counted() -> None:
-    target = FakeTarget(refuse_after=2)
-    ledger = FakeLedger(unreachable_on=frozenset({State.QUEUED, State.FAILED}))
+    target, ledger = FakeTarget(refuse_after=2), FakeLedger()
+
+    def goes_away(instance: Anonymized) -> None:
+        ledger.unsure = instance.sop_uid == "2.25.2"
+
+    target.on_store = goes_away
     outcome = run(target=target, ledger=ledger, failures=MAX_ATTEMPTS - 1)
     assert outcome.again
     assert outcome.failures == MAX_ATTEMPTS - 1
     assert len(target.held) == 2
+
+
+@pytest.mark.parametrize("stored", range(5))
+def test_a_failed_attempt_at_a_later_revision_leaves_what_the_earlier_one_exported(
+    stored: int,
+) -> None:
+    target, ledger = FakeTarget(), FakeLedger()
+    three = {name: content for name, content in FIVE.items() if name < "instance-3"}
+    assert run(FakeSource(three), target, ledger).state is State.EXPORTED
+    target.refuse_after = target.stores + stored
+    outcome = run(target=target, ledger=ledger, revision=2)
+    assert outcome == Outcome(State.QUEUED, Reason.TARGET_UNREACHABLE, again=True, failures=1)
+    assert target.held == exported(3)
+    target.refuse_after = None
+    assert run(target=target, ledger=ledger, revision=2).state is State.EXPORTED
+    assert target.held == exported()
+
+
+def test_a_study_that_has_failed_for_good_leaves_nothing_of_any_revision() -> None:
+    target = FakeTarget(held=exported(3), refuse_after=4)
+    outcome = run(target=target, revision=2, failures=MAX_ATTEMPTS - 1)
+    assert outcome.state is State.FAILED
+    assert target.held == {}
+
+
+def test_a_source_that_stops_answering_touches_nothing_at_the_target() -> None:
+    source, target = FakeSource(dict(FIVE)), FakeTarget(held=exported(2))
+    source.instances.pop("instance-2")
+
+    def gone(_instance: str) -> None:
+        raise Retryable(Reason.SOURCE_UNREACHABLE)
+
+    source.on_fetch = gone
+    assert run(source, target).reason is Reason.SOURCE_UNREACHABLE
+    assert target.held == exported(2)
+    assert target.withdrawn == []
+
+
+# The clock is looked at once at the start and then before each step: 5 instances are 5 steps of
+# reading, one of comparing, 5 of storing, 5 of reading back. One second passes at each look.
+@pytest.mark.parametrize("seconds", range(16))
+def test_a_study_that_takes_too_long_is_given_back_whole(seconds: int) -> None:
+    target, ledger, ticks = FakeTarget(), FakeLedger(), itertools.count()
+    outcome = run(
+        target=target, ledger=ledger, max_seconds=seconds, clock=lambda: float(next(ticks))
+    )
+    assert outcome == Outcome(State.QUEUED, Reason.TOOK_TOO_LONG, again=True, failures=1)
+    assert target.held == {}
+    assert ledger.states == [State.PROCESSING, State.QUEUED]
+
+
+def test_a_study_that_ends_in_time_is_exported() -> None:
+    ticks = itertools.count()
+    outcome = run(max_seconds=16, clock=lambda: float(next(ticks)))
+    assert outcome.state is State.EXPORTED
 
 
 def test_an_export_that_cannot_be_reported_stays_and_is_repeated_alike() -> None:
@@ -290,11 +518,16 @@ def test_an_export_that_came_too_late_stays() -> None:
     assert len(target.held) == 5
 
 
-def test_what_cannot_be_withdrawn_is_said(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("revision", "said"), [(1, "the study may be left"), (2, "5 instances may be left")]
+)
+def test_what_cannot_be_withdrawn_is_said(
+    revision: int, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
     target = FakeTarget(refuse_after=2, refuse_withdrawal=True)
-    outcome = run(target=target)
+    outcome = run(target=target, revision=revision)
     assert outcome.again
-    assert "5 instances may be left" in caplog.text
+    assert said in caplog.text
 
 
 def test_originals_are_not_kept_while_the_study_is_worked_on() -> None:
@@ -312,11 +545,14 @@ def test_originals_are_not_kept_while_the_study_is_worked_on() -> None:
 
 def test_a_studys_figures_are_those_of_its_worst_image_or_the_mean() -> None:
     images = [
-        {"max_displacement_px": 3.0, "psnr_db": 30.0, "changed_share": 0.2},
-        {"max_displacement_px": 5.0, "psnr_db": float("inf"), "changed_share": 0.4},
+        {"max_displacement_px": 3.0, "mean_displacement_px": 1.0, "psnr_db": 30.0},
+        {"max_displacement_px": 5.0, "mean_displacement_px": 2.0, "psnr_db": 200.0},
+        {"changed_share": 0.2, "psnr_db": float("inf")},
+        {"changed_share": 0.4},
     ]
     assert summarized(images) == {
         "max_displacement_px": 5.0,
+        "mean_displacement_px": pytest.approx(1.5),
         "psnr_db": 30.0,
         "changed_share": pytest.approx(0.3),
     }

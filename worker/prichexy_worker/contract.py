@@ -123,6 +123,7 @@ class Reason(StrEnum):
         "What the export target holds differs from what was sent.",
     )
     CHANGED_MEANWHILE = "changed_meanwhile", "The study changed while it was being processed."
+    TOOK_TOO_LONG = "took_too_long", "The study took longer than a worker may hold it."
     UNEXPECTED = "unexpected", "The worker met an unexpected error; its log names it by the job id."
     TOO_MANY_ATTEMPTS = "too_many_attempts", "The study was tried too often without an end."
 

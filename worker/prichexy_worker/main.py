@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     configure_logging()
     try:
         settings = load_settings()
-        return check(settings) if options.check else run(settings)
+        return check(settings) if options.check else run(settings.of_process(os.getpid()))
     except Misconfigured as error:
         sys.stderr.write(f"prichexy_worker: {error}\n")
         return 2
@@ -95,6 +96,7 @@ def run(settings: Settings) -> int:
             tools,
             worker_id=settings.worker_id,
             max_instances=settings.limits.instances,
+            max_seconds=settings.broker.study_seconds(),
             failures=failures,
             policy=policy,
         )

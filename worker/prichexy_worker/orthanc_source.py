@@ -29,9 +29,11 @@ class OrthancSource:
         if study is None or listed is None:
             raise Rejected(Reason.GONE)
         try:
+            said = study.json()
             return Snapshot(
                 instances=tuple(sorted(str(entry["ID"]) for entry in listed.json())),
-                version=str(study.json()["LastUpdate"]),
+                version=str(said["LastUpdate"]),
+                study_uid=str(said["MainDicomTags"]["StudyInstanceUID"]).strip(" \0"),
             )
         except (KeyError, TypeError, ValueError):
             raise Retryable(Reason.SOURCE_UNREACHABLE, "not an answer of Orthanc's") from None

@@ -16,11 +16,14 @@ class Snapshot:
     """A study as the source holds it at one moment.
 
     Two equal snapshots mean that no instance came, went or was replaced in between. ``instances``
-    are the source's own opaque ids, sorted; ``version`` is compared and never shown.
+    are the source's own opaque ids, sorted; ``version`` is compared and never shown. ``study_uid``
+    is the original StudyInstanceUID, where the source knows it without a look into an instance:
+    only its pseudonym is ever used, and it is never shown or logged.
     """
 
     instances: tuple[str, ...]
     version: str = field(repr=False)
+    study_uid: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,12 @@ class ExportTarget(Protocol):
 
     def withdraw(self, instance: Anonymized) -> None:
         """Make the target hold nothing of this instance; it is no error if it held none."""
+
+    def withdraw_study(self, study_uid: str) -> None:
+        """Make the target hold nothing of the study with this pseudonymous StudyInstanceUID.
+
+        Whoever stored it and whenever; it is no error if the target held nothing of it.
+        """
 
 
 class Reporter(Protocol):

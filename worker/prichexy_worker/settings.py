@@ -129,13 +129,21 @@ class Broker(_WithPassword):
     url: str  # redis://host:port/0, rediss://… or redis+socket:///path
     queue: str = DEFAULT_QUEUE
     # A study whose worker was lost goes to another worker after this many seconds. It must be
-    # longer than the longest study takes, which is otherwise processed twice (harmless, slow).
+    # longer than the longest study takes: see ``study_seconds``.
     redelivery_seconds: float = Field(default=1800.0, ge=5.0)
 
     @field_validator("url")
     @classmethod
     def _is_redis(cls, value: str) -> str:
         return _address(value, ("redis", "rediss", "redis+socket"))
+
+    def study_seconds(self) -> float:
+        """Give the seconds after which a worker gives a study back.
+
+        Four fifths of ``redelivery_seconds``: the rest is for the request under way and for those
+        that withdraw and report, before the broker takes the worker for lost.
+        """
+        return 0.8 * self.redelivery_seconds
 
 
 class Export(_WithPassword):
@@ -218,8 +226,19 @@ class Settings(BaseSettings):
     text: Text = Text()
     output: Output = Output()
     limits: Limits = Limits()
-    # Each worker has a name of its own: name them when several run on one machine.
+    # A name that is given here is used as it stands; see ``of_process`` for the default.
     worker_id: str = Field(default_factory=_host_name, pattern=r"^[A-Za-z0-9._@:-]{1,128}$")
+
+    def of_process(self, pid: int) -> Self:
+        """Give the settings of the worker that is process ``pid`` of this machine.
+
+        Each worker needs a name of its own. Where none was given, the process's number goes with
+        the host's name. Not for process 1: it is a container's only worker, and the host's name
+        is the container's own, which its health check knows.
+        """
+        if "worker_id" in self.model_fields_set or pid == 1:
+            return self
+        return self.model_copy(update={"worker_id": f"{self.worker_id}-{pid}"})
 
     @classmethod
     def settings_customise_sources(

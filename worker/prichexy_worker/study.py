@@ -2,36 +2,56 @@
 
 The order is what makes it safe to do twice and to stop anywhere:
 
-1. Claim. Whoever is refused drops the study without a trace.
+1. Claim. Whoever is refused drops the study without a trace. The claim's number goes with every
+   report: once another worker has claimed the study, or it has a newer revision, ours are void.
 2. Fetch and anonymise every instance. Nothing is exported before all of them are safe.
-3. Store every instance, then read every one back. The new UIDs are functions of the old ones and
-   the key, so a second attempt overwrites what an earlier one left.
+3. Store every instance, asking before each whether the claim still holds; then read every one
+   back. The new UIDs are functions of the old ones and the key, so a second attempt overwrites
+   what an earlier one left.
 4. Report. Only when the ledger has taken the report is the study done.
 
-A failed attempt first tells the ledger, then removes the study's instances from the target. In
-that order: when two workers hold the same study, because the broker took one of them for lost,
-the ledger refuses the one that comes late, and it must not remove what the other exported. For
-the same reason nothing is removed while the ledger does not answer; the next attempt overwrites.
+An attempt that comes to no export asks once more whether its claim holds, then withdraws, then
+reports. Without the claim, or without an answer, it does nothing: the study is another's, whose
+export it must not remove. After the report it would be too late: the study would be open to
+another worker, or shown as withdrawn while it is not. An attempt ends before the broker takes its
+worker for lost, so between the question and the withdrawal no other can have exported the study.
+
+What is withdrawn:
+
+* QUARANTINED, FAILED: the study as a whole, by its pseudonymous StudyInstanceUID; that is also
+  what an earlier revision or a killed attempt left of it, and instances that are now turned away.
+  A target that does not let go of it makes this a failed attempt: the end is reported when it is
+  true. Only the last attempt reports it anyway, and logs that something may be left.
+* QUEUED at revision 1, once storing has begun: the study as a whole. No earlier revision was
+  exported, so nothing is lost, and no half study waits for the next attempt.
+* QUEUED at a later revision: the instances that the target lacked before this attempt. Those of
+  the earlier revision were verified and nothing is wrong with them: they stay.
+* QUEUED before storing has begun: nothing. The target holds what it held.
+
+A study that is gone from its source cannot be named any more, as its name at the target is a
+function of its own StudyInstanceUID: what an earlier attempt left then stays, and the log says so.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from prichexy_worker import pipeline
-from prichexy_worker.contract import Reason, State, StudyMessage, StudyReport
+from prichexy_worker.contract import Claim, Reason, State, StudyMessage, StudyReport
 from prichexy_worker.errors import Rejected, Retryable
 from prichexy_worker.logs import bound_to, where
-from prichexy_worker.pipeline import Anonymized, Stopwatch, Tools
+from prichexy_worker.pipeline import Anonymized, Clock, Stopwatch, Tools
 from prichexy_worker.ports import ExportTarget, Reporter, StudySource
 from prichexy_worker.readback import differences
 from prichexy_worker.retry import RetryPolicy
+from prichexy_worker.summary import summarized
 
-__all__ = ["Anonymizer", "Outcome", "process_study", "summarized"]
+__all__ = ["Anonymizer", "Outcome", "process_study"]
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -52,31 +72,45 @@ class Outcome:
     failures: int = 0
 
 
+class _ClaimLost(Exception):
+    """The study is another worker's now, or of a newer revision."""
+
+
 @dataclass(slots=True)
 class _Attempt:
     """What one attempt has come to so far."""
 
+    study_uid: str = ""  # the pseudonymous one; blank while the source has not told
     results: list[Anonymized] = field(default_factory=list)
+    added: list[Anonymized] = field(default_factory=list)  # not at the target before
     stored: bool = False  # something of it may be at the target
     watch: Stopwatch = field(default_factory=Stopwatch)
+
+    def study_uids(self) -> set[str]:
+        """Give the study's name at the target; nothing when it was never learnt."""
+        if self.study_uid:
+            return {self.study_uid}
+        return {result.study_uid for result in self.results}
 
 
 @dataclass(frozen=True, slots=True)
 class _Ledger:
-    """The plugin's ledger, on one study at one revision."""
+    """The plugin's ledger, on one study at one revision, under the claim of this number."""
 
     message: StudyMessage
     reporter: Reporter
     worker_id: str
+    number: int = 0
 
     def tell(
         self, state: State, reason: Reason | None = None, attempt: _Attempt | None = None
-    ) -> bool:
+    ) -> Claim:
         """Report ``state``; the answer tells whether it was accepted. Raises Retryable."""
         results = [] if attempt is None else attempt.results
         report = StudyReport(
             job_id=self.message.job_id,
             revision=self.message.revision,
+            attempt=self.number,
             state=state,
             worker_id=self.worker_id,
             reason=reason,
@@ -84,7 +118,25 @@ class _Ledger:
             durations={} if attempt is None else dict(attempt.watch.seconds),
             measures=summarized([result.measures for result in results]),
         )
-        return self.reporter.report(report).proceed
+        return self.reporter.report(report)
+
+    def confirm(self) -> None:
+        """Return when the claim still holds. Raises _ClaimLost, Retryable."""
+        if not self.tell(State.PROCESSING).proceed:
+            raise _ClaimLost
+
+
+@dataclass(frozen=True, slots=True)
+class _Deadline:
+    """When the attempt has to be over, on ``clock``."""
+
+    at: float
+    clock: Clock
+
+    def check(self) -> None:
+        """Raise Retryable (TOOK_TOO_LONG) when the time is over."""
+        if self.clock() > self.at:
+            raise Retryable(Reason.TOOK_TOO_LONG)
 
 
 def process_study(
@@ -96,43 +148,53 @@ def process_study(
     *,
     worker_id: str = "worker",
     max_instances: int = 64,
+    max_seconds: float = math.inf,
     failures: int = 0,
     policy: RetryPolicy | None = None,
     anonymize: Anonymizer = pipeline.anonymize,
+    clock: Clock = time.monotonic,
 ) -> Outcome:
     """Bring one study to an end, or to another attempt; never raises for what a study holds.
 
-    ``failures`` is the number of attempts that failed before this one.
+    ``failures`` is the number of attempts that failed before this one. ``max_seconds`` is looked
+    at between instances and steps: a step under way is ended first.
     """
     ledger = _Ledger(message, reporter, worker_id)
     policy = RetryPolicy() if policy is None else policy
+    deadline = _Deadline(clock() + max_seconds, clock)
     with bound_to(message.job_id):
         try:
-            claimed = ledger.tell(State.PROCESSING)
+            claim = ledger.tell(State.PROCESSING)
         except Retryable as error:
             _LOG.warning("the study could not be claimed: %s", error)
             return Outcome(None, error.reason, again=True, failures=failures)
-        if not claimed:
+        if not claim.proceed:
             _LOG.info("dropped: the ledger gave no claim")
             return Outcome(None)
         _LOG.info("claimed, revision %d", message.revision)
+        ledger = replace(ledger, number=claim.attempt)
         attempt = _Attempt()
-        failure: Reason
+        last = policy.is_last(failures)
+        state, reason = State.FAILED if last else State.QUEUED, Reason.UNEXPECTED
         try:
-            _anonymize_all(message, source, tools, anonymize, max_instances, attempt)
-            _export_all(target, attempt)
+            _anonymize_all(message, source, tools, anonymize, max_instances, attempt, deadline)
+            _export_all(target, ledger, attempt, deadline)
+        except _ClaimLost:
+            _LOG.info("dropped: the claim holds no longer")
+            return Outcome(None)
         except Rejected as error:
-            return _turn_away(error, ledger, target, attempt, failures)
+            _LOG.info("turned away: %s", error)
+            # A study that is gone leaves nothing for a human to decide.
+            gone = error.reason is Reason.GONE
+            state, reason = State.FAILED if gone else State.QUARANTINED, error.reason
         except Retryable as error:
             _LOG.warning("the attempt failed: %s", error)
-            failure = error.reason
+            reason = error.reason
         except Exception as error:  # noqa: BLE001 - whatever it was, the study must not be lost
             _LOG.error("the attempt met an unexpected error: %s", where(error))
-            failure = Reason.UNEXPECTED
         else:
             return _finish(ledger, attempt, failures)
-        last = policy.is_last(failures)
-        return _give_back(failure, ledger, target, attempt, failures, last=last)
+        return _end(state, reason, ledger, target, attempt, failures, last=last)
 
 
 def _anonymize_all(
@@ -142,48 +204,58 @@ def _anonymize_all(
     anonymize: Anonymizer,
     max_instances: int,
     attempt: _Attempt,
+    deadline: _Deadline,
 ) -> None:
-    """Fill ``attempt.results`` with every instance. Raises Rejected, Retryable.
-
-    Of a study that may have been exported before (at an earlier revision), all instances are
-    looked at even after one is turned away, so that the earlier ones can be withdrawn.
-    """
+    """Fill ``attempt.results`` with every instance. Raises Rejected, Retryable."""
     with attempt.watch.step("fetch"):
         before = source.snapshot(message.study_id)
+    if before.study_uid:
+        attempt.study_uid = tools.pseudonyms.uid(before.study_uid)
     if len(before.instances) > max_instances:
         detail = f"{len(before.instances)}, of which {max_instances} are allowed"
         raise Rejected(Reason.TOO_MANY_INSTANCES, detail)
-    rejections: list[Rejected] = []
+    rejection: Rejected | None = None
     for instance in before.instances:
+        deadline.check()
         with attempt.watch.step("fetch"):
             content = source.fetch(instance)
         try:
             attempt.results.append(anonymize(content, tools))
         except Rejected as error:
-            rejections.append(error)
-            if message.revision == 1:
-                break
+            rejection = error
+            break
     for result in attempt.results:
         for step, seconds in result.durations.items():
             attempt.watch.add(step, seconds)
+    deadline.check()
     with attempt.watch.step("fetch"):
         unchanged = source.snapshot(message.study_id) == before
     if not before.instances or not unchanged:
         raise Retryable(Reason.CHANGED_MEANWHILE)
-    if rejections:
-        raise rejections[0]
+    if rejection is not None:
+        raise rejection
     if len({(result.patient_id, result.study_uid) for result in attempt.results}) > 1:
         raise Rejected(Reason.MIXED_PATIENTS)
 
 
-def _export_all(target: ExportTarget, attempt: _Attempt) -> None:
-    """Store every instance and read every one back. Raises Retryable."""
-    attempt.stored = True
+def _export_all(
+    target: ExportTarget, ledger: _Ledger, attempt: _Attempt, deadline: _Deadline
+) -> None:
+    """Store every instance and read every one back. Raises Retryable, _ClaimLost."""
     with attempt.watch.step("store"):
+        if ledger.message.revision > 1:
+            for result in attempt.results:
+                deadline.check()
+                if target.fetch(result) is None:
+                    attempt.added.append(result)
         for result in attempt.results:
+            deadline.check()
+            ledger.confirm()
+            attempt.stored = True
             target.store(result)
     with attempt.watch.step("verify"):
         for result in attempt.results:
+            deadline.check()
             differing = differences(result.content, target.fetch(result))
             if differing:
                 raise Retryable(Reason.READ_BACK_DIFFERS, ", ".join(differing[:20]))
@@ -192,7 +264,7 @@ def _export_all(target: ExportTarget, attempt: _Attempt) -> None:
 def _finish(ledger: _Ledger, attempt: _Attempt, failures: int) -> Outcome:
     """Report the export. What is at the target stays there, whatever the ledger answers."""
     try:
-        accepted = ledger.tell(State.EXPORTED, attempt=attempt)
+        accepted = ledger.tell(State.EXPORTED, attempt=attempt).proceed
     except Retryable as error:
         _LOG.warning("exported, but the ledger could not be told: %s", error)
         return Outcome(None, error.reason, again=True, failures=failures)
@@ -203,27 +275,8 @@ def _finish(ledger: _Ledger, attempt: _Attempt, failures: int) -> Outcome:
     return Outcome(State.EXPORTED)
 
 
-def _turn_away(
-    error: Rejected, ledger: _Ledger, target: ExportTarget, attempt: _Attempt, failures: int
-) -> Outcome:
-    """Report the quarantine and withdraw what an earlier revision may have exported."""
-    # A study that is gone leaves nothing for a human to decide.
-    state = State.FAILED if error.reason is Reason.GONE else State.QUARANTINED
-    try:
-        accepted = ledger.tell(state, error.reason)
-    except Retryable as unreachable:
-        _LOG.warning("turned away, but the ledger could not be told: %s", unreachable)
-        return Outcome(None, unreachable.reason, again=True, failures=failures)
-    if not accepted:
-        _LOG.info("turned away, but the ledger had moved on")
-        return Outcome(None)
-    _LOG.info("%s: %s", state.value, error)
-    if ledger.message.revision > 1:
-        _withdraw(target, attempt.results)
-    return Outcome(state, error.reason)
-
-
-def _give_back(
+def _end(
+    state: State,
     reason: Reason,
     ledger: _Ledger,
     target: ExportTarget,
@@ -232,29 +285,41 @@ def _give_back(
     *,
     last: bool,
 ) -> Outcome:
-    """Report a failed attempt, then leave nothing of the study at the target."""
-    state = State.FAILED if last else State.QUEUED
+    """Withdraw what ``state`` asks for, under a claim that still holds, then report."""
     try:
-        accepted = ledger.tell(state, reason)
+        ledger.confirm()
+        if state is State.QUEUED:
+            _undo(target, attempt, ledger)
+        else:
+            trouble = _withdraw(target, attempt, ledger)
+            if trouble is not None and not last:
+                state, reason = State.QUEUED, trouble
+        accepted = ledger.tell(state, reason).proceed
+    except _ClaimLost:
+        _LOG.info("no export, and the claim holds no longer")
+        return Outcome(None)
     except Retryable as error:
         # The attempt is not counted: the ledger would never hear of the last one.
-        _LOG.warning("failed, but the ledger could not be told: %s", error)
+        _LOG.warning("no export, but the ledger could not be told: %s", error)
         return Outcome(None, reason, again=True, failures=failures)
     if not accepted:
-        _LOG.info("failed, but the ledger had moved on")
+        _LOG.warning("withdrawn, but the ledger had moved on meanwhile")
         return Outcome(None)
-    if attempt.stored:
-        _withdraw(target, attempt.results)
-    if last:
-        _LOG.error("given up after %d failed attempts: %s", failures + 1, reason.value)
-        return Outcome(state, reason)
-    return Outcome(state, reason, again=True, failures=failures + 1)
+    if state is State.QUEUED:
+        return Outcome(state, reason, again=True, failures=failures + 1)
+    _LOG.log(logging.INFO if state is State.QUARANTINED else logging.ERROR, "%s: %s", state, reason)
+    return Outcome(state, reason)
 
 
-def _withdraw(target: ExportTarget, results: Iterable[Anonymized]) -> None:
-    """Remove all of the study from the target, as far as it answers."""
+def _undo(target: ExportTarget, attempt: _Attempt, ledger: _Ledger) -> None:
+    """Leave no half study for the next attempt, and what an earlier revision exported."""
+    if not attempt.stored:
+        return
+    if ledger.message.revision == 1:
+        _withdraw(target, attempt, ledger)
+        return
     left = 0
-    for result in results:
+    for result in attempt.added:
         try:
             target.withdraw(result)
         except Retryable:
@@ -263,23 +328,16 @@ def _withdraw(target: ExportTarget, results: Iterable[Anonymized]) -> None:
         _LOG.error("%d instances may be left at the export target", left)
 
 
-def summarized(measures: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Give one figure a name for a whole study: the worst of its images, else their mean.
-
-    ``max_…`` is the largest, ``psnr_…`` the smallest, all others the mean. A figure that is not
-    finite (the PSNR of an image that did not change) has no place in JSON and is left out.
-    """
-    by_name: dict[str, list[float]] = {}
-    for figures in measures:
-        for name, value in figures.items():
-            if math.isfinite(value):
-                by_name.setdefault(name, []).append(float(value))
-    summary: dict[str, float] = {}
-    for name, values in by_name.items():
-        if name.startswith("max_"):
-            summary[name] = max(values)
-        elif name.startswith("psnr_"):
-            summary[name] = min(values)
-        else:
-            summary[name] = math.fsum(values) / len(values)
-    return summary
+def _withdraw(target: ExportTarget, attempt: _Attempt, ledger: _Ledger) -> Reason | None:
+    """Remove all of the study from the target; gives the reason when that was not possible."""
+    uids = attempt.study_uids()
+    if not uids and (ledger.message.revision > 1 or ledger.number > 1):
+        _LOG.error("what an earlier attempt left at the export target stays: it cannot be named")
+    trouble: Reason | None = None
+    for uid in sorted(uids):
+        try:
+            target.withdraw_study(uid)
+        except Retryable as error:
+            _LOG.error("the study may be left at the export target: %s", error)
+            trouble = error.reason
+    return trouble

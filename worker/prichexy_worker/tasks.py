@@ -9,7 +9,13 @@ from typing import Any, Final
 from celery import Celery
 from celery.exceptions import Reject
 
-from prichexy_worker.contract import TASK_NAME, ContractError, StudyMessage
+from prichexy_worker.contract import (
+    CONTRACT_VERSION,
+    SOFTWARE_VERSION,
+    TASK_NAME,
+    ContractError,
+    StudyMessage,
+)
 from prichexy_worker.logs import bound_to, where
 from prichexy_worker.retry import RetryPolicy
 from prichexy_worker.study import Outcome
@@ -43,8 +49,14 @@ def register(app: Celery, process: Process, policy: RetryPolicy) -> None:
         try:
             message, failures = parse(args, kwargs)
         except ContractError:
-            # Even the names of unknown keys are content; and another try would read the same.
-            _LOG.error("refused a message that is not of this version's contract")
+            # Even the names of unknown keys are content; and another try would read the same. The
+            # plugin sends a study that nobody claims again, and gives it up after some sendings.
+            _LOG.error(
+                "refused a message that is not of this version's contract: its study waits. "
+                "This worker is version %s with contract %d; the plugin has to be the same",
+                SOFTWARE_VERSION,
+                CONTRACT_VERSION,
+            )
             return
         with bound_to(message.job_id):
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -75,12 +76,28 @@ class FolderExport:
                 with contextlib.suppress(OSError):  # not empty, or not there
                     folder.rmdir()
 
+    def withdraw_study(self, study_uid: str) -> None:
+        """Remove the study's folder. It is gone in one step, so that nobody reads half of it."""
+        self.check()
+        _check_uids(study_uid)
+        withdrawn = self._folder / f".{study_uid}.withdrawn"
+        with _os_errors():
+            if withdrawn.exists():  # of a worker that was killed here
+                shutil.rmtree(withdrawn)
+            with contextlib.suppress(FileNotFoundError):
+                (self._folder / study_uid).rename(withdrawn)
+                shutil.rmtree(withdrawn)
+
     def _path(self, instance: Anonymized) -> Path:
         uids = (instance.study_uid, instance.series_uid, instance.sop_uid)
-        if not all(_UID.fullmatch(uid) for uid in uids):
-            # A name such as ".." must not lead out of the folder.
-            raise Retryable(Reason.TARGET_REFUSED, "not a UID")
+        _check_uids(*uids)
         return self._folder.joinpath(*uids[:2], f"{uids[2]}.dcm")
+
+
+def _check_uids(*uids: str) -> None:
+    """Raise Retryable for anything else: a name such as ".." must not lead out of the folder."""
+    if not all(_UID.fullmatch(uid) for uid in uids):
+        raise Retryable(Reason.TARGET_REFUSED, "not a UID")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -62,6 +62,20 @@ class OrthancExport:
         """Delete the instance."""
         _ask(partial(self._orthanc.delete_instances_id, _id(instance)))
 
+    def withdraw_study(self, study_uid: str) -> None:
+        """Delete the study; every one of that UID, should the target hold it of two patients."""
+        # pyorthanc's own method would send the UID as a form.
+        address = f"{self._orthanc.url}/tools/lookup"
+        response = _ask(partial(self._orthanc.post, address, content=study_uid))
+        if response is None:
+            raise Retryable(Reason.TARGET_REFUSED, "not an Orthanc")
+        try:
+            found = [str(entry["ID"]) for entry in response.json() if entry["Type"] == "Study"]
+        except (KeyError, TypeError, ValueError):
+            raise Retryable(Reason.TARGET_REFUSED, "not an answer of Orthanc's") from None
+        for study in found:
+            _ask(partial(self._orthanc.delete_studies_id, study))
+
     def _post(self, instance: Anonymized) -> str:
         response = _ask(partial(self._orthanc.post_instances, instance.content))
         if response is None:

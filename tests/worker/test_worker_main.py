@@ -1,0 +1,77 @@
+"""How ``main`` puts a worker together from its settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from prichexy_testing.fakes_worker import study_message
+from prichexy_worker import main
+from prichexy_worker.contract import ModelInfo, State
+from prichexy_worker.settings import Settings
+from prichexy_worker.study import Outcome
+
+ENGINE = SimpleNamespace(
+    device="cpu",
+    device_reason="No CUDA device was found.",
+    model=ModelInfo("prichexy-net", "0.1.0", "0" * 64, "untrained", "Random weights."),
+)
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Give what one study is processed with by a worker from these settings alone."""
+    (tmp_path / "worker.toml").write_text(
+        f"""
+        [ingest]
+        url = "http://127.0.0.1:1"
+        [broker]
+        url = "redis://127.0.0.1:1/0"
+        redelivery_seconds = 1000
+        [export]
+        kind = "folder"
+        folder = "{tmp_path}"
+        [pseudonyms]
+        key_file = "{tmp_path}/key"
+        [model]
+        bundle = "{tmp_path}"
+        """
+    )
+    monkeypatch.setenv("PRICHEXY_WORKER_CONFIG", str(tmp_path / "worker.toml"))
+    seen: dict[str, Any] = {}
+
+    def process_study(*_ports: object, **options: Any) -> Outcome:
+        seen.update(options)
+        return Outcome(State.EXPORTED)
+
+    def register(_app: object, process: Callable[..., Outcome], _policy: object) -> None:
+        process(study_message(), 2)
+
+    def work(_app: object, settings: Settings) -> int:
+        seen["celery_name"] = settings.worker_id
+        return 0
+
+    monkeypatch.setattr(main, "process_study", process_study)
+    monkeypatch.setattr(main, "register", register)
+    monkeypatch.setattr(main, "work", work)
+    monkeypatch.setattr(main, "load_tools", lambda _settings: (None, ENGINE))
+    monkeypatch.setattr(main, "configure_logging", lambda: None)
+    assert main.main([]) == 0
+    return seen
+
+
+def test_a_study_has_to_end_before_the_broker_takes_its_worker_for_lost(
+    asked: dict[str, Any],
+) -> None:
+    assert asked["max_seconds"] == 800
+    assert asked["failures"] == 2
+
+
+def test_the_worker_has_its_processs_name_everywhere(asked: dict[str, Any]) -> None:
+    assert asked["worker_id"].endswith(f"-{os.getpid()}")
+    assert asked["celery_name"] == asked["worker_id"]
