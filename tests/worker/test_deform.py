@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from prichexy_testing.dicoms import phantom
 from prichexy_testing.shared_data import pydicom_data
 from prichexy_worker import deform, inspection, pixels
+from prichexy_worker.contract import Reason
+from prichexy_worker.errors import Rejected
 from prichexy_worker.pixels import Radiograph
 
 SIDE = 256
@@ -227,9 +229,11 @@ def test_beside_padding_the_image_goes_on_as_at_a_border():
     assert set(np.unique(result)) == {0, 1000}
 
 
-def test_an_image_that_is_all_padding_stays_as_it_is():
+def test_an_image_that_is_all_padding_is_not_passed_on_as_deformed():
     source = Radiograph(np.zeros((8, 8), np.uint16), 12, padding=(0, 0))
-    assert deform.warp(source, smooth_field()) is source
+    with pytest.raises(Rejected) as caught:
+        deform.warp(source, smooth_field())
+    assert caught.value.reason is Reason.UNSUPPORTED_PIXELS
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from prichexy_testing.shared_data import CHEST, NOT_CHEST, chest_files, need
 from prichexy_worker import inspection
 from prichexy_worker.contract import Reason
 from prichexy_worker.errors import Rejected
+from prichexy_worker.header.allowlist import allow_lists
 from prichexy_worker.pixels import decode
 from prichexy_worker.view import displayed
 
@@ -300,3 +301,7 @@ def test_damaged_deflated_data_are_unreadable():
     with pytest.raises(Rejected) as caught:
         inspection.read(content[:end] + b"\xff" * 100)
     assert caught.value.reason is Reason.UNREADABLE
+
+
+def test_each_class_that_is_accepted_has_an_allow_list_and_no_other_has():
+    assert set(allow_lists()) == inspection.SUPPORTED_SOP_CLASSES

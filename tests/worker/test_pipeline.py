@@ -42,6 +42,18 @@ class Shift:
         return np.full((2, 256, 256), self.amount, np.float32)
 
 
+class Looks:
+    """A search that finds text in one view only, and keeps the views."""
+
+    def __init__(self, text_in: int = 2) -> None:
+        self.text_in = text_in
+        self.views: list[Floats] = []
+
+    def find(self, view: Floats) -> tuple[TextRegion, ...]:
+        self.views.append(view)
+        return (region(marker=False),) if len(self.views) == self.text_in else ()
+
+
 class Finds:
     """A search that finds the regions it is told to."""
 
@@ -58,7 +70,9 @@ def region(*, marker: bool) -> TextRegion:
 
 
 def tools(
-    amount: float = 0.0, finder: Finds | None = None, syntax: Syntax = "explicit-little-endian"
+    amount: float = 0.0,
+    finder: Finds | Looks | None = None,
+    syntax: Syntax = "explicit-little-endian",
 ) -> Tools:
     return Tools(Shift(amount), Pseudonyms(bytes(range(32))), finder, syntax)
 
@@ -212,3 +226,57 @@ def test_a_real_radiograph_goes_through_the_real_generator_twice_alike() -> None
 def test_a_patient_whose_name_we_use_as_a_word_is_not_held_back() -> None:
     content = write(radiograph_dataset(PatientName="BASIC^PROFILE"))
     assert b"BASIC^PROFILE" not in anonymize(content, tools()).content
+
+
+def test_an_image_that_is_called_padding_is_not_released_as_it_is() -> None:
+    content = write(radiograph_dataset(padding=(0, 4095)))
+    with pytest.raises(Rejected) as caught:
+        anonymize(content, tools(0.1))
+    assert caught.value.reason is Reason.UNSUPPORTED_PIXELS
+
+
+def test_text_beyond_the_window_is_looked_for_in_a_second_view() -> None:
+    finder = Looks()
+    with pytest.raises(Rejected) as caught:
+        anonymize(write(radiograph_dataset(window=(2048, 1000))), tools(finder=finder))
+    assert caught.value.reason is Reason.BURNED_IN_TEXT
+    assert anonymize(write(radiograph_dataset(window=(2048, 4096))), tools(finder=Looks())).content
+
+
+def test_what_the_header_calls_padding_is_shown_to_the_search_for_text() -> None:
+    finder = Looks(text_in=0)
+    values = phantom(96, 80).copy()
+    values[:20, :20] = np.arange(400).reshape(20, 20)
+    with_padding = radiograph_dataset(values=values, padding=(0, 400), window=(2048, 4096))
+    anonymize(write(with_padding), tools(finder=finder))
+    assert np.ptp(finder.views[0][:20, :20]) > 0.05
+
+
+@pytest.mark.parametrize(("amount", "said"), [(0.0, False), (0.1, True)])
+def test_deformed_is_said_only_of_pixels_that_changed(amount: float, said: bool) -> None:
+    result = anonymize(CONTENT, tools(amount))
+    assert (result.measures["changed_share"] > 0) is said
+    inside = read(result)
+    assert ("not deformed" in inside.DerivationDescription) is not said
+    assert ("DerivationCodeSequence" in inside) is said
+    assert any("deformed" in text for text in inside.DeidentificationMethod) is said
+
+
+@pytest.mark.parametrize("syntax", ["rle-lossless", "jpeg-ls-lossless"])
+def test_compressed_results_are_searched_before_they_are_compressed(syntax: Syntax) -> None:
+    values = np.zeros((64, 64), np.uint8)
+    hidden = np.frombuffer(b"CANARY-PATIENT-4711", np.uint8)
+    values[20, 5 : 5 + hidden.size] = hidden
+    content = write(radiograph_dataset(values=values, bits_stored=8))
+    with pytest.raises(Rejected) as caught:
+        anonymize(content, tools(syntax=syntax))
+    assert caught.value.reason is Reason.IDENTITY_SURVIVED
+
+
+def test_a_patient_id_among_the_numbers_is_not_released() -> None:
+    named = radiograph_dataset(PatientID="47110", SeriesNumber=47110)
+    assert read(anonymize(write(named), tools())).SeriesNumber is None
+    named = radiograph_dataset(PatientBirthDate="19700101", window=(1970.0101, 4000))
+    with pytest.raises(Rejected) as caught:
+        anonymize(write(named), tools())
+    assert caught.value.reason is Reason.IDENTITY_SURVIVED

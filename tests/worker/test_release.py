@@ -22,6 +22,7 @@ from prichexy_worker import header, inspection
 from prichexy_worker.contract import ModelInfo, Reason
 from prichexy_worker.errors import Rejected
 from prichexy_worker.identifiers import needles
+from prichexy_worker.pixels import Syntax, decode, with_pixels
 from prichexy_worker.pseudonyms import Pseudonyms
 from prichexy_worker.release import check_release, surviving_identifiers
 
@@ -474,3 +475,83 @@ def test_each_value_of_a_real_header_is_found_when_it_is_added_to_a_result() -> 
         pydicom.dcmwrite(made, clean, enforce_file_format=True)
         tag = f"{before[keyword].tag.group:04X},{before[keyword].tag.elem:04X}"
         assert tag in surviving_identifiers(before, made.getvalue()), keyword
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "tag", "identity"),
+    [
+        ("SeriesNumber", 47110, "0010,0020", {"PatientID": "47110"}),
+        ("InstanceNumber", 47110, "0010,0020", {"PatientID": "P-0047110"}),
+        ("SeriesNumber", 8150, "0008,0050", {"AccessionNumber": "8150"}),
+        ("WindowCenter", "1970.0101", "0010,0030", {"PatientBirthDate": "19700101"}),
+        ("ExposureTime", "20070919", "0008,0020", {}),
+        ("VerticesOfThePolygonalShutter", [12, 34, 56, 78], "0010,0020", {"PatientID": "12345678"}),
+    ],
+)
+def test_a_number_that_is_an_identifier_is_found_though_it_stands_where_it_stood(
+    keyword: str, value: object, tag: str, identity: dict[str, str]
+) -> None:
+    before = source(**{**identity, keyword: value})
+    assert tag in surviving_identifiers(before, write(result(**{keyword: value})))
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "identity"),
+    [
+        ("KVP", "120", {"PatientID": "120"}),
+        ("SeriesNumber", 47110, {"PatientID": "47111"}),
+        ("SeriesNumber", 47110, {"PatientName": "47110^X"}),  # a name is no number
+        ("Exposure", "1200", {"StudyTime": "001200"}),
+        ("ExposureTime", "11970", {"PatientBirthDate": "19700101"}),  # 01Jan1970
+        ("WindowCenter", "2047", {"PatientID": "2047"}),
+        ("ImagerPixelSpacing", [0.1, 0.25], {"PatientID": "1025"}),
+    ],
+)
+def test_a_number_of_an_ordinary_image_is_no_alarm(
+    keyword: str, value: object, identity: dict[str, str]
+) -> None:
+    same = {keyword: value}
+    before = source(**{**identity, **same})
+    made = result(**same)
+    if keyword == "WindowCenter":
+        before.WindowWidth = made.WindowWidth = 4096
+    assert surviving_identifiers(before, write(made)) == ()
+
+
+@pytest.mark.parametrize("first", [("1", "DCM"), ("113100", "DCM")])
+def test_an_item_without_a_code_is_not_covered_by_the_code_of_another(
+    first: tuple[str, str],
+) -> None:
+    made = result()
+    named = Dataset()
+    named.CodeMeaning = "CANARYHOSPITAL"
+    with_scheme = Dataset()
+    with_scheme.CodingSchemeDesignator, with_scheme.CodeMeaning = "DCM", "CANARYHOSPITAL"
+    for later in (named, with_scheme):
+        made.PurposeOfReferenceCodeSequence = [code(*first, "Chest"), later]
+        assert surviving_identifiers(source(), write(made)) == ("0008,0080",)
+
+
+def test_a_scheme_of_a_later_item_does_not_publish_an_earlier_code() -> None:
+    made = result()
+    earlier = code("1", "99X", "CANARYHOSPITAL")
+    del earlier.CodingSchemeDesignator
+    made.PurposeOfReferenceCodeSequence = [earlier, BASIC]
+    assert surviving_identifiers(source(), write(made)) == ("0008,0080",)
+
+
+@pytest.mark.parametrize("syntax", ["rle-lossless", "jpeg-ls-lossless"])
+def test_a_value_among_compressed_pixels_is_found_in_what_was_compressed(syntax: Syntax) -> None:
+    values = np.zeros((64, 64), np.uint8)
+    shown = np.frombuffer(b"CANARY-PATIENT-4711", np.uint8)
+    values[20, 5 : 5 + shown.size] = shown
+    plain = result(values=values, bits_stored=8)
+    radiograph = decode(plain)
+    packed = with_pixels(plain, radiograph, syntax)
+    assert packed.file_meta.TransferSyntaxUID.is_encapsulated
+    made = BytesIO()
+    pydicom.dcmwrite(made, packed, enforce_file_format=True)
+    found = surviving_identifiers(source(), made.getvalue(), pixels=radiograph.content())
+    assert "0010,0020" in found
+    with pytest.raises(Rejected, match="compressed pixels"):
+        check_release(source(), made.getvalue())

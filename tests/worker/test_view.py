@@ -12,7 +12,7 @@ from prichexy_testing.dicoms import lut, phantom, radiograph_dataset, write
 from prichexy_testing.shared_data import CHEST, need, pydicom_data
 from prichexy_worker import inspection
 from prichexy_worker.pixels import decode
-from prichexy_worker.view import displayed, shrink
+from prichexy_worker.view import displayed, searched, shrink
 
 
 def view_of(**parameters):
@@ -185,3 +185,69 @@ def test_real_radiographs_show_bright_bone_on_a_dark_ground():
         spine = small[100:200, 118:138].mean()
         lungs = min(small[80:140, 60:90].mean(), small[80:140, 165:195].mean())
         assert spine > lungs + 0.15, path.name
+
+
+def views_searched(**parameters):
+    dataset = inspection.read(write(radiograph_dataset(**parameters)))
+    return searched(decode(dataset), dataset)
+
+
+def lettered(low, high, ground, ink):
+    """A picture between ``low`` and ``high`` with a corner of ``ground`` and bars of ``ink``."""
+    values = (low + phantom(200, 160, bits_stored=12) / 4095.0 * (high - low)).astype(np.uint16)
+    values[:40, :60] = ground
+    values[10:30, 10:50:4] = ink
+    return values
+
+
+def shows_the_letters(view):
+    corner = view[:40, :60]
+    return abs(float(corner[20, 10]) - float(corner[5, 10])) > 0.2
+
+
+def test_what_the_window_shows_whole_is_searched_in_one_view():
+    parameters = {"values": phantom(), "window": (2048, 4096)}
+    (view,) = views_searched(**parameters)
+    assert np.array_equal(view, view_of(**parameters))
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize(("ground", "ink"), [(0, 600), (600, 0), (4095, 3400), (3400, 4095)])
+def test_letters_beyond_the_window_are_in_the_second_view(photometric, ground, ink):
+    values = lettered(1000, 3000, ground, ink)
+    parameters = {"values": values, "window": (2000, 1600), "photometric": photometric}
+    first, second = views_searched(**parameters)
+    assert not shows_the_letters(first)
+    assert shows_the_letters(second)
+    assert second.dtype == np.float32
+    assert 0 <= second.min() <= second.max() <= 1
+
+
+def test_an_outlier_does_not_hide_letters_beyond_the_window():
+    values = np.full((200, 160), 30_000, np.uint16)
+    values[50:, :] = (phantom(150, 160) * 3 + 26_000).astype(np.uint16)
+    values[:40, :60], values[10:30, 10:50:4], values[45, 45] = 60, 0, 20_000
+    views = views_searched(values=values, bits_stored=16, window=(33_000, 16_000))
+    assert shows_the_letters(views[1])
+
+
+def test_letters_that_a_voi_lut_flattens_are_in_the_second_view():
+    table = np.clip(np.arange(4096) - 1000, 0, 2000).astype(np.uint16)
+    first, second = views_searched(
+        values=lettered(1200, 2800, 100, 300), voi_lut=lut(table, first=0, bits=11)
+    )
+    assert not shows_the_letters(first)
+    assert shows_the_letters(second)
+
+
+@pytest.mark.parametrize("window", [None, (2048, 4096)])
+def test_letters_in_what_the_header_calls_padding_are_searched(window):
+    values = lettered(1000, 4095, 100, 700)
+    parameters = {"values": values, "window": window, "padding": (0, 900)}
+    assert not shows_the_letters(view_of(**parameters))
+    views = views_searched(**parameters)
+    assert max(np.ptp(view[:40, :60]) for view in views) > 0.1
+
+
+def test_an_image_of_one_grey_is_searched_in_one_view():
+    assert len(views_searched(values=np.full((20, 20), 7, np.uint16))) == 1

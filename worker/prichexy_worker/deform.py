@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from prichexy_worker.contract import Reason
+from prichexy_worker.errors import Rejected
 from prichexy_worker.pixels import Radiograph
 
 __all__ = ["IDENTICAL_DB", "displacement_in_pixels", "measure", "warp"]
@@ -50,7 +52,8 @@ def warp(radiograph: Radiograph, displacement: Field) -> Radiograph:
     pixels go on. Pixels that are not displaced keep their value bit for bit. Values stay within
     the least and greatest of the source's image, so nothing overshoots into a value that a
     window, a LUT or a padding range would read as something else. Padding moves as a whole: it is
-    not mixed with the image, and no pixel of the image becomes padding by interpolation.
+    not mixed with the image, and no pixel of the image becomes padding by interpolation. Raises
+    Rejected UNSUPPORTED_PIXELS where a displacement meets nothing but padding.
     """
     rows, columns = radiograph.values.shape
     _check(displacement)
@@ -64,7 +67,8 @@ def warp(radiograph: Radiograph, displacement: Field) -> Radiograph:
         np.clip(moved, low, high, out=moved)
         values = moved.astype(radiograph.values.dtype, copy=False)
     elif padded.all():
-        return radiograph
+        # Nothing here could be deformed; as it is it must not pass for an anonymised image.
+        raise Rejected(Reason.UNSUPPORTED_PIXELS, "padding covers all")
     else:
         values = _warp_beside_padding(radiograph.values, padded, radiograph.padding, field)
     values.setflags(write=False)

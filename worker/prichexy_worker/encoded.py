@@ -48,6 +48,7 @@ class Element:
     """One element that is no sequence: its tag below the tags of its sequences, and its value.
 
     The value is ``content[start:end]``. Encapsulated pixel data is one value, with its item tags.
+    ``item`` is where the dataset or item that holds it begins: the same for all elements of one.
     """
 
     path: tuple[int, ...]
@@ -55,6 +56,7 @@ class Element:
     start: int
     end: int
     encapsulated: bool = False
+    item: int = 0
 
     @property
     def tag(self) -> int:
@@ -98,10 +100,11 @@ def _dataset(
     """Give the elements up to ``end`` or to the item's delimiter; return where they stopped."""
     if len(path) > _DEEPEST:
         raise NotSearchable("sequences nested too deep")
+    item = position
     while position < end:
         if delimited and _tag(content, position) == _ITEM_END:
             return position + 8
-        element, position = _element(content, position, end, path)
+        element, position = _element(content, position, end, path, item)
         if element.vr == "SQ":
             position = yield from _sequence(content, element, end)
         else:
@@ -134,7 +137,7 @@ def _sequence(content: bytes, sequence: Element, limit: int) -> Generator[Elemen
 
 
 def _element(
-    content: bytes, position: int, limit: int, path: tuple[int, ...] = ()
+    content: bytes, position: int, limit: int, path: tuple[int, ...] = (), item: int = 0
 ) -> tuple[Element, int]:
     """Give the element at ``position`` and where the next one starts.
 
@@ -152,15 +155,16 @@ def _element(
         end = _UNDEFINED if length == _UNDEFINED else start + length
         if end != _UNDEFINED and end > limit:
             raise NotSearchable("a sequence longer than the file")
-        return Element(path, "SQ", start, end), start
+        return Element(path, "SQ", start, end, item=item), start
     if length == _UNDEFINED:
         if path != (PIXEL_DATA,):
             raise NotSearchable("a value of undefined length")
         end = _fragments(content, start, limit)
-        return Element(path, vr.decode(), start, end, encapsulated=True), end + 8
+        return Element(path, vr.decode(), start, end, encapsulated=True, item=item), end + 8
     if start + length > limit:
         raise NotSearchable("a value longer than the file")
-    return Element(path, vr.decode(), start, start + length), start + length
+    end = start + length
+    return Element(path, vr.decode(), start, end, item=item), end
 
 
 def _fragments(content: bytes, position: int, limit: int) -> int:

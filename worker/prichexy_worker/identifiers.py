@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from pydicom.charset import convert_encodings, decode_bytes
@@ -30,7 +30,13 @@ from prichexy_worker.needles import (
 )
 from prichexy_worker.quiet import without_noise
 
-__all__ = ["PUBLIC_SCHEMES", "needles", "unchanged_number"]
+__all__ = [
+    "PUBLIC_SCHEMES",
+    "digits_that_identify",
+    "needles",
+    "significant_digits",
+    "unchanged_number",
+]
 
 #: Coding schemes whose codes are published: they say nothing about anybody.
 PUBLIC_SCHEMES: Final = frozenset(
@@ -70,6 +76,10 @@ _LINES: Final = re.compile(r"[\r\n\f\\]+")
 _PLAIN_CODE: Final = re.compile(r"[A-Z_ 0-9]{0,16}")
 _STANDARD: Final = re.compile(r"ISO_[0-9]{5}_[0-9]{1,2}|ISO[_ ]IR [0-9]{1,3}")
 _FOUR_DIGITS: Final = re.compile(r"[0-9]{4}")
+#: A date as digits, with or without separators: month names would leave a number of the day.
+_DATE: Final = re.compile(rb"[0-9]{2,14}([-./ ]?[0-9]+)*(\.[0-9]+)?")
+#: Fewer are common numbers: an exposure of 120, the fifth series.
+_FEWEST_DIGITS: Final = 4
 #: What pydicom decodes with where no SpecificCharacterSet is given.
 _DEFAULT: Final = ["iso8859"]
 #: What pydicom raises over a malformed value.
@@ -98,6 +108,29 @@ def needles(source: Dataset) -> tuple[Needle, ...]:
     except _UNPARSED:
         raise NotSearchable("a value of the source cannot be read") from None
     return tuple(dict.fromkeys(found))
+
+
+def digits_that_identify(sought: Iterable[Needle]) -> Mapping[str, frozenset[str]]:
+    """Give the digits of identifiers and dates, without leading zeros, and the tags they are of.
+
+    Four digits or more. Not those of a name or a time: whole hours and minutes are common numbers.
+    """
+    digits: dict[str, set[str]] = {}
+    for needle in sought:
+        if needle.search is not Search.IDENTITY or not needle.form.isascii():
+            continue
+        keyword = keyword_for_tag(int(needle.origin[-9:].replace(",", ""), 16))
+        date = bool(keyword) and dictionary_VR(keyword) in ("DA", "DT")
+        if _DATE.fullmatch(needle.form) if date else _IDENTITY.fullmatch(keyword):
+            number = significant_digits(needle.form)
+            if len(number) >= _FEWEST_DIGITS:
+                digits.setdefault(number, set()).add(needle.origin)
+    return {number: frozenset(origins) for number, origins in digits.items()}
+
+
+def significant_digits(text: bytes) -> str:
+    """Give the decimal digits of a text, whatever stands between them, without leading zeros."""
+    return "".join(re.findall("[0-9]", text.decode("latin-1"))).lstrip("0")
 
 
 def unchanged_number(source: Dataset, path: Sequence[int], value: bytes) -> bool:

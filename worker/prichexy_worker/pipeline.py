@@ -90,10 +90,12 @@ def anonymize(content: bytes, tools: Tools, clock: Clock = time.perf_counter) ->
         inspection.inspect(source)
     with watch.step("decode"):
         radiograph = pixels.decode(source)
+        pixels.refuse_padding(radiograph)
         displayed = view.displayed(radiograph, source)
     with watch.step("text"):
         if tools.text_finder is not None:
-            text.refuse_text(tools.text_finder.find(displayed))
+            for shown in view.searched(radiograph, source):
+                text.refuse_text(tools.text_finder.find(shown))
     with watch.step("deform"):
         displacement = tools.engine.displacement(view.shrink(displayed))
         deformed = deform.warp(radiograph, displacement)
@@ -103,7 +105,7 @@ def anonymize(content: bytes, tools: Tools, clock: Clock = time.perf_counter) ->
             software_version=SOFTWARE_VERSION,
             model=tools.engine.model,
             key_id=tools.pseudonyms.key_id,
-            deformed=True,
+            deformed=measures["changed_share"] > 0,
         )
         result = header.deidentify(source, tools.pseudonyms, provenance)
     with watch.step("encode"):
@@ -113,7 +115,8 @@ def anonymize(content: bytes, tools: Tools, clock: Clock = time.perf_counter) ->
         released = buffer.getvalue()
     with watch.step("check"):
         own_texts = header.own_texts(provenance)
-        release.check_release(source, released, own_texts=own_texts)
+        values = deformed.content()
+        release.check_release(source, released, own_texts=own_texts, pixels=values)
     return Anonymized(
         content=released,
         patient_id=str(result.PatientID),

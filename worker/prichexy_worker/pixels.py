@@ -26,11 +26,17 @@ from prichexy_worker.layout import Layout, integer, read_layout
 from prichexy_worker.quiet import without_noise
 
 __all__ = [
+    "MOST_PADDING",
     "Radiograph",
     "Syntax",
     "decode",
+    "refuse_padding",
     "with_pixels",
 ]
+
+#: The greatest share of an image that may be padding. Collimators and turned images leave a third
+#: or so; of the anatomy, which fills most of a chest radiograph, padding must not hide much.
+MOST_PADDING: Final = 0.5
 
 Values = NDArray[np.integer[Any]]
 Syntax = Literal["explicit-little-endian", "rle-lossless", "jpeg-ls-lossless"]
@@ -91,6 +97,12 @@ class Radiograph:
         mask = (self.values >= low) & (self.values <= high)
         return mask if mask.any() else None
 
+    def content(self) -> bytes:
+        """Give the values as the bytes that are stored, or coded: little endian, row by row."""
+        size = 1 if self.bits_stored <= 8 else 2
+        kind = f"<{self.values.dtype.kind}{size}"
+        return self.values.astype(kind, copy=False).tobytes()
+
 
 def decode(dataset: Dataset) -> Radiograph:
     """Decode the one grey frame of ``dataset``, which is not altered.
@@ -121,6 +133,18 @@ def decode(dataset: Dataset) -> Radiograph:
         inverted=layout.inverted,
         padding=_padding(dataset, layout),
     )
+
+
+def refuse_padding(radiograph: Radiograph) -> None:
+    """Return when padding covers no more than ``MOST_PADDING`` of the image.
+
+    Padding moves as a whole, without interpolation, and the generator sees it black: a header that
+    calls the anatomy padding would have it released as good as unchanged. Raises Rejected
+    UNSUPPORTED_PIXELS.
+    """
+    padded = radiograph.padded()
+    if padded is not None and np.count_nonzero(padded) > MOST_PADDING * padded.size:
+        raise Rejected(Reason.UNSUPPORTED_PIXELS, f"more than {MOST_PADDING:.0%} is padding")
 
 
 def with_pixels(

@@ -23,21 +23,35 @@ and of what follows the pixels, but for three kinds of coincidence: a decimal nu
 unchanged where the source had it; for "other text" any number or code string and the codes of
 published schemes; and digits within a UID (UIDs are sought everywhere, all else not in UIDs).
 
+**Numbers** (DS, IS), unchanged or not, are compared by their digits with those of the source's
+identifiers and dates, both without leading zeros and whatever stands between the digits:
+
+==================================  ==========================================================
+one value of an element             equal, and 4 digits or more: 1970.0101 is a date of birth
+all its values, one by another      equal, and 6 digits or more: 12, 34, 56, 78 is 12345678
+shorter                             no alarm: a KVP of 120 says nothing of patient 120
+2**n or 2**n - 1, n from 10 to 16,  no alarm: so windows are, whatever a patient's number is
+in group 0028
+==================================  ==========================================================
+
 **In pixel data** (and other binary values of more than 64 bytes) only what has 12 characters or
 more, five of them different, is sought. A random 8-bit image of 10 MB, with a noise of five grey
 levels, shows a given string of eight digits with a chance of about 1e-3, one of twelve with 1e-7;
 a source has up to some hundred such strings. Bytes after the last pixel count as header.
+Of compressed pixels the values that went into them are searched, besides the compressed bytes;
+without these values the result counts as one that cannot be searched.
 
 **What is not promised.** Text drawn into the image; values of one to three characters other than
 names, numbers and dates; a name that is only part of a free text of the source; values that were
 transformed (encrypted, hashed, translated, abbreviated, shifted dates, other character sets than
-the source's own, UTF-8, UTF-16 and Latin-1); binary and decimal numbers of standard elements; bits
+the source's own, UTF-8, UTF-16 and Latin-1); binary numbers of standard elements, and decimal ones
+that only hold or resemble an identifier; bits
 hidden among the pixels; short values within pixel data; and identity by combination.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -47,7 +61,13 @@ from pydicom.dataset import Dataset
 from prichexy_worker.contract import Reason
 from prichexy_worker.encoded import PIXEL_DATA, PREAMBLE, Element, NotSearchable, elements
 from prichexy_worker.errors import Rejected
-from prichexy_worker.identifiers import PUBLIC_SCHEMES, needles, unchanged_number
+from prichexy_worker.identifiers import (
+    PUBLIC_SCHEMES,
+    digits_that_identify,
+    needles,
+    significant_digits,
+    unchanged_number,
+)
 from prichexy_worker.needles import Needle, Search
 
 __all__ = ["check_release", "surviving_identifiers"]
@@ -59,38 +79,64 @@ _PIXEL_CHARACTERS: Final = 12
 _PIXEL_VARIETY: Final = 5
 _CODE_VALUE, _SCHEME, _CODE_MEANING = 0x00080100, 0x00080102, 0x00080104
 _CODED: Final = frozenset({_CODE_VALUE, _SCHEME, _CODE_MEANING})
+#: The digits of all values of an element, joined, meet an identifier from this length on.
+_JOINED_DIGITS: Final = 6
+_WINDOWS: Final = frozenset(str(2**bits - less) for bits in range(10, 17) for less in (0, 1))
 _ROWS, _COLUMNS, _ALLOCATED, _SAMPLES = 0x00280010, 0x00280011, 0x00280100, 0x00280002
 
 
-def check_release(source: Dataset, result: bytes, *, own_texts: Collection[str] = ()) -> None:
+def check_release(
+    source: Dataset,
+    result: bytes,
+    *,
+    own_texts: Collection[str] = (),
+    pixels: bytes | None = None,
+) -> None:
     """Return only when the result was searched whole and holds no identifying value of the source.
 
     Raises Rejected IDENTITY_SURVIVED naming the source's tags, or that the result (or a value of
-    the source) could not be searched. ``own_texts``: see ``surviving_identifiers``.
+    the source) could not be searched. ``own_texts``, ``pixels``: see ``surviving_identifiers``.
     """
-    survivors = surviving_identifiers(source, result, own_texts=own_texts)
+    survivors = surviving_identifiers(source, result, own_texts=own_texts, pixels=pixels)
     if survivors:
         raise Rejected(Reason.IDENTITY_SURVIVED, f"tags {', '.join(survivors)}")
 
 
 def surviving_identifiers(
-    source: Dataset, result: bytes, *, own_texts: Collection[str] = ()
+    source: Dataset,
+    result: bytes,
+    *,
+    own_texts: Collection[str] = (),
+    pixels: bytes | None = None,
 ) -> tuple[str, ...]:
     """Give the tags of the source whose values occur in the result: "0010,0020", in order.
 
     Nested ones as "0040,0275/0008,0050", the preamble as "preamble"; never a value. ``own_texts``
     are whole values that the software writes itself, whatever the source says: they are not
-    searched. The source is not altered. Raises Rejected IDENTITY_SURVIVED when the result is no
-    file that can be searched completely.
+    searched. ``pixels`` are the stored values, uncompressed: needed where the result holds them
+    compressed, and not looked at otherwise. The source is not altered. Raises Rejected
+    IDENTITY_SURVIVED when the result is no file that can be searched completely.
     """
     try:
         sought = needles(source)
-        areas = _areas(source, result, frozenset(text.encode() for text in own_texts))
+        found = list(elements(result))
+        own = frozenset(text.encode() for text in own_texts)
+        areas = _areas(source, result, found, own)
+        haystacks = areas[Search.DATA].pixels
+        if any(element.encapsulated for element in found):
+            haystacks.append(_uncompressed(pixels))
     except NotSearchable as error:
         raise Rejected(Reason.IDENTITY_SURVIVED, f"could not be searched: {error}") from None
-    found = {needle.origin for needle in sought if areas[needle.search].shows(needle)}
-    found |= _in_pixels(sought, areas[Search.DATA].pixels)
-    return tuple(sorted(found))
+    survivors = {needle.origin for needle in sought if areas[needle.search].shows(needle)}
+    survivors |= _in_pixels(sought, haystacks)
+    survivors |= _in_numbers(sought, result, found)
+    return tuple(sorted(survivors))
+
+
+def _uncompressed(pixels: bytes | None) -> bytes:
+    if pixels is None:
+        raise NotSearchable("compressed pixels")
+    return pixels
 
 
 @dataclass(slots=True)
@@ -131,12 +177,13 @@ def _as_word(form: bytes, text: bytes) -> bool:
     return False
 
 
-def _areas(source: Dataset, result: bytes, own: frozenset[bytes]) -> dict[Search, _Area]:
+def _areas(
+    source: Dataset, result: bytes, found: Sequence[Element], own: frozenset[bytes]
+) -> dict[Search, _Area]:
     areas = {search: _Area() for search in Search}
-    found = list(elements(result))
     for area in areas.values():
         area.values.append(result[:PREAMBLE])
-    published = False
+    published = _published(found, result)
     for element in found:
         value = result[element.start : element.end]
         if element.tag == PIXEL_DATA and len(element.path) == 1:
@@ -145,13 +192,11 @@ def _areas(source: Dataset, result: bytes, own: frozenset[bytes]) -> dict[Search
         elif element.vr in _BINARY_VRS and len(value) > _SHORT_BINARY:
             areas[Search.DATA].pixels.append(value)
             continue
-        if element.tag == _CODE_VALUE:
-            published = _published(element, found, result)
         value = b"\\".join(part for part in value.split(b"\\") if part.strip(b" \0") not in own)
         stripped = value.strip(b" \0")
         if not stripped:
             continue
-        coded = published and element.tag in _CODED
+        coded = element.item in published and element.tag in _CODED
         number = element.vr in ("DS", "IS")
         same = number and unchanged_number(source, element.path, stripped)
         for search in _searches(element, same=same, coded=coded):
@@ -183,13 +228,38 @@ def _components(value: bytes) -> set[bytes]:
     return {part.strip(b" \0") for part in parts}
 
 
-def _published(code: Element, found: Iterable[Element], result: bytes) -> bool:
-    """Tell whether the item of this Code Value names a published scheme."""
-    following = [one for one in found if one.start > code.start and one.path[:-1] == code.path[:-1]]
-    scheme = next((one for one in following if one.tag == _SCHEME), None)
-    return scheme is not None and (
-        result[scheme.start : scheme.end].strip(b" \0").decode("latin-1") in PUBLIC_SCHEMES
-    )
+def _published(found: Iterable[Element], result: bytes) -> frozenset[int]:
+    """Give the items (see ``Element.item``) that hold a code of a published scheme."""
+    schemes: set[int] = set()
+    codes: set[int] = set()
+    for one in found:
+        if one.tag == _CODE_VALUE:
+            codes.add(one.item)
+        elif one.tag == _SCHEME:
+            scheme = result[one.start : one.end].strip(b" \0").decode("latin-1")
+            schemes.update({one.item} if scheme in PUBLIC_SCHEMES else ())
+    return frozenset(schemes & codes)
+
+
+def _in_numbers(sought: Iterable[Needle], result: bytes, found: Iterable[Element]) -> set[str]:
+    """Give the tags whose digits are a number of the result, by the table in the module's text."""
+    digits = digits_that_identify(sought)
+    survivors: set[str] = set()
+    for element in found:
+        if element.vr in ("DS", "IS"):
+            for number in _numbers(element, result[element.start : element.end]):
+                survivors |= digits.get(number, frozenset())
+    return survivors
+
+
+def _numbers(element: Element, value: bytes) -> Iterator[str]:
+    values = [significant_digits(part) for part in value.split(b"\\")]
+    for number in values:
+        if element.tag >> 16 != 0x0028 or number not in _WINDOWS:
+            yield number
+    joined = significant_digits(value)
+    if len(values) > 1 and len(joined) >= _JOINED_DIGITS:
+        yield joined
 
 
 def _split_pixels(

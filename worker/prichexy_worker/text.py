@@ -8,7 +8,7 @@ returned, logged or raised.
 
 Not promised: that every text is found (handwriting, lead letters in a hazy picture, letters
 below about 14 of 2500 rows with little contrast are often missed), nor that what is found is
-text. What the given view does not show, because its window cuts it off, cannot be found in it.
+text. What the given view does not show cannot be found in it: ``view.searched`` sees to that.
 """
 
 from __future__ import annotations
@@ -304,9 +304,7 @@ def _upright(picture: Picture, quad: Quad) -> Picture | None:
 
 
 def _letters(word: str) -> str:
-    return "".join(
-        character for character in word if character.isalnum() or character in "↑"
-    ).upper()
+    return "".join(one for one in word if one.isalnum() or one == "↑").upper()
 
 
 def _is_marker(word: str) -> bool:

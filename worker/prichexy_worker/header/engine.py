@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from pydicom.dataset import Dataset
@@ -28,6 +29,15 @@ _PIXEL_REPRESENTATION: Final = 0x00280103
 #: What the stored values mean: Rescale Intercept and Slope, Modality LUT Sequence.
 _MEANING: Final = (0x00281052, 0x00281053, 0x00283000)
 _WINDOW: Final = (0x00281050, 0x00281051)
+#: Series, Acquisition and Instance Number: some devices number them by the study.
+_COUNTERS: Final = (0x00200011, 0x00200012, 0x00200013)
+#: Patient ID, Other Patient IDs, Accession Number, Study ID; dates of birth, study and series.
+_NUMBERS_OF_OTHERS: Final = (
+    *(0x00100020, 0x00101000, 0x00080050, 0x00200010),
+    *(0x00100030, 0x00080020, 0x00080021),
+)
+#: Fewer digits are a count like any other.
+_FEWEST_DIGITS: Final = 4
 _NEEDED: Final = (_SOP_INSTANCE_UID, _STUDY_INSTANCE_UID, _SERIES_INSTANCE_UID)
 
 
@@ -36,8 +46,9 @@ def deidentify(dataset: Dataset, pseudonyms: Pseudonyms, provenance: Provenance)
 
     It holds what the allow-list of the object's SOP class keeps and what marks it as
     de-identified; an attribute on no list is not in it, at any depth, and what Table E.1-1 names
-    got the Basic Profile's action. The given dataset is not altered. The same dataset, key and
-    provenance give the same result, byte by byte. No promise is made about the pixels.
+    got the Basic Profile's action. A counter that repeats an identifier is empty. The given
+    dataset is not altered. The same dataset, key and provenance give the same result, byte by byte.
+    No promise is made about the pixels.
 
     Raises Rejected: UNSUPPORTED_SOP_CLASS where there is no list, INCOMPLETE_HEADER without a
     UID of instance, series or study, UNREADABLE for a malformed sequence, UNSUPPORTED_PIXELS for
@@ -52,6 +63,7 @@ def deidentify(dataset: Dataset, pseudonyms: Pseudonyms, provenance: Provenance)
             raise Rejected(Reason.INCOMPLETE_HEADER, elements.name(tag))
     result = keep_attributes(dataset, rules, _person(dataset, pseudonyms))
     _keep_the_meaning(dataset, result)
+    _empty_borrowed_numbers(dataset, result)
     carry_over_lossy_history(dataset, result)
     mark(result, provenance)
     sweep(result)
@@ -69,6 +81,19 @@ def _person(dataset: Dataset, pseudonyms: Pseudonyms) -> Person:
         uid=pseudonyms.uid,
         signed=elements.numbers(dataset, _PIXEL_REPRESENTATION) in ((1,), (1.0,)),
     )
+
+
+def _empty_borrowed_numbers(dataset: Dataset, result: Dataset) -> None:
+    """Empty a counter that is, by its digits, an identifier or a date of the source."""
+    taken = {_digits(text) for tag in _NUMBERS_OF_OTHERS for text in elements.texts(dataset, tag)}
+    for tag in _COUNTERS:
+        number = _digits(str(result[tag].value)) if tag in result else ""
+        if len(number) >= _FEWEST_DIGITS and number in taken:
+            result[tag].value = None
+
+
+def _digits(text: str) -> str:
+    return "".join(re.findall("[0-9]", text)).lstrip("0")
 
 
 def _keep_the_meaning(dataset: Dataset, result: Dataset) -> None:

@@ -1,9 +1,10 @@
 """What the result says of itself: that, how and by what it was made pseudonymous.
 
 PS3.15 E.1.1 and PS3.3 C.12.1.1.3. Only what was done is claimed: the Basic Profile. Burned-in
-text was looked for and not removed, so BurnedInAnnotation stays the source's word; nothing is
-said of recognisable features, because no measured rate supports it here. No date of the
-processing is written: the same input gives the same bytes.
+text was looked for and not removed, so nothing is said of it: BurnedInAnnotation is left out, but
+of a DX, which needs one and keeps the source's NO. Nor is anything said of recognisable features,
+because no measured rate supports it here. No date of the processing is written: the same input
+gives the same bytes.
 """
 
 from __future__ import annotations
