@@ -65,6 +65,8 @@ def run(request: Request, console: Console) -> int:
         if found.unreadable:
             console.print(found.unread_sentence())
         return 1 if found.unreadable else NOTHING_FOUND
+    if request.report is not None and not request.report.absolute().parent.is_dir():
+        raise Misconfigured(f"--report: there is no folder {request.report.absolute().parent}")
     key_file = _key_file(request, places, console)
     keep_quiet()
     recipe = Recipe(
@@ -80,6 +82,8 @@ def run(request: Request, console: Console) -> int:
         tools, engine = load_tools(recipe)
     console.print(f"Computing on {engine.device}: {engine.device_reason}")
     console.print(f"Model: {engine.model.evidence}. {engine.model.statement}")
+    if not request.check_text:
+        console.print("Burned-in text is not searched for: text in the pixels leaves unseen.")
     studies = group_studies(found.files, tools.pseudonyms)
     results: list[StudyResult] = []
     stop = threading.Event()
@@ -95,7 +99,9 @@ def run(request: Request, console: Console) -> int:
             interrupted = True
         finally:
             if request.report is not None:
-                report = report_of(found, results, engine, tools.pseudonyms)
+                report = report_of(
+                    found, results, engine, tools.pseudonyms, text_check=request.check_text
+                )
                 _write_report(request.report, report)
     console.print(_summary(found, results))
     if any(result.state is not State.EXPORTED for result in results):
@@ -107,7 +113,12 @@ def run(request: Request, console: Console) -> int:
 
 
 def report_of(
-    found: Found, results: Sequence[StudyResult], engine: Engine, pseudonyms: Pseudonyms
+    found: Found,
+    results: Sequence[StudyResult],
+    engine: Engine,
+    pseudonyms: Pseudonyms,
+    *,
+    text_check: bool,
 ) -> dict[str, Any]:
     """Give the machine-readable report. No file name of the source is in it: they may identify."""
     return {
@@ -116,6 +127,7 @@ def report_of(
         "key_id": pseudonyms.key_id,
         "device": engine.device,
         "model": engine.model.to_json(),
+        "text_check": text_check,
         "files": {
             "dicom": len(found.files),
             "not_dicom": found.not_dicom,

@@ -7,6 +7,7 @@ import stat
 import sys
 from pathlib import Path
 
+import pydicom
 import pytest
 
 from prichexy_gateway import anonymizing, cli
@@ -163,6 +164,11 @@ def test_the_whole_command_exports_reports_and_says_nothing_that_identifies(
     told = json.loads(report.read_text())
     assert told["counts"] == {"exported": 1, "quarantined": 1}
     assert told["files"] == {"dicom": 2, "not_dicom": 1, "dicomdir": 0, "unreadable": 0}
+    assert told["text_check"] is False
+    assert "not searched for" in text
+    (exported,) = out.rglob("*.dcm")
+    method = pydicom.dcmread(exported, stop_before_pixels=True).DeidentificationMethod
+    assert "burned-in text: not searched for" in method
     assert told["model"]["evidence"] in ("untrained", "trained", "measured")
     assert len(list(out.rglob("*.dcm"))) == 1
     key = own_configuration / "prichexy" / "pseudonyms.key"
@@ -175,6 +181,16 @@ def test_the_whole_command_exports_reports_and_says_nothing_that_identifies(
     again = source.parent / "again"
     code, _ = run(monkeypatch, capsys, "anonymize", source, again, "--no-text-check")
     assert {path.name: path.read_bytes() for path in again.rglob("*.dcm")} == first
+
+
+def test_a_report_that_could_not_be_written_is_refused_before_the_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], source: Path
+) -> None:
+    out, report = source.parent / "out", source.parent / "nowhere" / "report.json"
+    code, text = run(monkeypatch, capsys, "anonymize", source, out, "--report", report)
+    assert code == 2
+    assert "--report" in text
+    assert list(out.rglob("*.dcm")) == []
 
 
 @pytest.mark.parametrize("command", ["status", "doctor"])

@@ -234,6 +234,17 @@ def test_a_study_that_mixes_patients_or_studies_is_turned_away(other: Mapping[st
     assert target.stores == 0
 
 
+def test_objects_that_differ_and_share_their_sop_instance_uid_are_turned_away() -> None:
+    target = FakeTarget()
+
+    def anonymize(content: bytes, tools: Tools) -> Anonymized:
+        return anonymized(content, "2.25.3")
+
+    outcome = run(target=target, anonymize=anonymize)
+    assert (outcome.state, outcome.reason) == (State.QUARANTINED, Reason.AMBIGUOUS_INSTANCE)
+    assert target.stores == 0
+
+
 def test_a_study_that_was_deleted_at_the_source_has_failed_for_good() -> None:
     ledger = FakeLedger()
     assert run(FakeSource({}, gone=True), ledger=ledger) == Outcome(State.FAILED, Reason.GONE)

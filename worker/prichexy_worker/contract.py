@@ -113,6 +113,7 @@ class Reason(StrEnum):
     IDENTITY_SURVIVED = "identity_survived", "An identifying value was found in the result."
     INCOMPLETE_HEADER = "incomplete_header", "An object lacks an identifier that it must have."
     MIXED_PATIENTS = "mixed_patients", "The study holds objects of more than one patient."
+    AMBIGUOUS_INSTANCE = "ambiguous_instance", "Two objects differ and have one SOPInstanceUID."
     TOO_MANY_INSTANCES = "too_many_instances", "The study has more instances than are allowed."
     # Retry, then failure.
     SOURCE_UNREACHABLE = "source_unreachable", "The ingest Orthanc did not answer."

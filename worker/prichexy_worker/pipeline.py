@@ -106,6 +106,7 @@ def anonymize(content: bytes, tools: Tools, clock: Clock = time.perf_counter) ->
             model=tools.engine.model,
             key_id=tools.pseudonyms.key_id,
             deformed=measures["changed_share"] > 0,
+            text_searched=tools.text_finder is not None,
         )
         result = header.deidentify(source, tools.pseudonyms, provenance)
     with watch.step("encode"):

@@ -236,6 +236,10 @@ def _anonymize_all(
         raise rejection
     if len({(result.patient_id, result.study_uid) for result in attempt.results}) > 1:
         raise Rejected(Reason.MIXED_PATIENTS)
+    contents: dict[str, bytes] = {}
+    for result in attempt.results:
+        if contents.setdefault(result.sop_uid, result.content) != result.content:
+            raise Rejected(Reason.AMBIGUOUS_INSTANCE)
 
 
 def _export_all(

@@ -35,13 +35,15 @@ class Provenance:
     """By what a result was made, as far as the result itself tells.
 
     ``deformed`` says whether the anatomy in the pixels was deformed by ``model``; where it was
-    not, nothing is said of a model.
+    not, nothing is said of a model. ``text_searched`` says whether the pixels were searched for
+    burned-in text (and then none but markers was found).
     """
 
     software_version: str
     model: ModelInfo
     key_id: str
     deformed: bool
+    text_searched: bool = False
 
 
 def mark(result: Dataset, provenance: Provenance) -> None:
@@ -53,6 +55,10 @@ def mark(result: Dataset, provenance: Provenance) -> None:
     method = [f"DICOM PS3.15 {TABLE_EDITION} Basic Profile", software, f"key {provenance.key_id}"]
     if provenance.deformed:
         method.append(f"chest anatomy deformed by a model ({model.evidence})")
+    text = (
+        "searched for, none but markers found" if provenance.text_searched else "not searched for"
+    )
+    method.append(f"burned-in text: {text}")
     result.DeidentificationMethod = [_fitting(text, _LO) for text in method]
     basic = _code("113100", "DCM", "Basic Application Confidentiality Profile")
     result.DeidentificationMethodCodeSequence = Sequence([basic])
