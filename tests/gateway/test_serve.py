@@ -105,7 +105,7 @@ def test_the_gateway_serves_checks_itself_and_leaves_nothing_behind(tmp_path: Pa
     needs_native_parts()
     home = Home(tmp_path / "home")
     first, second, empty = tmp_path / "a.dcm", tmp_path / "b.dcm", tmp_path / "c.dcm"
-    first.write_bytes(write(radiograph_dataset()))
+    first.write_bytes(write(_radiograph()))
     second.write_bytes(write(_another("1.2.3.9")))
     empty.write_bytes(write(_another("1.2.3.10", PixelData=None)))
     told = ""
@@ -173,7 +173,7 @@ def test_when_a_service_dies_all_are_stopped_and_it_is_named(tmp_path: Path) -> 
     needs_native_parts()
     home = Home(tmp_path / "home")
     source = tmp_path / "a.dcm"
-    source.write_bytes(write(radiograph_dataset()))
+    source.write_bytes(write(_radiograph()))
     with serving(home, source, tmp_path / "output") as gateway:
         gateway.wait_until_it_serves()
         processes = record_of(home).processes
@@ -200,7 +200,7 @@ def test_results_go_to_the_peer_that_a_worker_config_names(tmp_path: Path) -> No
     needs_native_parts()
     home = Home(tmp_path / "home")
     source, peer, config = tmp_path / "a.dcm", tmp_path / "peer", tmp_path / "mine.toml"
-    source.write_bytes(write(radiograph_dataset()))
+    source.write_bytes(write(_radiograph()))
     peer.mkdir()
     config.write_text(f'[export]\nkind = "folder"\nfolder = "{peer}"\n[limits]\ninstances = 3\n')
     ran = prichexy(
@@ -223,9 +223,14 @@ def test_results_go_to_the_peer_that_a_worker_config_names(tmp_path: Path) -> No
     assert "limits.instances" in wrong.stderr
 
 
+def _radiograph(**attributes: object) -> FileDataset:
+    """Give a radiograph large enough that its noise does not look like lettering."""
+    return radiograph_dataset(rows=512, columns=448, window=(2048, 4096), **attributes)
+
+
 def _another(uid: str, **attributes: object) -> FileDataset:
     """Give a radiograph of another study than the first one."""
-    dataset = radiograph_dataset(
+    dataset = _radiograph(
         StudyInstanceUID=uid, SeriesInstanceUID=f"{uid}.1", SOPInstanceUID=f"{uid}.2", **attributes
     )
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
