@@ -46,6 +46,7 @@ COPY LICENSE README.md ./
 COPY gateway/ gateway/
 COPY model/prichexy_model/ model/prichexy_model/
 COPY plugin/prichexy_plugin/ plugin/prichexy_plugin/
+COPY train/prichexy_train/ train/prichexy_train/
 COPY worker/ worker/
 RUN script/install python worker /opt/prichexy/venv
 

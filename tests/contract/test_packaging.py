@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).parents[2]
-AREAS = ("plugin", "worker", "model", "gateway")
+AREAS = ("plugin", "worker", "model", "gateway", "train")
 
 
 @pytest.fixture(scope="module")

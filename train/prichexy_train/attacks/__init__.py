@@ -1,0 +1,1 @@
+"""The attacker ladder: one module a rung, one interface."""

@@ -1,0 +1,1 @@
+"""What is computed from scores: AUC, intervals over patients, retrieval."""
