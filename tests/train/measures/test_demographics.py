@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prichexy_train.data.catalogue import Catalogue, ImageRecord
+from prichexy_train.data.pairs import Pairs
+from prichexy_train.measures.demographics import demographics_auc, demographics_score
+
+
+def catalogue_of(*people: dict[str, Any]) -> Catalogue:
+    records = [ImageRecord(str(n), str(n), "", **person) for n, person in enumerate(people)]
+    return Catalogue("x", (), tuple(records))
+
+
+def scores(*pairs: tuple[int, int], catalogues: list[Catalogue]) -> list[float]:
+    table = np.array(pairs, dtype=np.int64)
+    return demographics_score(
+        catalogues, Pairs(table[:, 0], table[:, 1], np.zeros(len(table), np.bool_))
+    ).tolist()
+
+
+def test_another_sex_weighs_more_than_any_age_and_age_more_than_the_view() -> None:
+    people = catalogue_of(
+        {"sex": "F", "age": 40, "view": "PA"},
+        {"sex": "F", "age": 40, "view": "PA"},
+        {"sex": "F", "age": 40, "view": "AP"},
+        {"sex": "F", "age": 41, "view": "PA"},
+        {"sex": "F", "age": 1, "view": "AP"},
+        {"sex": "M", "age": 40, "view": "PA"},
+    )
+    found = scores(*[(0, other) for other in range(1, 6)], catalogues=[people])
+    assert found == sorted(found, reverse=True)
+    assert len(set(found)) == 5
+    assert found == scores(*[(other, 0) for other in range(1, 6)], catalogues=[people])
+
+
+def test_what_is_unknown_counts_as_the_known_ones_do_on_average() -> None:
+    people = catalogue_of({"age": 10}, {"age": 12}, {"age": 16}, {})
+    near, far, unknown = scores((0, 1), (0, 2), (0, 3), catalogues=[people])
+    assert unknown == (near + far) / 2
+
+
+def test_where_nothing_is_known_nothing_is_told_apart() -> None:
+    people = catalogue_of({}, {}, {})
+    pairs = Pairs(np.array([0, 1]), np.array([1, 2]), np.array([True, False]))
+    assert demographics_auc([people], pairs) == 0.5
+
+
+def test_pairs_count_through_several_catalogues() -> None:
+    first, second = catalogue_of({"age": 10}), catalogue_of({"age": 10}, {"age": 30})
+    assert scores((0, 1), (0, 2), catalogues=[first, second]) == pytest.approx([0, -20])
