@@ -70,7 +70,8 @@ def run(request: Request, console: Console) -> int:
     key_file = _key_file(request, places, console)
     keep_quiet()
     recipe = Recipe(
-        bundle=request.bundle or default_bundle(),
+        # Every process loads it: all the same one, even if a link to it is moved meanwhile.
+        bundle=(request.bundle or default_bundle()).resolve(),
         key_file=key_file,
         device=request.device,
         # As in a worker: with more threads, sums may be taken in another order.

@@ -10,6 +10,7 @@ from typer.main import get_command
 
 from prichexy_gateway.commands.anonymize import anonymize
 from prichexy_gateway.commands.doctor import doctor
+from prichexy_gateway.commands.model import model_app
 from prichexy_gateway.commands.serve import serve
 from prichexy_gateway.commands.status import status
 from prichexy_gateway.commands.submit import submit
@@ -34,6 +35,7 @@ def create_app() -> typer.Typer:
     app.callback()(_prichexy)
     for command in (serve, anonymize, submit, status, doctor):
         app.command()(command)
+    app.add_typer(model_app(), name="model")
     return app
 
 

@@ -159,14 +159,23 @@ def _workers(workers: Sequence[Mapping[str, Any]], bundle: Bundle | None) -> Ite
         yield Check("Workers", False, "none is alive", "Start one; its log says why it ended.")
     for worker in alive:
         name = f"Worker {worker['worker_id']}"
-        remedy = "Install the same version and model everywhere, then restart this worker."
+        model = worker["model"]
         if worker["software"] != SOFTWARE_VERSION:
+            remedy = "Install the same version everywhere, then restart this worker."
             yield Check(name, False, f"version {worker['software']}", remedy)
-        elif bundle is not None and worker["model"]["digest"] != bundle.digest:
-            yield Check(name, False, "works with another model than these settings name", remedy)
+        elif bundle is not None and model["digest"] != bundle.digest:
+            finding = f"works with another model than these settings name: {model['digest'][:12]}…"
+            remedy = (
+                "After a promotion give it a minute, or until its study ends. Its log says why it "
+                "could not load a model. Or do its settings name another bundle?"
+            )
+            yield Check(name, False, finding, remedy)
         else:
             seconds = float(worker["seen_seconds_ago"])
-            finding = f"alive {seconds:.0f} s ago, computes on {worker['device']}"
+            finding = (
+                f"alive {seconds:.0f} s ago, computes on {worker['device']} "
+                f"with model {model['digest'][:12]}…"
+            )
             yield Check(name, True, finding)
 
 

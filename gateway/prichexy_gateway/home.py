@@ -6,6 +6,7 @@
     lock                held while a gateway runs here
     secrets/            one file a password, and pseudonyms.key; mode 0600
     redis/ ingest/ export/ worker/    one folder a service
+    models/             the bundles that were in use, and which is now; see model_store
     logs/               one file a service
     pictures/           before / after / displacement of the sample
 """
@@ -163,6 +164,11 @@ class Home:
     def key_file(self) -> Path:
         """The key of all pseudonyms; see ``prichexy_worker.pseudonyms``."""
         return self.root / "secrets" / "pseudonyms.key"
+
+    @property
+    def models(self) -> Path:
+        """The folder of the model store; see ``model_store``."""
+        return self.root / "models"
 
     @property
     def record_file(self) -> Path:

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from prichexy_gateway.errors import Failed
+from prichexy_gateway.bundle_check import describe_bundle
+from prichexy_gateway.errors import Failed, Refused
 from prichexy_gateway.home import Addresses, Home, Record, RunningProcess, checkout, default_bundle
+from prichexy_gateway.model_store import ModelStore
 from prichexy_gateway.orthanc_runtime import OrthancRuntime, native_runtime
 from prichexy_gateway.ports import Ports, choose_ports
 from prichexy_gateway.services import (
@@ -45,8 +47,10 @@ CALLING_AET: Final = "PRICHEXY-CLI"
 class Options:
     """How a native gateway is to run. ``None`` means the checkout's own.
 
-    ``worker_settings`` are merged over the worker's generated ones; with a section ``export``
-    that names its kind, the worker exports there and no export Orthanc is started.
+    ``model_bundle`` is promoted before the start; without one, the model in use stays in use, and
+    the checkout's is the first. ``worker_settings`` are merged over the worker's generated ones;
+    with a section ``export`` that names its kind, the worker exports there and no export Orthanc
+    is started.
     """
 
     ports: Ports = field(default_factory=Ports)
@@ -100,7 +104,7 @@ def running_gateway(
             ),
             runtime=runtime,
             orthanc_config=options.orthanc_config or checkout() / "orthanc-config",
-            model_bundle=options.model_bundle or default_bundle(),
+            model_bundle=_model_in_use(home, options.model_bundle, tell),
             stable_age=options.stable_age,
             device=options.device,
             worker_settings=options.worker_settings,
@@ -120,6 +124,28 @@ def running_gateway(
                     if service.name == "ingest":
                         _check_plugin(plan)
             yield NativeGateway(home, plan.addresses, supervisor, settings, exports_here)
+
+
+def _model_in_use(home: Home, bundle: Path | None, tell: Callable[[str], None]) -> Path:
+    """Give the link to the model in use, once there is one. Raises Failed, Refused.
+
+    Until somebody promotes another one, it is the one that this version was shipped with.
+    """
+    if bundle is not None:
+        store = ModelStore(home.models)
+        store.promote(bundle, "prichexy serve --model")
+        return store.current
+    # The worker loads it in a moment: it need not be loaded here first.
+    store = ModelStore(home.models, check=describe_bundle)
+    history = store.history()
+    if all(change.action == "installed" for change in history):
+        try:
+            store.promote(default_bundle(), "prichexy serve", action="installed")
+        except Refused as error:
+            if not history:
+                raise
+            tell(f"the model in use stays: {error}")
+    return store.current
 
 
 def _check_plugin(plan: Plan) -> None:

@@ -58,7 +58,7 @@ def picture_of(file: DicomFile, settings: Settings, place: Path) -> ModelInfo:
     target = create_target(settings.export)
     result = inspection.read(exported_copy(original, target, pseudonyms, engine.model))
     before, after = _view(original), _view(result)
-    field = engine.displacement(view.shrink(before))
+    field = engine.displacement(view.shrink(before, engine.input_size))
     rows, columns = before.shape
     panels = Panels(
         before=before,

@@ -33,6 +33,7 @@ class FakeEngine:
     """Moves everything a little to the right."""
 
     model = ModelInfo("fake", "0", "a" * 64, "untrained", "a fake")
+    input_size = 256
 
     def displacement(self, view: NDArray[np.float32]) -> NDArray[np.float32]:
         field = np.zeros((2, *view.shape), np.float32)

@@ -1,7 +1,7 @@
 """An ingest Orthanc with the plugin, as a worker sees it: a small HTTP server in a thread.
 
-It serves the files that it is given as one study, takes reports and announcements, and checks the
-credentials and the header that the real one checks.
+It serves the files that it is given as one study, and others if told, takes reports and
+announcements, and checks the credentials and the header that the real one checks.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import base64
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prichexy_testing.fakes_worker import STUDY_ID
@@ -23,15 +24,25 @@ from prichexy_worker.contract import (
     WorkerAnnouncement,
 )
 
-__all__ = ["FakeIngest", "running_fake_ingest"]
+__all__ = ["FakeIngest", "OtherStudy", "running_fake_ingest"]
 
 PASSWORD = "fake-ingest-password"
+
+
+@dataclass(frozen=True)
+class OtherStudy:
+    """A study: its StudyInstanceUID, and its instances by Orthanc's ids."""
+
+    uid: str
+    instances: Mapping[str, bytes]
 
 
 class FakeIngest:
     """What the server holds and has heard.
 
     ``answer`` is what a report is answered with: a status and a body; None: as the plugin does.
+    ``on_report`` is called with each report before it is answered. ``others`` are further studies
+    by Orthanc's ids of them.
     """
 
     def __init__(self, instances: Mapping[str, bytes]) -> None:
@@ -43,6 +54,8 @@ class FakeIngest:
         self.reports: list[StudyReport] = []
         self.announcements: list[WorkerAnnouncement] = []
         self.answer: tuple[int, bytes] | None = None
+        self.on_report: Callable[[StudyReport], None] = lambda _report: None
+        self.others: dict[str, OtherStudy] = {}
 
     @property
     def states(self) -> list[State]:
@@ -56,22 +69,18 @@ class FakeIngest:
 
     def read(self, path: str) -> tuple[int, bytes]:
         """Answer a GET."""
-        study = f"/studies/{STUDY_ID}"
-        if path == study:
-            return 200, json.dumps(self._study()).encode()
-        if path == f"{study}/instances":
-            return 200, json.dumps([{"ID": name} for name in self.instances]).encode()
-        name = path.removeprefix("/instances/").removesuffix("/file")
-        if name in self.instances:
-            return 200, self.instances[name]
+        own = OtherStudy(self.study_uid, self.instances)
+        studies = {STUDY_ID: own, **self.others}
+        _, kind, name, *rest = [*path.split("/"), ""]
+        if kind == "studies" and name in studies:
+            study = studies[name]
+            if rest[0] == "instances":
+                return 200, json.dumps([{"ID": name} for name in study.instances]).encode()
+            return 200, json.dumps(_described(name, study)).encode()
+        for study in studies.values():
+            if kind == "instances" and name in study.instances:
+                return 200, study.instances[name]
         return 404, b""
-
-    def _study(self) -> dict[str, object]:
-        return {
-            "ID": STUDY_ID,
-            "LastUpdate": "20240101T000000",
-            "MainDicomTags": {"StudyInstanceUID": self.study_uid},
-        }
 
     def take(self, path: str, body: bytes) -> tuple[int, bytes]:
         """Answer a POST."""
@@ -79,14 +88,26 @@ class FakeIngest:
             return self.answer
         if path == f"{API_ROOT}/reports":
             report = StudyReport.from_json(json.loads(body))
+            self.on_report(report)
             self.reports.append(report)
-            claims = sum(one.state is State.PROCESSING for one in self.transitions)
+            claims = sum(
+                one.state is State.PROCESSING and one.job_id == report.job_id
+                for one in self.transitions
+            )
             claim = Claim(report.attempt in (0, claims), attempt=claims)
             return 200, json.dumps(claim.to_json()).encode()
         if path == f"{API_ROOT}/workers":
             self.announcements.append(WorkerAnnouncement.from_json(json.loads(body)))
             return 200, b"{}"
         return 404, b""
+
+
+def _described(name: str, study: OtherStudy) -> dict[str, object]:
+    return {
+        "ID": name,
+        "LastUpdate": "20240101T000000",
+        "MainDicomTags": {"StudyInstanceUID": study.uid},
+    }
 
 
 def _handler(ingest: FakeIngest) -> type[BaseHTTPRequestHandler]:

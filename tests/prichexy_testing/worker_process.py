@@ -2,7 +2,8 @@
 
 ``python -m prichexy_testing.worker_process FOLDER`` reads the worker's settings from the
 environment. What it does with a study is told by the message's revision; each attempt leaves a
-line "revision failures" in FOLDER/attempts.
+line "revision failures" in FOLDER/attempts. What it does between studies leaves a letter in
+FOLDER/looks.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from prichexy_worker.app import create_app, work
+from prichexy_worker.app import call_between_studies, create_app, work
 from prichexy_worker.contract import Reason, State, StudyMessage
 from prichexy_worker.logs import configure_logging
 from prichexy_worker.retry import RetryPolicy
@@ -20,11 +21,12 @@ from prichexy_worker.settings import load_settings
 from prichexy_worker.study import Outcome
 from prichexy_worker.tasks import register
 
-__all__ = ["FINISH", "LINGER", "RETRY_ONCE", "main"]
+__all__ = ["FINISH", "LINGER", "LINGER_AND_RETRY", "RETRY_ONCE", "main"]
 
 FINISH: Final = 1  # exported at once
 RETRY_ONCE: Final = 2  # fails once, then is exported
 LINGER: Final = 3  # is worked on until FOLDER/release exists
+LINGER_AND_RETRY: Final = 4  # the same, and fails once then
 
 
 def main(folder: Path) -> int:
@@ -35,17 +37,22 @@ def main(folder: Path) -> int:
     def process(message: StudyMessage, failures: int) -> Outcome:
         with (folder / "attempts").open("a") as attempts:
             attempts.write(f"{message.revision} {failures}\n")
-        if message.revision == RETRY_ONCE and failures == 0:
-            return Outcome(State.QUEUED, Reason.TARGET_UNREACHABLE, again=True, failures=1)
-        if message.revision == LINGER:
+        if message.revision in (LINGER, LINGER_AND_RETRY):
             pause = threading.Event()
             while not (folder / "release").exists():
                 pause.wait(0.05)
+        if message.revision in (RETRY_ONCE, LINGER_AND_RETRY) and failures == 0:
+            return Outcome(State.QUEUED, Reason.TARGET_UNREACHABLE, again=True, failures=1)
         with (folder / "finished").open("a") as finished:
             finished.write(f"{message.revision}\n")
         return Outcome(State.EXPORTED)
 
+    def look() -> None:
+        with (folder / "looks").open("a") as looks:
+            looks.write(".")
+
     app = create_app(settings)
+    call_between_studies(app, look, 0.2)
     register(app, process, RetryPolicy(first=0.2))
     return work(app, settings)
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from celery import Celery
 
 from prichexy_testing.fakes_worker import study_message
 from prichexy_testing.servers import RedisServer, running_redis, wait_until
-from prichexy_testing.worker_process import FINISH, LINGER, RETRY_ONCE
+from prichexy_testing.worker_process import FINISH, LINGER, LINGER_AND_RETRY, RETRY_ONCE
 from prichexy_worker.app import broker_address, create_app
 from prichexy_worker.contract import TASK_NAME
 from prichexy_worker.settings import Broker, Settings, load_settings
@@ -97,6 +98,10 @@ class Place:
 
     def log(self) -> str:
         return (self.folder / "log").read_text()
+
+    def looks(self) -> int:
+        """How often the worker did what it does between studies."""
+        return len("".join(self.lines("looks")))
 
     def wait_for(self, name: str, lines: list[str], seconds: float = 40) -> None:
         wait_until(lambda: self.lines(name) == lines, seconds, f"{name} has {lines}")
@@ -223,6 +228,48 @@ def test_a_worker_outlives_its_broker(place: Place) -> None:
         place.wait_for("finished", ["1", "1"], 60)
     assert PASSWORD not in place.log()
     assert "p%2Fss" not in place.log()
+
+
+@pytest.mark.parametrize("revision", [LINGER, LINGER_AND_RETRY])
+def test_a_worker_outlives_a_broker_that_goes_within_a_study(place: Place, revision: int) -> None:
+    with place.worker():
+        place.send(message(revision))
+        place.wait_for("attempts", [f"{revision} 0"])
+        place.redis.stop()
+        (place.folder / "release").touch()
+        wait_until(lambda: "ConnectionError" in place.log(), 60, "the worker misses its broker")
+        place.redis.start()
+        place.send(message(FINISH))
+        wait_until(lambda: "1" in place.lines("finished"), 90, "the next study ends")
+        # The broker heard nothing of the first one's end, so it comes again: nothing is lost.
+        wait_until(lambda: len(place.lines("attempts")) > 2, 90, "the first one comes again")
+        wait_until(lambda: str(revision) in place.lines("finished"), 90, "it ends")
+        wait_until(lambda: place.held() == 0, 60, "all are acknowledged")
+
+
+def test_what_is_called_between_studies_is_not_called_within_one(place: Place) -> None:
+    with place.worker():
+        wait_until(lambda: place.looks() > 2, 40, "it is called while there is no study")
+        place.send(message(LINGER))
+        place.wait_for("attempts", ["3 0"])
+        before = place.looks()
+        assert not threading.Event().wait(1)
+        assert place.looks() == before
+        (place.folder / "release").touch()
+        wait_until(lambda: place.looks() > before + 2, what="it is called again")
+
+
+def test_what_is_called_between_studies_is_called_after_an_outage_as_well(place: Place) -> None:
+    with place.worker():
+        place.send(message(FINISH))
+        place.wait_for("finished", ["1"])
+        place.redis.stop()
+        wait_until(lambda: "ConnectionError" in place.log(), what="the worker misses its broker")
+        place.redis.start()
+        place.send(message(FINISH))
+        place.wait_for("finished", ["1", "1"], 60)
+        before = place.looks()
+        wait_until(lambda: place.looks() > before + 2, what="it is called again")
 
 
 def test_the_app_reads_json_only_and_leaves_the_process_alone(

@@ -75,6 +75,14 @@ def test_a_view_of_another_shape_or_range_is_refused(engine, view):
         engine.displacement(view)
 
 
+def test_a_link_is_followed_once_and_the_folder_behind_it_is_told(engine, tmp_path):
+    (tmp_path / "current").symlink_to(BUNDLE)
+    assert Engine.load(tmp_path / "current", "cpu").folder == engine.folder == BUNDLE.resolve()
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(Misconfigured, match=r"model\.bundle"):
+        Engine.load(tmp_path / "loop", "cpu")
+
+
 def test_threads_are_set_by_argument():
     before = torch.get_num_threads()
     try:

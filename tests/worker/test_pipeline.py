@@ -33,13 +33,14 @@ class Shift:
 
     model = ModelInfo("shift", "1", "ab" * 32, "untrained", "Moves everything.")
 
-    def __init__(self, amount: float) -> None:
+    def __init__(self, amount: float, size: int = 256) -> None:
         self.amount = amount
+        self.input_size = size
 
     def displacement(self, view: Floats) -> Floats:
-        assert view.shape == (256, 256)
+        assert view.shape == (self.input_size, self.input_size)
         assert view.dtype == np.float32
-        return np.full((2, 256, 256), self.amount, np.float32)
+        return np.full((2, *view.shape), self.amount, np.float32)
 
 
 class Looks:
@@ -104,6 +105,14 @@ def test_no_identifying_value_of_the_source_is_in_the_bytes_or_in_what_is_told_o
 def test_twice_gives_identical_bytes() -> None:
     first, second = (anonymize(CONTENT, tools(0.05)) for _ in range(2))
     assert first.content == second.content
+
+
+def test_a_generator_of_another_size_sees_its_own_and_deforms_alike() -> None:
+    small = Tools(Shift(0.05, size=64), Pseudonyms(bytes(range(32))), None)
+    large = Tools(Shift(0.05, size=1024), Pseudonyms(bytes(range(32))), None)
+    first, second = (anonymize(CONTENT, one).measures for one in (small, large))
+    # A part of the picture is that part of it, whatever the size at which it was decided.
+    assert first["max_displacement_px"] == pytest.approx(second["max_displacement_px"], rel=0.02)
 
 
 def test_another_key_gives_another_identity() -> None:

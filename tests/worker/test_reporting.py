@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -150,6 +151,17 @@ def test_a_heartbeat_outlives_a_plugin_that_is_away_and_says_so_once(
         announcer.stop()
     assert len([line for line in caplog.records if line.levelname != "INFO"]) == 1
     assert "DOE" not in caplog.text
+
+
+def test_another_announcement_is_made_at_once_and_from_then_on() -> None:
+    ledger = FakeLedger()
+    announcer = Announcer(ledger, ANNOUNCEMENT, interval=3600)
+    announcer.start()
+    wait_until(lambda: ledger.announcements == [ANNOUNCEMENT], 10, "the first announcement")
+    other = replace(ANNOUNCEMENT, model=replace(ANNOUNCEMENT.model, digest="1" * 64))
+    announcer.update(other)
+    wait_until(lambda: ledger.announcements == [ANNOUNCEMENT, other], 10, "the second one")
+    announcer.stop()
 
 
 def test_stopping_does_not_wait_for_the_next_heartbeat() -> None:

@@ -22,6 +22,8 @@ ENGINE = SimpleNamespace(
     model=ModelInfo("prichexy-net", "0.1.0", "0" * 64, "untrained", "Random weights."),
 )
 
+TOOLS = object()
+
 
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -45,12 +47,16 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setenv("PRICHEXY_WORKER_CONFIG", str(tmp_path / "worker.toml"))
     seen: dict[str, Any] = {}
 
-    def process_study(*_ports: object, **options: Any) -> Outcome:
-        seen.update(options)
+    def process_study(*ports: object, **options: Any) -> Outcome:
+        seen.update(options, tools=ports[-1])
         return Outcome(State.EXPORTED)
 
     def register(_app: object, process: Callable[..., Outcome], _policy: object) -> None:
         process(study_message(), 2)
+
+    def call_between_studies(_app: object, look: Callable[[], None], _seconds: float) -> None:
+        look()
+        seen["looked"] = True
 
     def work(_app: object, settings: Settings) -> int:
         seen["celery_name"] = settings.worker_id
@@ -58,8 +64,10 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.setattr(main, "process_study", process_study)
     monkeypatch.setattr(main, "register", register)
+    monkeypatch.setattr(main, "call_between_studies", call_between_studies)
     monkeypatch.setattr(main, "work", work)
-    monkeypatch.setattr(main, "load_tools", lambda _settings: (None, ENGINE))
+    engine = SimpleNamespace(**vars(ENGINE), folder=tmp_path.resolve())
+    monkeypatch.setattr(main, "load_tools", lambda _settings: (TOOLS, engine))
     monkeypatch.setattr(main, "configure_logging", lambda: None)
     assert main.main([]) == 0
     return seen
@@ -75,3 +83,10 @@ def test_a_study_has_to_end_before_the_broker_takes_its_worker_for_lost(
 def test_the_worker_has_its_processs_name_everywhere(asked: dict[str, Any]) -> None:
     assert asked["worker_id"].endswith(f"-{os.getpid()}")
     assert asked["celery_name"] == asked["worker_id"]
+
+
+def test_a_study_gets_the_tools_of_the_model_in_use_which_is_looked_for_between_studies(
+    asked: dict[str, Any],
+) -> None:
+    assert asked["tools"] is TOOLS
+    assert asked["looked"]

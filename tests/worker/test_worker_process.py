@@ -166,6 +166,7 @@ def test_an_unsafe_study_is_quarantined_and_a_broken_one_tried_again(tmp_path: P
             ingest.instances = {"a": original(0)}
             place.send()
             wait_until(lambda: State.QUEUED in ingest.states, 60, "the study is given back")
+            wait_until(lambda: "again in" in place.log(), 60, "the worker says so")
     reasons = [report.reason for report in ingest.transitions]
     assert reasons == [None, Reason.BURNED_IN_TEXT, None, Reason.TARGET_UNREACHABLE]
     assert not (place.folder / "export").exists()

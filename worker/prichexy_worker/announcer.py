@@ -19,7 +19,8 @@ _LOG: Final = logging.getLogger(__name__)
 class Announcer:
     """A thread that announces the worker, at once and then at each interval, until stopped.
 
-    A plugin that does not answer is logged once, and once more when it is back.
+    A plugin that does not answer is logged once, and once more when it is back. All methods may be
+    called from any thread.
     """
 
     def __init__(
@@ -31,23 +32,33 @@ class Announcer:
         self._reporter = reporter
         self._announcement = announcement
         self._interval = interval
-        self._stopped = threading.Event()
+        self._stopped = False
+        self._woken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="announcer", daemon=True)
 
     def start(self) -> None:
         """Begin; returns at once."""
         self._thread.start()
 
+    def update(self, announcement: WorkerAnnouncement) -> None:
+        """Announce this from now on, for the first time at once; returns before that is done."""
+        self._announcement = announcement
+        self._woken.set()
+
     def stop(self, timeout: float = 5.0) -> None:
         """End; waits for a request under way, at most ``timeout`` seconds."""
-        self._stopped.set()
+        self._stopped = True
+        self._woken.set()
         self._thread.join(timeout)
 
     def _run(self) -> None:
         heard = True
         while True:
             heard = self._announce(heard)
-            if self._stopped.wait(self._interval):
+            self._woken.wait(self._interval)
+            # Cleared before it is looked why: what comes after that wakes the next wait.
+            self._woken.clear()
+            if self._stopped:
                 return
 
     def _announce(self, heard: bool) -> bool:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from celery import Celery
+from celery import Celery, bootsteps
 from celery.signals import setup_logging
 
 from prichexy_worker.settings import Broker, Settings
 
-__all__ = ["broker_address", "create_app", "work"]
+__all__ = ["broker_address", "call_between_studies", "create_app", "work"]
 
 #: Seconds between two looks for studies of lost workers. Kombu's own default is every 100.
 _RESTORE_INTERVAL: Final = 5
@@ -61,6 +62,29 @@ def create_app(settings: Settings) -> Celery:
         worker_redirect_stdouts=False,
     )
     return app
+
+
+def call_between_studies(app: Celery, function: Callable[[], None], seconds: float) -> None:
+    """Have ``work`` call ``function`` again and again while it waits for a study.
+
+    It is called in the thread that works on the studies, so never while one is under way, and
+    about every ``seconds``. It must not raise.
+    """
+
+    class Caller(bootsteps.StartStopStep):  # type: ignore[misc, unused-ignore]
+        """Sets the timer with each connection to the broker: a lost one takes the timers along."""
+
+        requires = ("celery.worker.consumer.tasks:Tasks",)
+        timer: Any = None
+
+        def start(self, consumer: Any) -> None:
+            self.timer = consumer.timer.call_repeatedly(seconds, function)
+
+        def stop(self, consumer: Any) -> None:  # noqa: ARG002
+            if self.timer is not None:
+                self.timer.cancel()
+
+    app.steps["consumer"].add(Caller)
 
 
 def work(app: Celery, settings: Settings) -> int:

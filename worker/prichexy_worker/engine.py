@@ -29,13 +29,15 @@ class Engine:
     """Gives the displacement that the generator proposes for a radiograph.
 
     ``device`` is "cpu" or "cuda:N", ``device_reason`` a sentence on why, ``model`` what people
-    are told about the generator, ``input_size`` the rows and columns it sees.
+    are told about the generator, ``input_size`` the rows and columns it sees, ``folder`` the
+    bundle's folder, with every link followed.
     """
 
     device: str
     device_reason: str
     model: ModelInfo
     input_size: int
+    folder: Path
     _anonymizer: Anonymizer
 
     @classmethod
@@ -53,8 +55,10 @@ class Engine:
             torch.set_num_threads(threads)
             cv2.setNumThreads(threads)
         try:
-            anonymizer, found = load_anonymizer(bundle)
-        except (WeightsError, OSError, ValueError) as error:
+            # All of it from one folder, even if a link to it is moved meanwhile.
+            folder = bundle.resolve()
+            anonymizer, found = load_anonymizer(folder)
+        except (WeightsError, OSError, RuntimeError, ValueError) as error:
             raise Misconfigured(f"model.bundle: {error}") from error
         try:
             # Channels last runs a third faster on a CPU, and no slower on a GPU.
@@ -74,6 +78,7 @@ class Engine:
                 statement=found.statement,
             ),
             input_size=found.input_size,
+            folder=folder,
             _anonymizer=anonymizer.eval(),
         )
 

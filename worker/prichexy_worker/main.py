@@ -13,11 +13,14 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from prichexy_worker.announcer import Announcer
-from prichexy_worker.app import create_app, work
+from prichexy_worker.app import call_between_studies, create_app, work
 from prichexy_worker.contract import SOFTWARE_VERSION, WorkerAnnouncement
+from prichexy_worker.current_model import LOOK_SECONDS, CurrentModel
 from prichexy_worker.errors import Misconfigured
 from prichexy_worker.export import create_target
 from prichexy_worker.logs import configure_logging
@@ -86,6 +89,15 @@ def run(settings: Settings) -> int:
     source, reporter = OrthancSource(orthanc), PluginReporter(orthanc)
     tools, engine = load_tools(settings)
     policy = RetryPolicy.below(settings.broker.redelivery_seconds)
+    # A client of its own: the thread must not wait behind an image, nor an image behind it.
+    heartbeat = Announcer(PluginReporter(_connect(settings.ingest)), announcement(settings, engine))
+    model = CurrentModel(
+        settings.model.bundle,
+        tools,
+        engine,
+        load=partial(_load_engine, settings),
+        announce=lambda engine: heartbeat.update(announcement(settings, engine)),
+    )
 
     def process(message: StudyMessage, failures: int) -> Outcome:
         return process_study(
@@ -93,7 +105,7 @@ def run(settings: Settings) -> int:
             source,
             target,
             reporter,
-            tools,
+            model.tools(),
             worker_id=settings.worker_id,
             max_instances=settings.limits.instances,
             max_seconds=settings.broker.study_seconds(),
@@ -103,12 +115,11 @@ def run(settings: Settings) -> int:
 
     app = create_app(settings)
     register(app, process, policy)
+    call_between_studies(app, model.look, LOOK_SECONDS)
     _LOG.info("worker %s, version %s", settings.worker_id, SOFTWARE_VERSION)
     _LOG.info("device %s: %s", engine.device, engine.device_reason)
-    model = engine.model
-    _LOG.info("model %s, %s: %s", model.digest[:12], model.evidence, model.statement)
-    # A client of its own: the thread must not wait behind an image, nor an image behind it.
-    heartbeat = Announcer(PluginReporter(_connect(settings.ingest)), announcement(settings, engine))
+    first = engine.model
+    _LOG.info("model %s, %s: %s", first.digest[:12], first.evidence, first.statement)
     heartbeat.start()
     try:
         code = work(app, settings)
@@ -124,12 +135,7 @@ def load_tools(settings: Settings) -> tuple[Tools, Engine]:
     Raises Misconfigured.
     """
     pseudonyms = Pseudonyms.from_key_file(settings.pseudonyms.key_file)
-    # Seconds and 400 MB: after all that can be found wrong without it.
-    from prichexy_worker.engine import Engine  # noqa: PLC0415
-
-    engine = Engine.load(
-        settings.model.bundle, device=settings.model.device, threads=settings.model.threads
-    )
+    engine = _load_engine(settings, settings.model.bundle)
     tools = Tools(
         engine=engine,
         pseudonyms=pseudonyms,
@@ -137,6 +143,17 @@ def load_tools(settings: Settings) -> tuple[Tools, Engine]:
         syntax=settings.output.syntax,
     )
     return tools, engine
+
+
+def _load_engine(settings: Settings, bundle: Path) -> Engine:
+    """Give the generator of this bundle on the device of the settings. Raises Misconfigured."""
+    # Where training is installed as well, MONAI would import matplotlib: seconds more, and a cache
+    # of fonts in this user's home. None stands for a module that is not there.
+    sys.modules.setdefault("matplotlib", None)  # type: ignore[arg-type]
+    # Seconds and 400 MB: after all that can be found wrong without it.
+    from prichexy_worker.engine import Engine  # noqa: PLC0415
+
+    return Engine.load(bundle, device=settings.model.device, threads=settings.model.threads)
 
 
 def announcement(settings: Settings, engine: Engine) -> WorkerAnnouncement:

@@ -35,8 +35,13 @@ class Deformer(Protocol):
     def model(self) -> ModelInfo:
         """Which generator this is."""
 
+    @property
+    def input_size(self) -> int:
+        """Rows and columns of the views that it sees."""
+        ...
+
     def displacement(self, view: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Give the displacement (2, 256, 256) of a view (256, 256)."""
+        """Give the displacement (2, size, size) of a view (size, size)."""
 
 
 class Finder(Protocol):
@@ -97,7 +102,7 @@ def anonymize(content: bytes, tools: Tools, clock: Clock = time.perf_counter) ->
             for shown in view.searched(radiograph, source):
                 text.refuse_text(tools.text_finder.find(shown))
     with watch.step("deform"):
-        displacement = tools.engine.displacement(view.shrink(displayed))
+        displacement = tools.engine.displacement(view.shrink(displayed, tools.engine.input_size))
         deformed = deform.warp(radiograph, displacement)
         measures = deform.measure(radiograph, deformed, displacement)
     with watch.step("deidentify"):

@@ -179,7 +179,8 @@ class PseudonymKey(_Section):
 class Model(_Section):
     """Which generator deforms, and where it computes."""
 
-    bundle: Path  # a MONAI bundle's folder
+    # A MONAI bundle's folder; or a link to one, which a running worker follows when it is moved.
+    bundle: Path
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
     threads: PositiveInt = 1  # of one worker; more workers scale better than more threads
 

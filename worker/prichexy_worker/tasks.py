@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from celery import Celery
 from celery.exceptions import Reject
+from celery.worker.request import Request
 
 from prichexy_worker.contract import (
     CONTRACT_VERSION,
@@ -41,10 +42,30 @@ def parse(args: Sequence[object], kwargs: Mapping[str, object]) -> tuple[StudyMe
     return StudyMessage.from_json(args[0]), failures
 
 
+class StudyRequest(Request):  # type: ignore[misc, unused-ignore]
+    """A message whose acknowledgement fails loudly when the broker has gone meanwhile.
+
+    Celery logs such a failure and goes on as if the study were still being worked on: with one
+    study at a time it never asks the broker for another, so never notices that it is gone, and
+    waits for ever. Raised, the error makes it connect anew; the broker hands the study out again,
+    and the ledger says that it has ended.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{**options, "connection_errors": ()})
+
+
 def register(app: Celery, process: Process, policy: RetryPolicy) -> None:
     """Give ``app`` the task, which hands each study to ``process``."""
 
-    @app.task(name=TASK_NAME, bind=True, shared=False, max_retries=None, typing=False)  # type: ignore[untyped-decorator, unused-ignore]
+    @app.task(  # type: ignore[untyped-decorator, unused-ignore]
+        name=TASK_NAME,
+        bind=True,
+        shared=False,
+        max_retries=None,
+        typing=False,
+        Request=StudyRequest,
+    )
     def anonymize_study(task: Any, *args: object, **kwargs: object) -> None:
         try:
             message, failures = parse(args, kwargs)

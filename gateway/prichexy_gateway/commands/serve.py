@@ -47,7 +47,11 @@ def serve(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     model: Annotated[
         Path | None,
-        typer.Option(help="A MONAI bundle. Default: the checkout's.", show_default=False),
+        typer.Option(
+            help="A MONAI bundle to be promoted before the start, as `prichexy model promote` "
+            "does. Default: the model in use; at the first start the checkout's.",
+            show_default=False,
+        ),
     ] = None,
     worker_config: Annotated[
         Path | None,

@@ -1,0 +1,231 @@
+"""``prichexy model``: which generator the workers use, and which they used before."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import socket
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from prichexy_gateway.commands.options import HomeOption, home_at
+from prichexy_gateway.errors import Refused
+from prichexy_gateway.model_history import Change
+from prichexy_gateway.model_store import Entry, ModelStore
+
+__all__ = ["model_app"]
+
+#: So much of a version's digest is shown, and of its weights', as in a worker's log.
+_SHORT: Final = 8
+_SHORT_WEIGHTS: Final = 12
+_REFUSED: Final = 3
+
+StoreOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--store",
+        help="The store's folder. Default: models/ in --home.",
+        file_okay=False,
+        show_default=False,
+    ),
+]
+ByOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Who does it, for the history. Default: this system's user.", show_default=False
+    ),
+]
+ReasonOption = Annotated[str, typer.Option(help="Why, for the history.", show_default=False)]
+
+
+def model_app() -> typer.Typer:
+    """Give the commands ``list``, ``promote`` and ``rollback``."""
+    app = typer.Typer(
+        help="List, promote and roll back the models that workers deform with.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+    )
+    app.command("list")(list_versions)
+    app.command()(promote)
+    app.command()(rollback)
+    return app
+
+
+def list_versions(
+    history: Annotated[
+        bool, typer.Option("--history", help="Each change: when, who, what and why.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+    home: HomeOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Show the versions that were in use: their names, digests and evidence.
+
+    Results and the dashboard name a model by the digest of its weights.
+
+    Exit codes: 0; 1 the store cannot be read; 2 wrong use.
+    """
+    place = _store(home, store)
+    console = _console()
+    if history:
+        changes = place.history()
+        if as_json:
+            typer.echo(json.dumps([change.to_json() for change in changes]))
+        else:
+            console.print(_history_table(changes))
+        return
+    entries = place.entries()
+    if as_json:
+        typer.echo(json.dumps({"link": str(place.current), "versions": list(map(asdict, entries))}))
+    elif entries:
+        console.print(_table(entries))
+        console.print(f"Workers follow {place.current}", soft_wrap=True)
+    else:
+        console.print(f"No model was in use yet in {place.root}.", soft_wrap=True)
+
+
+def promote(
+    bundle: Annotated[
+        str,
+        typer.Argument(
+            help="A MONAI bundle's folder; or the digest of a version that is in the store, of all "
+            "its files or of its weights, or as much of it as the list shows."
+        ),
+    ],
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Although its evidence is weaker. Needs a --reason."),
+    ] = False,
+    reason: ReasonOption = "",
+    by: ByOption = None,
+    home: HomeOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Put a bundle to use. Workers take it up between two studies; none is lost or done twice.
+
+    The bundle is copied, and all its networks are loaded, before anything changes. A broken one is
+    refused, and one whose evidence is weaker than that of the model in use (measured, trained,
+    untrained). The former one is kept.
+
+    Exit codes: 0 it is in use; 1 an error; 2 wrong use; 3 refused: nothing was changed.
+    """
+    place = _store(home, store)
+    folder = Path(bundle).expanduser()
+    if not folder.is_dir():
+        folder = place.find(bundle)
+    try:
+        change = place.promote(folder, by or _user(), reason=reason, force=force)
+    except Refused as error:
+        raise _refused(error) from None
+    if change is None:
+        _console().print("It is in use already.")
+        return
+    _tell(change, place)
+
+
+def rollback(
+    reason: ReasonOption = "",
+    by: ByOption = None,
+    home: HomeOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Put the former version to use again, whatever its evidence; a second time: the one before.
+
+    Exit codes: 0 it is in use; 1 an error; 2 wrong use; 3 refused: there is no former version, or
+    it is damaged; nothing was changed.
+    """
+    place = _store(home, store)
+    try:
+        change = place.rollback(by or _user(), reason)
+    except Refused as error:
+        raise _refused(error) from None
+    _tell(change, place)
+
+
+def _store(home: Path | None, store: Path | None) -> ModelStore:
+    if store is not None:
+        return ModelStore(store.expanduser().resolve())
+    return ModelStore(home_at(home).models)
+
+
+def _refused(error: Exception) -> typer.Exit:
+    typer.echo(f"prichexy: {error}", err=True)
+    return typer.Exit(_REFUSED)
+
+
+def _user() -> str:
+    """Give the system's user; behind sudo, the one who asked."""
+    asked = os.environ.get("SUDO_USER")
+    try:
+        user = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # in a container a user may have no name
+        user = f"user {os.geteuid()}"
+    return f"{f'{asked} as {user}' if asked else user}@{socket.gethostname()}"
+
+
+def _console() -> Console:
+    # No markup: a bundle's name may hold brackets.
+    return Console(highlight=False, markup=False)
+
+
+def _tell(change: Change, store: ModelStore) -> None:
+    version = change.version
+    console = _console()
+    console.print(f"{change.action}: {version.name} {version.version}, {version.evidence}")
+    console.print(f"  {version.statement}", soft_wrap=True)
+    console.print(f"  weights {version.weights}", soft_wrap=True)
+    if change.forced:
+        console.print(
+            "  Its evidence is weaker than that of the model before; the history says why."
+        )
+    console.print(
+        f"Workers that follow {store.current} take it up before their next study; "
+        "`prichexy doctor` says which model each one uses.",
+        soft_wrap=True,
+    )
+
+
+def _table(entries: list[Entry]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in ("", "Version", "Weights", "Name", "Evidence", "Put to use, UTC"):
+        table.add_column(title, no_wrap=True)
+    for entry in entries:
+        version = entry.version
+        place = "in use" if entry.in_use else "former" if entry.former else ""
+        table.add_row(
+            place if entry.whole else f"{place} DAMAGED".strip(),
+            version.digest[:_SHORT],
+            version.weights[:_SHORT_WEIGHTS],
+            f"{version.name} {version.version}",
+            version.evidence,
+            _minute(entry.last_used),
+        )
+    return table
+
+
+def _minute(moment: str) -> str:
+    return moment[:16].replace("T", " ")
+
+
+def _history_table(changes: list[Change]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in ("When, UTC", "Who", "What", "Version", "Name", "Evidence", "Why"):
+        table.add_column(title)
+    for change in changes:
+        version = change.version
+        table.add_row(
+            _minute(change.at),
+            change.by,
+            f"{change.action}, forced" if change.forced else change.action,
+            version.digest[:_SHORT],
+            f"{version.name} {version.version}",
+            version.evidence,
+            change.reason,
+        )
+    return table
