@@ -1,10 +1,12 @@
 """What the result says of itself: that, how and by what it was made pseudonymous.
 
 PS3.15 E.1.1 and PS3.3 C.12.1.1.3. Only what was done is claimed: the Basic Profile. Burned-in
-text was looked for and not removed, so nothing is said of it: BurnedInAnnotation is left out, but
-of a DX, which needs one and keeps the source's NO. Nor is anything said of recognisable features,
-because no measured rate supports it here. No date of the processing is written: the same input
-gives the same bytes.
+text was looked for and not removed, so Clean Pixel Data is not claimed. BurnedInAnnotation follows
+from our own search, never from the source's word: NO where it found none but markers, left out
+where there was none, which is how PS3.3 C.7.6.1 says "may or may not". A DX needs the attribute
+(Type 1, PS3.3 C.8.11.3); made without the search it lacks it, because no value would be true.
+Nothing is said of recognisable features, because no measured rate supports it here. No date of the
+processing is written: the same input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -51,6 +53,8 @@ def mark(result: Dataset, provenance: Provenance) -> None:
     software = f"PriCheXy gateway {provenance.software_version}"
     model = provenance.model
     result.PatientIdentityRemoved = "YES"
+    if provenance.text_searched:
+        result.BurnedInAnnotation = "NO"
     result.LongitudinalTemporalInformationModified = "REMOVED"
     method = [f"DICOM PS3.15 {TABLE_EDITION} Basic Profile", software, f"key {provenance.key_id}"]
     if provenance.deformed:
