@@ -21,6 +21,7 @@ from prichexy_testing.plugin_fakes import FakeClock, announcement_of, report_of
 from prichexy_worker.contract import (
     ANNOUNCE_INTERVAL_SECONDS,
     MAX_ATTEMPTS,
+    MAX_CLAIMS,
     REPORTABLE,
     Claim,
     Reason,
@@ -173,13 +174,14 @@ def test_a_claim_may_overtake_the_note_that_the_message_was_sent(
 
 def test_a_study_that_kills_its_workers_is_given_up(ledger: Ledger, clock: FakeClock) -> None:
     message = _take_in(ledger, clock)
-    for _ in range(MAX_ATTEMPTS):
-        assert ledger.report(report_of(message, State.PROCESSING)).proceed
+    for number in range(1, MAX_CLAIMS + 1):
+        claim = ledger.report(report_of(message, State.PROCESSING))
+        assert claim == Claim(proceed=True, attempt=number)
     assert not ledger.report(report_of(message, State.PROCESSING)).proceed
     study = ledger.study(message.job_id)
     assert study is not None
     assert (study.state, study.reason) == (State.FAILED, Reason.TOO_MANY_ATTEMPTS)
-    assert study.attempts == MAX_ATTEMPTS
+    assert study.attempts == MAX_CLAIMS
 
 
 def test_a_study_given_up_tells_the_last_trouble(ledger: Ledger, clock: FakeClock) -> None:
@@ -189,6 +191,8 @@ def test_a_study_given_up_tells_the_last_trouble(ledger: Ledger, clock: FakeCloc
         back = report_of(message, State.QUEUED, Reason.TARGET_UNREACHABLE, attempt=number)
         assert ledger.report(back).proceed
     ledger.report(report_of(message, State.PROCESSING))
+    given_up = report_of(message, State.FAILED, Reason.TOO_MANY_ATTEMPTS, attempt=MAX_ATTEMPTS + 1)
+    assert ledger.report(given_up).proceed
     study = ledger.study(message.job_id)
     assert study is not None
     assert study.state is State.FAILED

@@ -11,6 +11,7 @@ processing is written: the same input gives the same bytes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,9 +20,17 @@ from pydicom.sequence import Sequence
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from prichexy_worker.contract import ModelInfo
+from prichexy_worker.header.allowlist import allow_lists
 from prichexy_worker.header.table import TABLE_EDITION
 
-__all__ = ["IMPLEMENTATION_CLASS_UID", "Provenance", "describe_file", "mark", "own_texts"]
+__all__ = [
+    "IMPLEMENTATION_CLASS_UID",
+    "Provenance",
+    "describe_file",
+    "is_ours",
+    "mark",
+    "own_texts",
+]
 
 #: Names this software in file meta information; made from a UUID, as PS3.5 B.2 allows.
 IMPLEMENTATION_CLASS_UID: Final = UID("2.25.144163281163685051470689246217166756650")
@@ -29,6 +38,7 @@ IMPLEMENTATION_CLASS_UID: Final = UID("2.25.144163281163685051470689246217166756
 _LO: Final = 64
 _ST: Final = 1024
 _SH: Final = 16
+_SOFTWARE: Final = "PriCheXy gateway"
 _SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
 
 
@@ -50,7 +60,7 @@ class Provenance:
 
 def mark(result: Dataset, provenance: Provenance) -> None:
     """Set the marker attributes of a de-identified, derived radiograph in ``result``."""
-    software = f"PriCheXy gateway {provenance.software_version}"
+    software = f"{_SOFTWARE} {provenance.software_version}"
     model = provenance.model
     result.PatientIdentityRemoved = "YES"
     if provenance.text_searched:
@@ -76,6 +86,15 @@ def mark(result: Dataset, provenance: Provenance) -> None:
     result.ContributingEquipmentSequence = Sequence([_equipment(software, provenance)])
     if not all(str(element.value).isascii() for element in result.iterall() if element.VR != "OW"):
         result.SpecificCharacterSet = "ISO_IR 192"
+
+
+def is_ours(sop_class: str, methods: Iterable[str]) -> bool:
+    """Tell whether an object is an image that this gateway made, of whatever version and key.
+
+    By its SOP Class UID and the values of DeidentificationMethod. Objects of other classes that
+    were made from ours, such as a segmentation, may have copied the latter.
+    """
+    return sop_class in allow_lists() and any(text.startswith(_SOFTWARE) for text in methods)
 
 
 def describe_file(result: Dataset, software_version: str) -> None:
@@ -140,7 +159,7 @@ def _derivation(software: str, provenance: Provenance) -> str:
 def _equipment(software: str, provenance: Provenance) -> Dataset:
     item = Dataset()
     item.Manufacturer = "PriCheXy"
-    item.ManufacturerModelName = "PriCheXy gateway"
+    item.ManufacturerModelName = _SOFTWARE
     versions = [software]
     if provenance.deformed:
         model = provenance.model
