@@ -78,8 +78,7 @@ def journeys(gateway, tmp_path_factory) -> dict[str, Journey]:
             uid = str(pydicom.dcmread(copy, specific_tags=["StudyInstanceUID"]).StudyInstanceUID)
             found = ingest.find("Study", uid)
             studies[name] = found[0] if found else None
-        # A worker may take the 2.5 megapixels of each through OCR on a busy machine.
-        rows = gateway.until_ended([s for s in studies.values() if s], seconds=240)
+        rows = gateway.until_ended([s for s in studies.values() if s])
         pseudonyms = gateway.pseudonyms()
         journeys = {}
         for name, copy in copies.items():
