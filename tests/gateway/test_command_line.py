@@ -65,6 +65,13 @@ def test_wrong_use_is_exit_code_2(
     assert run(monkeypatch, capsys, "no-such-command")[0] == 2
 
 
+def test_a_list_longer_than_a_gateway_gives_is_wrong_use(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text = run(monkeypatch, capsys, "status", "--limit", "501")
+    assert (code, "--limit" in text) == (2, True)
+
+
 @pytest.mark.parametrize("option", ["--http-port", "--dicom-port", "--export-port", "--redis-port"])
 def test_a_port_that_is_none_is_wrong_use(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str
