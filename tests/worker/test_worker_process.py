@@ -65,6 +65,9 @@ class Place:
             "TMPDIR": str(folder / "tmp"),
             "PYTHONPATH": os.pathsep.join(areas),
             "PYTHONDONTWRITEBYTECODE": "1",
+            # Where training is installed, too, MONAI imports matplotlib, which keeps its list of
+            # fonts. A worker's own environment has none.
+            "MPLCONFIGDIR": str(folder / "matplotlib"),
             "OMP_NUM_THREADS": "1",
             "PRICHEXY_WORKER_CONFIG": str(folder / "worker.toml"),
         }
