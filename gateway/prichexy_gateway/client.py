@@ -169,7 +169,7 @@ class OrthancClient:
             response = httpx.get(
                 f"{self.url}/system",
                 auth=(user, password),
-                timeout=10.0,
+                timeout=30.0,
                 verify=self._tls,
                 trust_env=False,
             )

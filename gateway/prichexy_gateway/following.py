@@ -12,10 +12,19 @@ from prichexy_gateway.errors import Failed
 from prichexy_gateway.waiting import wait_until
 from prichexy_worker.contract import ENDED, State
 
-__all__ = ["PATIENCE", "exit_code", "follow", "ids_of", "latest_rows"]
+__all__ = [
+    "PATIENCE",
+    "PATIENCE_WITH_A_WORKER",
+    "exit_code",
+    "follow",
+    "ids_of",
+    "latest_rows",
+]
 
 #: Seconds without any change after which waiting makes no sense any more.
 PATIENCE: Final = 300.0
+#: And while a worker has one of the studies: as long as it may hold one by default.
+PATIENCE_WITH_A_WORKER: Final = 1800.0
 
 
 def ids_of(client: OrthancClient, study_uids: Sequence[str]) -> list[str]:
@@ -43,11 +52,13 @@ def follow(
     check: Callable[[], None],
     tell: Callable[[Mapping[str, StudyRow]], None] = lambda _: None,
     patience: float = PATIENCE,
+    patience_with_a_worker: float = PATIENCE_WITH_A_WORKER,
 ) -> dict[str, StudyRow]:
     """Give the rows of the studies once all have ended with all that has arrived for them.
 
     ``check`` is called again and again and raises to end the waiting; ``tell`` is given each new
-    picture of the ledger. Raises Failed when nothing changed for ``patience`` seconds, Interrupted.
+    picture of the ledger. Raises Failed when nothing changed for ``patience`` seconds, or for
+    ``patience_with_a_worker`` while one of the studies is being processed; Interrupted.
     """
     rows: dict[str, StudyRow] = {}
     ended: set[str] = set()
@@ -64,9 +75,11 @@ def follow(
             tell(rows)
         if ended.issuperset(study_ids):
             return True
-        if time.monotonic() - changed > patience:
+        working = any(rows[i].state is State.PROCESSING for i in open_ids if i in rows)
+        longest = patience_with_a_worker if working else patience
+        if time.monotonic() - changed > longest:
             raise Failed(
-                f"{len(open_ids)} studies did not move for {patience:.0f} s. "
+                f"{len(open_ids)} studies did not move for {longest:.0f} s. "
                 "`prichexy doctor` tells what is wrong; they are not lost."
             )
         return False

@@ -33,6 +33,7 @@ from prichexy_gateway.services import (
     worker_service,
 )
 from prichexy_gateway.supervisor import Supervisor, start_time, stop_leftovers
+from prichexy_gateway.waiting import wait_until
 from prichexy_gateway.worker_settings import Sections, load_settings_at
 from prichexy_worker.settings import Settings
 
@@ -41,6 +42,10 @@ __all__ = ["CALLED_AET", "CALLING_AET", "NativeGateway", "Options", "running_gat
 #: As in orthanc-config/ingest.json: the ingest Orthanc, and who may send to it from here.
 CALLED_AET: Final = "PRICHEXY"
 CALLING_AET: Final = "PRICHEXY-CLI"
+
+#: How the plugin's word on its ledger begins when its configuration is wrong.
+_MISCONFIGURED: Final = "not opened:"
+_TROUBLE_PASSES_WITHIN: Final = 30.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +127,7 @@ def running_gateway(
                     supervisor.wait_until_ready(service.name, called_off)
                     tell(f"{service.name} is ready")
                     if service.name == "ingest":
-                        _check_plugin(plan)
+                        _check_plugin(plan, called_off)
             yield NativeGateway(home, plan.addresses, supervisor, settings, exports_here)
 
 
@@ -148,12 +153,28 @@ def _model_in_use(home: Home, bundle: Path | None, tell: Callable[[str], None]) 
     return store.current
 
 
-def _check_plugin(plan: Plan) -> None:
-    """Raise Failed when the plugin runs with a wrong configuration: it hands nothing on then."""
+def _check_plugin(plan: Plan, called_off: threading.Event | None) -> None:
+    """Raise Failed when the plugin cannot do its work, with what it says; Interrupted.
+
+    Its ledger is opened a moment after it answers, and a trouble may pass: that is waited for.
+    """
     with ingest_client(plan.home, plan.addresses) as client:
-        problems = client.health().problems
-    if problems:
-        raise Failed(f"The plugin's configuration in ingest.json is wrong. {' '.join(problems)}")
+        health = client.health()
+
+        def settled() -> bool:
+            nonlocal health
+            health = client.health()
+            works = health.ledger == "ok" and not health.problems
+            return works or health.ledger.startswith(_MISCONFIGURED)
+
+        wait_until(settled, _TROUBLE_PASSES_WITHIN, called_off)
+    if health.ledger.startswith(_MISCONFIGURED):
+        problems = " ".join(health.problems)
+        raise Failed(f"The plugin's configuration in ingest.json is wrong. {problems}")
+    if health.ledger != "ok":
+        raise Failed(f"The plugin cannot work. The ledger {health.ledger}.")
+    if health.problems:
+        raise Failed(f"The plugin cannot work. {' '.join(health.problems)}")
 
 
 def _recorder(plan: Plan) -> Callable[[tuple[RunningProcess, ...]], None]:

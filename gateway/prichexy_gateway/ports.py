@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import socket
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from typing import Final
 
 from prichexy_gateway.errors import Failed
@@ -42,8 +42,11 @@ def is_free(port: int) -> bool:
 def choose_ports(wanted: Ports, last: Ports | None) -> Ports:
     """Give ports for a start, all different.
 
-    Raises Failed when a configured port is in use.
+    Raises Failed when a configured port is in use or configured twice.
     """
+    named = [port for port in astuple(wanted) if port]
+    if len(set(named)) < len(named):
+        raise Failed("Two of the ports are the same. Each listener needs its own; 0 means any.")
     chosen: dict[str, int] = {}
     for name in (field.name for field in fields(Ports)):
         port = getattr(wanted, name)

@@ -50,7 +50,7 @@ def send(
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL + 1)
     entity = AE(ae_title=calling_aet)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = _TIMEOUT
-    entity.connection_timeout = 10.0
+    entity.connection_timeout = 30.0
     nameable = [file for file in files if file.sop_class and file.transfer_syntax]
     stored, refused = 0, len(files) - len(nameable)
     uids: dict[str, None] = {}

@@ -94,7 +94,7 @@ def redis_service(plan: Plan) -> Service:
     def ready(_: float) -> bool:
         try:
             with redis.Redis(
-                host=LOOPBACK, port=port, password=password, socket_timeout=1
+                host=LOOPBACK, port=port, password=password, socket_timeout=5
             ) as client:
                 return bool(client.ping())
         except redis.RedisError:
@@ -199,7 +199,7 @@ def worker_service(plan: Plan) -> Service:
         ready=ready,
         tier=2,
         environment=dict(os.environ) | {"PRICHEXY_WORKER_CONFIG": str(configuration)},
-        ready_within=120.0,
+        ready_within=300.0,  # it loads torch and the search for text
     )
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prichexy_gateway.client import OrthancClient, StudyRow
-from prichexy_gateway.dicom_files import DicomFile, find_dicom_files
+from prichexy_gateway.dicom_files import DicomFile, Found, find_dicom_files
 from prichexy_gateway.errors import Failed, Interrupted
 from prichexy_gateway.following import exit_code, follow, ids_of, latest_rows
 from prichexy_gateway.home import Home
@@ -59,13 +59,17 @@ def run(request: Request, console: Console) -> int:
     def tell(sentence: str) -> None:
         console.print(f"  {time.monotonic() - started:5.1f} s  {sentence}")
 
+    is_sample = request.source is None
+    found = find_dicom_files(request.source or sample())
+    if not found.files:
+        raise Failed("SOURCE holds no DICOM object.")
     console.print(f"Starting the gateway in {request.home.root}")
     code = _INTERRUPTED
     with stopped_by_signals(stop):
         try:
             with running_gateway(request.home, request.options, stop, tell) as gateway:
                 _show_addresses(gateway, console)
-                code = _send_through(gateway, request.source, stop, console)
+                code = _send_through(gateway, found, stop, console, is_sample=is_sample)
                 if not request.once:
                     console.print("\nServing. Ctrl-C stops all of it.")
                     _keep_serving(gateway, stop)
@@ -110,12 +114,14 @@ def _all_alive(gateway: NativeGateway) -> None:
 
 
 def _send_through(
-    gateway: NativeGateway, source: Path | None, stop: threading.Event, console: Console
+    gateway: NativeGateway,
+    found: Found,
+    stop: threading.Event,
+    console: Console,
+    *,
+    is_sample: bool,
 ) -> int:
-    """Send the source through the gateway and tell what happened; give the exit code."""
-    found = find_dicom_files(source or sample())
-    if not found.files:
-        raise Failed("SOURCE holds no DICOM object.")
+    """Send the files through the gateway and tell what happened; give the exit code."""
     home, addresses = gateway.home, gateway.addresses
     with ingest_client(home, addresses) as ingest:
         # What has arrived before is known, and sending it again changes nothing.
@@ -129,7 +135,7 @@ def _send_through(
             addresses.dicom_aet,
             CALLING_AET,
         )
-        what = "the sample radiograph" if source is None else f"{sent.stored} DICOM objects"
+        what = "the sample radiograph" if is_sample else f"{sent.stored} DICOM objects"
         console.print(f"Sent {what} by C-STORE ({time.monotonic() - start:.1f} s).")
         if found.unreadable:
             console.print(found.unread_sentence())

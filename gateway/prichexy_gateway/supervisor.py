@@ -40,8 +40,9 @@ class Service:
     tier: int
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     folder: Path | None = None
-    ready_within: float = 30.0  # seconds
-    stop_within: float = 30.0  # seconds from SIGTERM to SIGKILL
+    # Seconds. Long, for a busy machine: one that dies meanwhile is noticed at once.
+    ready_within: float = 120.0
+    stop_within: float = 60.0  # from SIGTERM to SIGKILL
 
 
 @dataclass(frozen=True, slots=True)

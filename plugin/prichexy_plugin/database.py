@@ -6,31 +6,37 @@ import os
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
 from prichexy_plugin.schema import SCHEMA_VERSION, Base, FactRow
 
-__all__ = ["READS", "LedgerTooNew", "open_database"]
+__all__ = ["READS", "ForeignLedger", "open_database"]
 
 #: Execution option of a connection that only reads.
 READS = "prichexy_reads"
 
 
-class LedgerTooNew(Exception):
-    """The ledger was written by newer software."""
+class ForeignLedger(Exception):
+    """The ledger is not of this software's schema; the text goes on after "The ledger …"."""
 
-    def __init__(self) -> None:
-        super().__init__("the ledger was written by a newer version of this software")
+    def __init__(self, version: int | None) -> None:
+        what = "of an unknown schema"
+        if version is not None:
+            age = "newer" if version > SCHEMA_VERSION else "older"
+            what = f"of schema {version}, which {age} software wrote"
+        super().__init__(
+            f"is {what}; this software reads schema {SCHEMA_VERSION} and has left it as it was"
+        )
 
 
 def open_database(url: str) -> Engine:
     """Connect, make the tables where they are missing, and give the engine.
 
     SQLite runs with a write-ahead log and syncs every commit to the disk: a study that was taken
-    in stays so over a power failure. Its file is readable by its owner only. Raises LedgerTooNew
-    and whatever SQLAlchemy and the driver raise.
+    in stays so over a power failure. Its file is readable by its owner only. Raises ForeignLedger,
+    and then has altered nothing, and whatever SQLAlchemy and the driver raise.
     """
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
@@ -47,13 +53,21 @@ def open_database(url: str) -> Engine:
 
 
 def _prepare_tables(engine: Engine) -> None:
-    Base.metadata.create_all(engine)
+    """Make the tables and name their schema in one transaction, or find the schema as it must be.
+
+    Other software's tables may stand beside ours in the same database.
+    """
     with Session(engine) as session, session.begin():
-        version = session.get(FactRow, "schema")
-        if version is None:
-            session.add(FactRow(name="schema", number=SCHEMA_VERSION))
-        elif version.number > SCHEMA_VERSION:
-            raise LedgerTooNew
+        connection = session.connection()
+        there = Base.metadata.tables.keys() & set(inspect(connection).get_table_names())
+        if there:
+            named = session.get(FactRow, "schema") if FactRow.__tablename__ in there else None
+            version = None if named is None else named.number
+            if version != SCHEMA_VERSION:
+                raise ForeignLedger(version)
+            return
+        Base.metadata.create_all(connection)
+        session.add(FactRow(name="schema", number=SCHEMA_VERSION))
 
 
 def _open_sqlite(url: str, database: str | None) -> Engine:

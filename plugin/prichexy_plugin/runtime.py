@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from prichexy_plugin.broker import Broker
 from prichexy_plugin.changes import Watcher
-from prichexy_plugin.database import LedgerTooNew, open_database
+from prichexy_plugin.database import ForeignLedger, open_database
 from prichexy_plugin.ledger import Clock, Ledger
 from prichexy_plugin.relay import BrokerState, Relay
 from prichexy_plugin.settings import Settings
@@ -126,9 +126,11 @@ class Runtime:
             try:
                 more = work()
             except SQLAlchemyError as error:
-                trouble = self.ledger_state = f"does not work ({type(error).__name__})"
-            except LedgerTooNew as error:
-                trouble = self.ledger_state = str(error)
+                self.ledger_state = f"does not work ({type(error).__name__})"
+                trouble = f"the ledger {self.ledger_state}"
+            except ForeignLedger as error:
+                self.ledger_state = str(error)
+                trouble = f"the ledger {self.ledger_state}"
             except StudiesUnavailable:
                 trouble = "Orthanc does not answer the plugin"
             except Exception as error:  # noqa: BLE001 - the thread must go on; it is logged below

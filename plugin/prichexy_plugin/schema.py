@@ -14,7 +14,8 @@ from prichexy_worker.contract import Reason, State, WorkerAnnouncement
 
 __all__ = ["SCHEMA_VERSION", "Base", "EventRow", "FactRow", "StudyRow", "WorkerRow"]
 
-#: Raised with every change that older software cannot read.
+#: Raised with every change of the tables. A ledger of another schema is refused, not guessed at; a
+#: migration, once there is one, starts from this number, which stands in the ledger's facts.
 SCHEMA_VERSION: Final = 1
 
 

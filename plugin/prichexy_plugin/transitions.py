@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from prichexy_worker.contract import ENDED, MAX_ATTEMPTS, Reason, State, StudyReport
+from prichexy_worker.contract import ENDED, MAX_CLAIMS, Reason, State, StudyReport
 
 __all__ = ["ACTIVE", "LEGAL", "Situation", "Step", "step_for"]
 
@@ -62,7 +62,7 @@ def step_for(situation: Situation, report: StudyReport) -> Step | None:
     PROCESSING without an attempt's number claims the study under the next number, which fences
     off every earlier claim; with the number of the last claim it only asks whether that holds.
     Void are reports on another revision, on another claim than the last, and on a study that has
-    ended, except the very report that ended it: its answer was lost. A claim past MAX_ATTEMPTS
+    ended, except the very report that ended it: its answer was lost. A claim past MAX_CLAIMS
     ends the study: one that kills its worker would otherwise come back for ever.
     """
     if report.revision != situation.revision or situation.state is State.WATCHED:
@@ -83,7 +83,7 @@ def step_for(situation: Situation, report: StudyReport) -> Step | None:
 def _claim(situation: Situation) -> Step | None:
     if situation.state in ENDED:
         return None
-    if situation.attempts >= MAX_ATTEMPTS:
+    if situation.attempts >= MAX_CLAIMS:
         return Step(
             State.FAILED, Reason.TOO_MANY_ATTEMPTS, attempts=situation.attempts, proceed=False
         )

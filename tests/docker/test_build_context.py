@@ -68,7 +68,16 @@ def test_the_digest_changes_with_content_mode_and_name(context: BuildContext) ->
 
 def test_no_secret_and_no_tool_output_of_this_checkout_is_in_its_context() -> None:
     files = read_context(REPO).files
-    allowed = {"docker", "gateway", "model", "orthanc-config", "plugin", "requirements", "train", "worker"}
+    allowed = {
+        "docker",
+        "gateway",
+        "model",
+        "orthanc-config",
+        "plugin",
+        "requirements",
+        "train",
+        "worker",
+    }
     allowed |= {"LICENSE", "README.md", "pyproject.toml", "setup.cfg", "script"}
     assert {file.split("/")[0] for file in files} <= allowed
     assert not [file for file in files if "__pycache__" in file or file.endswith(".egg-info")]

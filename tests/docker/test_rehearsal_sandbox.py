@@ -39,7 +39,7 @@ def process(script: str, **more: object) -> Process:
 
 def said(root: Path, script: str, **more: object) -> str:
     child = launch(root, process(script, **more), subprocess.PIPE)
-    return child.communicate(timeout=30)[0].decode().strip()
+    return child.communicate(timeout=120)[0].decode().strip()
 
 
 def test_it_sees_its_own_root_and_its_own_processes_only(root: Path) -> None:
@@ -67,7 +67,6 @@ def test_a_read_only_root_takes_no_file_while_tmp_does(root: Path) -> None:
 
 @pytest.mark.parametrize("user", ["0:0", "10001:10001"])
 def test_nothing_stays_mounted_or_running_when_it_is_killed(root: Path, user: str) -> None:
-    before = Path("/proc/self/mountinfo").read_text(encoding="utf-8")
     seconds = f"9{os.getpid()}"
     child = launch(root, process(f"sleep {seconds} & wait", user=user))
     try:
@@ -76,12 +75,13 @@ def test_nothing_stays_mounted_or_running_when_it_is_killed(root: Path, user: st
         child.kill()
         child.wait()
     assert _becomes(0, seconds)
-    assert Path("/proc/self/mountinfo").read_text(encoding="utf-8") == before
+    # Of this root only: others may mount and unmount theirs on the same machine.
+    assert str(root) not in Path("/proc/self/mountinfo").read_text(encoding="utf-8")
 
 
 def _becomes(count: int, seconds: str) -> bool:
     """Wait until so many ``sleep seconds`` run on this machine; False when that takes too long."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         if len(_sleepers(seconds)) == count:
             return True

@@ -65,6 +65,30 @@ def test_wrong_use_is_exit_code_2(
     assert run(monkeypatch, capsys, "no-such-command")[0] == 2
 
 
+def test_a_list_longer_than_a_gateway_gives_is_wrong_use(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, text = run(monkeypatch, capsys, "status", "--limit", "501")
+    assert (code, "--limit" in text) == (2, True)
+
+
+@pytest.mark.parametrize("option", ["--http-port", "--dicom-port", "--export-port", "--redis-port"])
+def test_a_port_that_is_none_is_wrong_use(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    code, text = run(monkeypatch, capsys, "serve", option, "65536")
+    assert (code, option in text) == (2, True)
+
+
+def test_a_source_without_dicom_is_said_before_a_gateway_starts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    code, text = run(monkeypatch, capsys, "serve", "/dev/null", "--home", home)
+    assert (code, text) == (1, "prichexy: SOURCE holds no DICOM object.\n")
+    assert not home.exists()
+
+
 def test_an_unexpected_error_is_shown_without_its_text(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], source: Path
 ) -> None:

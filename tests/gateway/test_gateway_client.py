@@ -176,6 +176,28 @@ def test_a_study_that_does_not_move_is_given_up_with_advice() -> None:
         )
 
 
+def test_a_study_that_a_worker_has_may_take_longer() -> None:
+    processing = [State.PROCESSING] * 4
+    rows = follow(
+        ledger_going_through(*processing, State.EXPORTED),
+        ["b"],
+        threading.Event(),
+        lambda: None,
+        patience=0.1,
+        patience_with_a_worker=600,
+    )
+    assert rows["b"].state is State.EXPORTED
+    with pytest.raises(Failed, match="1 studies did not move for 0 s"):
+        follow(
+            ledger_going_through(State.PROCESSING),
+            ["b"],
+            threading.Event(),
+            lambda: None,
+            patience=600,
+            patience_with_a_worker=0.1,
+        )
+
+
 def test_following_can_be_called_off() -> None:
     stop = threading.Event()
     stop.set()

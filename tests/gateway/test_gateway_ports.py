@@ -11,12 +11,13 @@ import pytest
 
 from prichexy_gateway.errors import Failed
 from prichexy_gateway.ports import Ports, choose_ports, is_free
+from prichexy_testing.servers import free_port
 
 
 @contextmanager
 def listening() -> Iterator[int]:
     with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
+        server.bind(("127.0.0.1", free_port()))
         server.listen()
         yield server.getsockname()[1]
 
@@ -42,6 +43,11 @@ def test_a_configured_port_is_taken_as_it_is() -> None:
 def test_a_configured_port_in_use_is_refused_by_name() -> None:
     with listening() as port, pytest.raises(Failed, match=f"Port {port} for redis is in use"):
         choose_ports(Ports(redis=port), None)
+
+
+def test_a_port_for_two_listeners_is_refused() -> None:
+    with pytest.raises(Failed, match="the same"):
+        choose_ports(Ports(ingest_http=29999, redis=29999), None)
 
 
 def test_the_ports_of_the_last_start_are_taken_again_when_they_are_free() -> None:

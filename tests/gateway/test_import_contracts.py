@@ -35,7 +35,7 @@ def linted(copy: Path) -> subprocess.CompletedProcess[str]:
         env=dict(os.environ) | {"PYTHONPATH": path, "COLUMNS": "200"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
 

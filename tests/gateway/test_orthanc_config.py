@@ -100,7 +100,7 @@ def test_orthanc_does_not_start_without_each_of_its_passwords(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert ended.returncode != 0

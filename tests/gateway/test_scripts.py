@@ -24,7 +24,7 @@ def run(
     if path is not None:
         environment["PATH"] = f"{path}:{environment['PATH']}"
     return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False
     )
 
 
@@ -160,7 +160,7 @@ def test_serving_after_testing_installs_and_removes_nothing(tmp_path: Path) -> N
     checkout = Checkout(tmp_path)
     assert checkout.install("gateway")
     _, project = checkout.install("dev")
-    assert {"worker", "gateway", "sample", "plugin", "test", "lint"} == extras_in(project)
+    assert {"worker", "gateway", "sample", "plugin", "train", "test", "lint"} == extras_in(project)
     assert checkout.install("gateway") == []
     assert checkout.install("dev") == []
 

@@ -27,8 +27,8 @@ def test_an_object_that_ends_the_association_is_refused_and_the_others_are_taken
     _object(tmp_path / "3", 3)
     port = free_port()
     settings = {"DicomServerEnabled": True, "DicomPort": port, "DicomAlwaysAllowStore": True}
-    # It waits so long for the rest of the object.
-    with running_orthanc(**settings, DicomScpTimeout=2) as orthanc:
+    # It waits so long for the rest of the object, and for a sender whom the machine holds up.
+    with running_orthanc(**settings, DicomScpTimeout=10) as orthanc:
         sent = send(find_dicom_files(tmp_path).files, "127.0.0.1", port, "ORTHANC", "SENDER")
         assert (sent.stored, sent.refused) == (2, 1)
         assert len(orthanc.get("/instances").json()) == 2

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,8 +48,8 @@ def service(
     *arguments: str,
     ready: Callable[[float], bool] = lambda _: True,
     tier: int = 0,
-    ready_within: float = 10.0,
-    stop_within: float = 10.0,
+    ready_within: float = 120.0,
+    stop_within: float = 120.0,
 ) -> Service:
     return Service(
         name=name,
@@ -81,7 +82,7 @@ def test_those_who_use_a_service_are_stopped_before_it(tmp_path: Path) -> None:
     with Supervisor(lambda _: None) as supervisor:
         for name, tier in (("broker", 0), ("worker", 2), ("orthanc", 1)):
             supervisor.start(service(tmp_path, name, TELLING, str(order), name, tier=tier))
-            assert wait_until(Path(f"{order}{name}").exists, 10)
+            assert wait_until(Path(f"{order}{name}").exists, 120)
     assert order.read_text().split() == ["worker", "orthanc", "broker"]
 
 
@@ -135,19 +136,20 @@ def test_a_crash_is_noticed_and_the_service_can_be_started_again(tmp_path: Path)
 
 
 def test_readiness_is_asked_with_the_age_of_this_start(tmp_path: Path) -> None:
-    ages: list[float] = []
+    births: list[float] = []
 
     def ready(age: float) -> bool:
-        ages.append(age)
+        births.append(time.monotonic() - age)
         return age > 0.3
 
     with Supervisor(lambda _: None) as supervisor:
         supervisor.start(service(tmp_path, "one", SLEEP, ready=ready))
         supervisor.wait_until_ready("one")
+        first = len(births)
+        restarted = time.monotonic()
         supervisor.restart("one")
-        last = len(ages)
         supervisor.wait_until_ready("one")
-    assert ages[last] < 0.3
+    assert max(births[:first]) < restarted <= min(births[first:])
 
 
 def test_leftovers_of_a_killed_gateway_are_stopped_and_others_left_alone() -> None:
@@ -159,7 +161,7 @@ def test_leftovers_of_a_killed_gateway_are_stopped_and_others_left_alone() -> No
         assert left.poll() is None
 
         assert stop_leftovers([RunningProcess("redis", left.pid, started)]) == ["redis"]
-        assert left.wait(10) == -signal.SIGTERM
+        assert left.wait(120) == -signal.SIGTERM
 
 
 def test_services_end_when_the_gateway_is_killed(tmp_path: Path) -> None:
@@ -184,8 +186,8 @@ def test_services_end_when_the_gateway_is_killed(tmp_path: Path) -> None:
         process = RunningProcess("one", pid, started)
         assert is_running(process)
         gateway.kill()
-        gateway.wait(10)
-    assert wait_until(lambda: not is_running(process), 10)
+        gateway.wait(120)
+    assert wait_until(lambda: not is_running(process), 120)
 
 
 def test_a_command_that_is_not_there_is_a_death_with_a_log(tmp_path: Path) -> None:

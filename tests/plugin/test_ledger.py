@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import stat
 from collections.abc import Iterator
 from datetime import timedelta
@@ -11,7 +12,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from prichexy_plugin.database import LedgerTooNew, open_database
+from prichexy_plugin.database import ForeignLedger, open_database
 from prichexy_plugin.intake import Decision
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.schema import SCHEMA_VERSION, FactRow
@@ -20,6 +21,7 @@ from prichexy_testing.plugin_fakes import FakeClock, announcement_of, report_of
 from prichexy_worker.contract import (
     ANNOUNCE_INTERVAL_SECONDS,
     MAX_ATTEMPTS,
+    MAX_CLAIMS,
     REPORTABLE,
     Claim,
     Reason,
@@ -172,13 +174,14 @@ def test_a_claim_may_overtake_the_note_that_the_message_was_sent(
 
 def test_a_study_that_kills_its_workers_is_given_up(ledger: Ledger, clock: FakeClock) -> None:
     message = _take_in(ledger, clock)
-    for _ in range(MAX_ATTEMPTS):
-        assert ledger.report(report_of(message, State.PROCESSING)).proceed
+    for number in range(1, MAX_CLAIMS + 1):
+        claim = ledger.report(report_of(message, State.PROCESSING))
+        assert claim == Claim(proceed=True, attempt=number)
     assert not ledger.report(report_of(message, State.PROCESSING)).proceed
     study = ledger.study(message.job_id)
     assert study is not None
     assert (study.state, study.reason) == (State.FAILED, Reason.TOO_MANY_ATTEMPTS)
-    assert study.attempts == MAX_ATTEMPTS
+    assert study.attempts == MAX_CLAIMS
 
 
 def test_a_study_given_up_tells_the_last_trouble(ledger: Ledger, clock: FakeClock) -> None:
@@ -188,6 +191,8 @@ def test_a_study_given_up_tells_the_last_trouble(ledger: Ledger, clock: FakeCloc
         back = report_of(message, State.QUEUED, Reason.TARGET_UNREACHABLE, attempt=number)
         assert ledger.report(back).proceed
     ledger.report(report_of(message, State.PROCESSING))
+    given_up = report_of(message, State.FAILED, Reason.TOO_MANY_ATTEMPTS, attempt=MAX_ATTEMPTS + 1)
+    assert ledger.report(given_up).proceed
     study = ledger.study(message.job_id)
     assert study is not None
     assert study.state is State.FAILED
@@ -413,14 +418,57 @@ def test_only_its_owner_may_read_the_ledgers_file(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "deep" / "ledger.sqlite").stat().st_mode) == 0o600
 
 
-def test_a_ledger_of_newer_software_is_left_alone(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/ledger.sqlite"
-    engine = open_database(url)
-    with Session(engine) as session, session.begin():
-        session.merge(FactRow(name="schema", number=SCHEMA_VERSION + 1))
-    engine.dispose()
-    with pytest.raises(LedgerTooNew):
+def _database(path: Path, *statements: str) -> str:
+    """Run statements on a database file; give its address."""
+    connection = sqlite3.connect(path)
+    with connection:
+        for statement in statements:
+            connection.execute(statement)
+    connection.close()
+    return f"sqlite:///{path}"
+
+
+def _tables(path: Path) -> set[str]:
+    connection = sqlite3.connect(path)
+    found = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
+    connection.close()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("version", "said"), [(SCHEMA_VERSION + 1, "newer software"), (0, "older software")]
+)
+def test_a_ledger_of_another_schema_is_refused_by_number_and_left_alone(
+    tmp_path: Path, version: int, said: str
+) -> None:
+    path = tmp_path / "ledger.sqlite"
+    facts = "CREATE TABLE facts (name TEXT PRIMARY KEY, number INTEGER NOT NULL)"
+    url = _database(path, facts, f"INSERT INTO facts VALUES ('schema', {version})")
+    before = _tables(path)
+    with pytest.raises(ForeignLedger, match=rf"^is of schema {version}, which {said} wrote; this "):
         open_database(url)
+    assert _tables(path) == before
+
+
+@pytest.mark.parametrize("table", ["studies", "facts"])
+def test_a_ledger_that_names_no_schema_is_refused_and_left_alone(
+    tmp_path: Path, table: str
+) -> None:
+    path = tmp_path / "ledger.sqlite"
+    url = _database(path, f"CREATE TABLE {table} (name TEXT PRIMARY KEY, number INTEGER)")
+    before = _tables(path)
+    with pytest.raises(ForeignLedger, match=r"^is of an unknown schema; this "):
+        open_database(url)
+    assert _tables(path) == before
+
+
+def test_a_ledger_is_opened_again_and_may_stand_beside_other_tables(tmp_path: Path) -> None:
+    url = _database(tmp_path / "ledger.sqlite", "CREATE TABLE somebody_elses (x)")
+    for _ in range(2):
+        engine = open_database(url)
+        with Session(engine) as session:
+            assert session.get_one(FactRow, "schema").number == SCHEMA_VERSION
+        engine.dispose()
 
 
 def test_a_database_error_names_no_value(tmp_path: Path, clock: FakeClock) -> None:

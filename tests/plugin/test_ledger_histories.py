@@ -17,7 +17,7 @@ from prichexy_testing.fake_orthanc import orthanc_id
 from prichexy_testing.plugin_fakes import FakeClock, announcement_of, report_of
 from prichexy_worker.contract import (
     ENDED,
-    MAX_ATTEMPTS,
+    MAX_CLAIMS,
     REPORTABLE,
     Reason,
     State,
@@ -156,7 +156,7 @@ class Histories(RuleBasedStateMachine):
         assert sum(self.ledger.counts().values()) == page.total == len(page.studies)
         for study in page.studies:
             self._the_trail_is_legal_and_ends_where_the_study_is(study)
-            assert 0 <= study.attempts <= MAX_ATTEMPTS
+            assert 0 <= study.attempts <= MAX_CLAIMS
             unclaimed = study.reason is Reason.TOO_MANY_ATTEMPTS or study.state is State.REJECTED
             if study.state in ENDED | {State.PROCESSING} and not unclaimed:
                 assert study.attempts >= 1, "nothing ends in a worker's hands without a claim"

@@ -26,7 +26,7 @@ def _loaded() -> set[str]:
         env={**os.environ, "PYTHONPATH": paths},
         capture_output=True,
         check=True,
-        timeout=60,
+        timeout=300,
     )
     return set(json.loads(answer.stdout))
 

@@ -40,7 +40,7 @@ def test_what_a_worker_has_taken_is_counted_until_it_is_acknowledged() -> None:
         broker.send(MESSAGE)
         assert broker.unacknowledged() == 0
         with Connection(redis.url) as connection:
-            taken = connection.SimpleQueue("q").get(timeout=10)
+            taken = connection.SimpleQueue("q").get(timeout=120)
             assert broker.waiting() == 0
             assert broker.unacknowledged() == 1
             taken.ack()
@@ -68,7 +68,8 @@ def test_a_broker_that_was_away_takes_messages_again() -> None:
         begin = time.monotonic()
         with pytest.raises(BrokerUnavailable):
             broker.send(MESSAGE)
-        assert time.monotonic() - begin < 5
+        # Celery's and kombu's own retries would take minutes.
+        assert time.monotonic() - begin < 30
         redis.start()
         broker.send(MESSAGE)
         assert broker.waiting() == 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from prichexy_worker.contract import (
@@ -61,18 +61,23 @@ def anonymized(
 class FakeSource:
     """A StudySource over a dictionary of instance id and content.
 
-    ``on_fetch`` is called with the instance's id before it is given.
+    ``on_fetch`` is called with the instance's id before it is given, ``on_snapshot`` before a look.
     """
 
     instances: dict[str, bytes]
     version: str = "1"
     study_uid: str = ""
     gone: bool = False
+    unreachable: bool = False
+    on_snapshot: Callable[[], None] = lambda: None
     on_fetch: Callable[[str], None] = lambda _instance: None
     fetched: list[str] = field(default_factory=list)
 
     def snapshot(self, study_id: str) -> Snapshot:
         assert study_id == STUDY_ID
+        self.on_snapshot()
+        if self.unreachable:
+            raise Retryable(Reason.SOURCE_UNREACHABLE)
         if self.gone:
             raise Rejected(Reason.GONE)
         return Snapshot(tuple(sorted(self.instances)), self.version, self.study_uid)
@@ -126,6 +131,12 @@ class FakeTarget:
         self.withdrawn.append(study_uid)
         if study_uid == self.study_uid:
             self.held.clear()
+
+    def withdraw_others(self, kept: Sequence[Anonymized]) -> None:
+        if self.refuse_withdrawal:
+            raise Retryable(Reason.TARGET_UNREACHABLE)
+        kept_uids = {instance.sop_uid for instance in kept}
+        self.held = {uid: content for uid, content in self.held.items() if uid in kept_uids}
 
 
 @dataclass

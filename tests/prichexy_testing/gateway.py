@@ -92,7 +92,7 @@ class TestGateway:
             return latest_rows(client, client.all_studies())
 
     def until_ended(
-        self, study_ids: Sequence[str] | None = None, seconds: float = 120.0
+        self, study_ids: Sequence[str] | None = None, seconds: float = 600.0
     ) -> dict[str, StudyRow]:
         """Give the rows of these studies, or of all, once each has ended.
 
@@ -100,7 +100,14 @@ class TestGateway:
         """
         ids = self.study_ids() if study_ids is None else study_ids
         with self.ingest() as client:
-            return follow(client, ids, self.called_off, self.assert_alive, patience=seconds)
+            return follow(
+                client,
+                ids,
+                self.called_off,
+                self.assert_alive,
+                patience=seconds,
+                patience_with_a_worker=seconds,
+            )
 
     def assert_alive(self) -> None:
         """Fail when a service has died."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ __all__ = [
     "KEY",
     "MODEL",
     "PROVENANCE",
+    "SEARCHED",
     "cr",
     "deidentified",
     "dx",
@@ -34,6 +36,8 @@ __all__ = [
 KEY: Final = bytes(range(32))
 MODEL: Final = ModelInfo("prichexy-net", "0.1.0", "5a" * 32, "untrained", "No privacy is claimed.")
 PROVENANCE: Final = Provenance("0.1.0", MODEL, Pseudonyms(KEY).key_id, deformed=True)
+#: Of a result whose pixels were searched for text, as every worker does by default.
+SEARCHED: Final = replace(PROVENANCE, text_searched=True)
 
 
 def cr(**attributes: object) -> Dataset:
@@ -110,7 +114,7 @@ def serialised(result: Dataset) -> bytes:
 def error_kinds(path: Path) -> set[str]:
     """Give the kinds of errors that dciodvfy finds in a file, without values and positions."""
     program = Path(sys.executable).with_name("dciodvfy")
-    run = subprocess.run([program, "-new", path], capture_output=True, check=False, timeout=60)
+    run = subprocess.run([program, "-new", path], capture_output=True, check=False, timeout=300)
     lines = (run.stdout + run.stderr).decode("latin-1").splitlines()
     errors = (line for line in lines if line.startswith("Error"))
     return {re.sub(r"<[^/<>][^<>]*>|\[\d+\]|0x[0-9a-f]+|\d+ dec", "", line) for line in errors}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -83,23 +84,34 @@ class PluginOrthanc(OrthancServer):
         return {state: count for state, count in self.health()["counts"].items() if count}
 
     def studies(self) -> list[dict[str, Any]]:
-        """List the studies of the ledger."""
-        value: list[dict[str, Any]] = self.get(f"{API_ROOT}/studies?limit=500").json()["studies"]
+        """List the studies of the ledger; none before it is open."""
+        answer = self.get(f"{API_ROOT}/studies?limit=500")
+        value: list[dict[str, Any]] = answer.json()["studies"] if answer.is_success else []
         return value
+
+    def trail(self, job_id: str) -> list[str]:
+        """Give the states that a study has gone through, in order."""
+        events = self.get(f"{API_ROOT}/studies/{job_id}").json()["events"]
+        return [event["to"] for event in events]
 
     def post_as_worker(self, path: str, value: object) -> httpx.Response:
         """Post what a worker posts."""
-        return httpx.post(
-            f"{self.url}{API_ROOT}{path}",
-            json=value,
+        content = json.dumps(value).encode()
+        return self.ask_as_worker("POST", f"{API_ROOT}{path}", content)
+
+    def ask_as_worker(self, method: str, path: str, content: bytes | None = None) -> httpx.Response:
+        """Send a request as a worker does."""
+        return self.ask(
+            method,
+            path,
             auth=("worker", self.worker_password),
+            content=content,
             headers={REQUEST_HEADER: "1"},
-            trust_env=False,
         )
 
-    def wait_for(self, counts: Mapping[str, int], seconds: float = 30.0) -> None:
+    def wait_for(self, counts: Mapping[str, int]) -> None:
         """Wait until the ledger counts exactly this."""
-        wait_until(lambda: self.counts() == counts, seconds, f"the ledger counts {dict(counts)}")
+        wait_until(lambda: self.counts() == counts, what=f"the ledger counts {dict(counts)}")
 
 
 @contextmanager

@@ -32,13 +32,20 @@ __all__ = [
     "wait_until",
 ]
 
-#: Seconds in which a server has to be up; generous, as the machine may be busy.
-_START = 30.0
-_STOP = 30.0
+#: Seconds until a server has to be up or down, an answer be there, or a condition hold. Long, for
+#: the machine may be busy: a test that passes never waits for it, and one that fails may take its
+#: time.
+_PATIENCE = 120.0
+#: Below the range from which the system takes the ports of outgoing connections: one of those
+#: could take a port before its server has bound it, or while its server is stopped.
+_PORTS = range(20000, 32000)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30.0, what: str = "it") -> None:
-    """Return when ``condition`` holds; fails the test when it does not within ``seconds``."""
+def wait_until(condition: Callable[[], bool], seconds: float = _PATIENCE, what: str = "it") -> None:
+    """Return when ``condition`` holds; fails the test when it does not within ``seconds``.
+
+    A state that passes by may be missed: wait for one that stays.
+    """
     pause = threading.Event()
     deadline = time.monotonic() + seconds
     while not condition():
@@ -49,10 +56,11 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30.0, what: str =
 
 def free_port() -> int:
     """Give a loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    while True:
+        port = secrets.choice(_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class _Server(ABC):
@@ -79,7 +87,7 @@ class _Server(ABC):
         process = self._process
         try:
             wait_until(
-                lambda: process.poll() is not None or self._answers(), _START, "the server answers"
+                lambda: process.poll() is not None or self._answers(), what="the server answers"
             )
             if process.poll() is not None:
                 pytest.fail(f"the server ended at once:\n{self.log()}")
@@ -95,7 +103,7 @@ class _Server(ABC):
             return
         process.terminate()
         try:
-            process.wait(_STOP)
+            process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -143,7 +151,7 @@ class RedisServer(_Server):
                 lines += [f"${len(part.encode())}", part]
             return ("\r\n".join(lines) + "\r\n").encode()
 
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=_PATIENCE) as connection:
             reader = connection.makefile("rb")
             if self.password:
                 connection.sendall(encoded(("AUTH", self.password)))
@@ -193,21 +201,36 @@ class OrthancServer(_Server):
 
     def get(self, path: str) -> httpx.Response:
         """Ask with the test's user."""
-        return httpx.get(f"{self.url}{path}", auth=(self.user, self.password), trust_env=False)
+        return self.ask("GET", path)
 
     def post(self, path: str, content: bytes) -> httpx.Response:
         """Send bytes with the test's user."""
-        return httpx.post(
-            f"{self.url}{path}",
-            content=content,
-            auth=(self.user, self.password),
-            trust_env=False,
-            timeout=60,
-        )
+        return self.ask("POST", path, content=content)
 
     def delete(self, path: str) -> httpx.Response:
         """Delete with the test's user."""
-        return httpx.delete(f"{self.url}{path}", auth=(self.user, self.password), trust_env=False)
+        return self.ask("DELETE", path)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        auth: tuple[str, str] | None = None,
+        anonymous: bool = False,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """Send a request as ``auth``, by default the test's user, or as nobody."""
+        return httpx.request(
+            method,
+            f"{self.url}{path}",
+            auth=None if anonymous else auth or (self.user, self.password),
+            content=content,
+            headers=headers,
+            trust_env=False,
+            timeout=_PATIENCE,
+        )
 
 
 @contextmanager

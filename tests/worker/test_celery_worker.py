@@ -49,7 +49,8 @@ class Place:
             "PRICHEXY_WORKER_BROKER__URL": redis.url,
             "PRICHEXY_WORKER_BROKER__PASSWORD_FILE": str(secret),
             "PRICHEXY_WORKER_BROKER__QUEUE": self.queue,
-            "PRICHEXY_WORKER_BROKER__REDELIVERY_SECONDS": "5",
+            # So long that no busy machine makes the broker take a living worker for lost.
+            "PRICHEXY_WORKER_BROKER__REDELIVERY_SECONDS": "3600",
             "PRICHEXY_WORKER_EXPORT__KIND": "folder",
             "PRICHEXY_WORKER_EXPORT__FOLDER": str(folder),
             "PRICHEXY_WORKER_PSEUDONYMS__KEY_FILE": str(folder / "key"),
@@ -103,8 +104,11 @@ class Place:
         """How often the worker did what it does between studies."""
         return len("".join(self.lines("looks")))
 
-    def wait_for(self, name: str, lines: list[str], seconds: float = 40) -> None:
-        wait_until(lambda: self.lines(name) == lines, seconds, f"{name} has {lines}")
+    def wait_for(self, name: str, lines: list[str]) -> None:
+        wait_until(lambda: self.lines(name) == lines, what=f"{name} has {lines}")
+
+    def wait_until_acknowledged(self) -> None:
+        wait_until(lambda: self.held() == 0, what="all messages are acknowledged")
 
     def held(self) -> int:
         """Messages that are in the queue or given to a worker, not yet acknowledged."""
@@ -125,7 +129,7 @@ def test_a_study_sent_by_the_tasks_name_is_worked_on_and_acknowledged(place: Pla
     place.send(message(FINISH))
     with place.worker():
         place.wait_for("finished", ["1"])
-        wait_until(lambda: place.held() == 0, what="the message is acknowledged")
+        place.wait_until_acknowledged()
 
 
 def test_a_study_that_failed_goes_back_and_carries_its_failures(place: Place) -> None:
@@ -133,7 +137,7 @@ def test_a_study_that_failed_goes_back_and_carries_its_failures(place: Place) ->
         place.send(message(RETRY_ONCE))
         place.wait_for("attempts", ["2 0", "2 1"])
         place.wait_for("finished", ["2"])
-        wait_until(lambda: place.held() == 0, what="both messages are acknowledged")
+        place.wait_until_acknowledged()
 
 
 def test_bad_messages_are_dropped_without_a_word_of_their_content(place: Place) -> None:
@@ -145,7 +149,7 @@ def test_bad_messages_are_dropped_without_a_word_of_their_content(place: Place) 
         "LPUSH", place.queue, _raw({"DOE^JANE": 1}, "application/x-python-serialize")
     )
     with place.worker():
-        wait_until(lambda: place.held() == 0, 40, "all are taken")
+        place.wait_until_acknowledged()
         place.send(message(FINISH))
         place.wait_for("finished", ["1"])
     assert place.lines("attempts") == ["1 0"]
@@ -181,13 +185,12 @@ def test_sigterm_lets_the_study_end_and_the_worker_exit_with_success(place: Plac
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(1)
         (place.folder / "release").touch()
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
     assert place.lines("finished") == ["3"]
     assert place.held() == 0
 
 
 def test_a_study_that_waits_for_its_next_attempt_outlives_the_worker(place: Place) -> None:
-    place.settings["PRICHEXY_WORKER_BROKER__REDELIVERY_SECONDS"] = "3600"
     with place.worker() as process:
         place.send(message(LINGER))
         place.wait_for("attempts", ["3 0"])
@@ -195,7 +198,7 @@ def test_a_study_that_waits_for_its_next_attempt_outlives_the_worker(place: Plac
         (place.folder / "release").touch()
         place.wait_for("attempts", ["3 0", "2 0"])
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
     if place.lines("finished") == ["3"]:
         assert place.redis.length(place.queue) == 1
     with place.worker():
@@ -203,6 +206,7 @@ def test_a_study_that_waits_for_its_next_attempt_outlives_the_worker(place: Plac
 
 
 def test_a_study_whose_worker_was_killed_goes_to_another(place: Place) -> None:
+    place.settings["PRICHEXY_WORKER_BROKER__REDELIVERY_SECONDS"] = "5"
     with place.worker() as process:
         place.send(message(LINGER))
         place.wait_for("attempts", ["3 0"])
@@ -211,8 +215,9 @@ def test_a_study_whose_worker_was_killed_goes_to_another(place: Place) -> None:
     assert place.held() == 1
     (place.folder / "release").touch()
     with place.worker():
-        place.wait_for("finished", ["3"], 60)
-        wait_until(lambda: place.held() == 0, what="the message is acknowledged")
+        # On a machine that held this worker up for those seconds, too, perhaps once more.
+        wait_until(lambda: set(place.lines("finished")) == {"3"}, what="the study is finished")
+        place.wait_until_acknowledged()
 
 
 def test_a_worker_outlives_its_broker(place: Place) -> None:
@@ -222,10 +227,11 @@ def test_a_worker_outlives_its_broker(place: Place) -> None:
         place.redis.start()
         place.send(message(FINISH))
         place.wait_for("finished", ["1"])
+        place.wait_until_acknowledged()
         place.redis.stop()
         place.redis.start()
         place.send(message(FINISH))
-        place.wait_for("finished", ["1", "1"], 60)
+        place.wait_for("finished", ["1", "1"])
     assert PASSWORD not in place.log()
     assert "p%2Fss" not in place.log()
 
@@ -237,19 +243,19 @@ def test_a_worker_outlives_a_broker_that_goes_within_a_study(place: Place, revis
         place.wait_for("attempts", [f"{revision} 0"])
         place.redis.stop()
         (place.folder / "release").touch()
-        wait_until(lambda: "ConnectionError" in place.log(), 60, "the worker misses its broker")
+        wait_until(lambda: "ConnectionError" in place.log(), what="the worker misses its broker")
         place.redis.start()
         place.send(message(FINISH))
-        wait_until(lambda: "1" in place.lines("finished"), 90, "the next study ends")
+        wait_until(lambda: "1" in place.lines("finished"), what="the next study ends")
         # The broker heard nothing of the first one's end, so it comes again: nothing is lost.
-        wait_until(lambda: len(place.lines("attempts")) > 2, 90, "the first one comes again")
-        wait_until(lambda: str(revision) in place.lines("finished"), 90, "it ends")
-        wait_until(lambda: place.held() == 0, 60, "all are acknowledged")
+        wait_until(lambda: len(place.lines("attempts")) > 2, what="the first one comes again")
+        wait_until(lambda: str(revision) in place.lines("finished"), what="it ends")
+        wait_until(lambda: place.held() == 0, what="all are acknowledged")
 
 
 def test_what_is_called_between_studies_is_not_called_within_one(place: Place) -> None:
     with place.worker():
-        wait_until(lambda: place.looks() > 2, 40, "it is called while there is no study")
+        wait_until(lambda: place.looks() > 2, what="it is called while there is no study")
         place.send(message(LINGER))
         place.wait_for("attempts", ["3 0"])
         before = place.looks()
@@ -284,7 +290,7 @@ def test_the_app_reads_json_only_and_leaves_the_process_alone(
     assert app.conf.task_acks_late
     assert app.conf.task_reject_on_worker_lost
     assert app.conf.worker_prefetch_multiplier == 1
-    assert app.conf.broker_transport_options["visibility_timeout"] == 5
+    assert app.conf.broker_transport_options["visibility_timeout"] == 3600
     assert not app.conf.worker_enable_remote_control
     assert PASSWORD not in repr(app)
 

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from prichexy_testing.dicoms import radiograph_dataset, write
 from prichexy_testing.fakes_worker import anonymized
 from prichexy_worker.contract import Reason
 from prichexy_worker.errors import Retryable
 from prichexy_worker.export import FolderExport
-from prichexy_worker.ports import ExportTarget
+from prichexy_worker.ports import Anonymized, ExportTarget
 
 
 def files(folder: Path) -> list[str]:
@@ -67,6 +68,38 @@ def test_withdrawing_a_study_takes_all_of_it_and_no_other(tmp_path: Path) -> Non
         assert files(tmp_path) == ["2.25.10/2.25.2/2.25.3.dcm"]
 
 
+def _written(sop_uid: str, **attributes: object) -> Anonymized:
+    """Give an image as the pipeline gives it, to be read by its header."""
+    dataset = radiograph_dataset(
+        identity={}, rows=8, columns=8, DeidentificationMethod=["Basic", "PriCheXy gateway 0.0.9"]
+    )
+    dataset.PatientID = "PSEUDONYM"
+    for keyword, value in attributes.items():
+        setattr(dataset, keyword, value)
+    return anonymized(write(dataset), sop_uid)
+
+
+def test_the_studys_other_images_of_ours_are_withdrawn_and_nothing_else(tmp_path: Path) -> None:
+    target, kept = FolderExport(tmp_path), [anonymized(sop_uid=f"2.25.{n}") for n in (3, 4)]
+    segmentation = "1.2.840.10008.5.1.4.1.1.66.4"
+    stay = [
+        _written("2.25.5", SOPClassUID=segmentation),
+        _written("2.25.6", DeidentificationMethod="by another program"),
+        _written("2.25.7", PatientID="ANOTHER"),
+        anonymized(b"no DICOM", "2.25.8"),
+        replace(_written("2.25.9"), study_uid="2.25.10"),
+    ]
+    lost = [_written("2.25.11"), replace(_written("2.25.12"), series_uid="2.25.20")]
+    for instance in (*kept, *stay, *lost):
+        target.store(instance)
+    (tmp_path / "2.25.1" / "2.25.2" / ".2.25.13.dcm.part").write_bytes(b"of a killed worker")
+    for _ in range(2):
+        target.withdraw_others(kept)
+        assert [one for one in (*kept, *stay) if target.fetch(one) is None] == []
+        assert len(files(tmp_path)) == len(kept) + len(stay)
+    assert not (tmp_path / "2.25.1" / "2.25.20").exists()
+
+
 def test_a_withdrawal_that_was_killed_is_finished_by_the_next(tmp_path: Path) -> None:
     left = tmp_path / ".2.25.1.withdrawn" / "2.25.2"
     left.mkdir(parents=True)
@@ -116,6 +149,7 @@ def test_a_share_that_is_not_mounted_is_not_written_beneath(tmp_path: Path) -> N
         lambda: target.store(anonymized()),
         lambda: target.fetch(anonymized()),
         lambda: target.withdraw_study("2.25.1"),
+        lambda: target.withdraw_others([anonymized()]),
     ):
         with pytest.raises(Retryable) as caught:
             act()
@@ -128,7 +162,7 @@ def test_a_folder_that_can_be_written_to_passes_the_check(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.sampled_from(["study_uid", "series_uid", "sop_uid"]), st.text(max_size=8))
 @pytest.mark.parametrize("uid", ["..", "../2.25.1", "/etc", "", "1..2", "2.25.1/..", "2.25.1\n"])
 def test_nothing_but_a_uid_becomes_a_name(tmp_path: Path, uid: str, where: str, text: str) -> None:

@@ -22,6 +22,7 @@ from prichexy_testing.headers import (
     KEY,
     MODEL,
     PROVENANCE,
+    SEARCHED,
     cr,
     deidentified,
     dx,
@@ -364,17 +365,32 @@ def test_signed_padding_keeps_its_sign_in_every_encoding() -> None:
         assert deidentified(reread(source)).PixelPaddingValue == -2048
 
 
-@pytest.mark.parametrize("build", [cr, secondary_capture])
-def test_nothing_is_said_of_burned_in_text_that_was_not_removed(
-    build: Callable[..., Dataset],
+@pytest.mark.parametrize("build", KINDS)
+@pytest.mark.parametrize("word", ["NO", "YES", None])
+def test_what_is_said_of_burned_in_text_follows_from_our_search_and_not_from_the_source(
+    build: Callable[..., Dataset], word: str | None
 ) -> None:
-    assert "BurnedInAnnotation" not in deidentified(build(BurnedInAnnotation="NO"))
+    source = build(BurnedInAnnotation=word)
+    assert deidentified(source, provenance=SEARCHED).BurnedInAnnotation == "NO"
+    assert "BurnedInAnnotation" not in deidentified(source)
 
 
-def test_a_dx_keeps_the_no_that_its_class_demands_and_no_other_word() -> None:
-    assert deidentified(dx()).BurnedInAnnotation == "NO"
-    for word in ("YES", None):
-        assert "BurnedInAnnotation" not in deidentified(dx(BurnedInAnnotation=word))
+@pytest.mark.parametrize(
+    ("build", "keyword"),
+    [
+        (cr, "PixelSpacing"),
+        (cr, "ImagerPixelSpacing"),
+        (dx, "ImagerPixelSpacing"),
+        (dx, "DetectorElementSpacing"),
+        (secondary_capture, "NominalScannedPixelSpacing"),
+    ],
+)
+def test_a_spacing_that_is_no_length_is_not_kept(
+    build: Callable[..., Dataset], keyword: str
+) -> None:
+    for spacing in (["0", "0"], ["0.14", "0"], ["-0.14", "0.14"], ["1e-9", "0.14"], ["1e9", "1"]):
+        assert keyword not in deidentified(build(**{keyword: spacing})), spacing
+    assert list(deidentified(build(**{keyword: ["0.14", "0.2"]}))[keyword].value) == [0.14, 0.2]
 
 
 def test_the_result_says_what_was_done_and_no_more() -> None:

@@ -13,14 +13,21 @@ from pydicom.uid import JPEG2000, DeflatedExplicitVRLittleEndian, ExplicitVRLitt
 
 from prichexy_testing import shared_data
 from prichexy_testing.dicoms import write
-from prichexy_testing.headers import cr, deidentified, dx, error_kinds, secondary_capture
+from prichexy_testing.headers import (
+    SEARCHED,
+    cr,
+    deidentified,
+    dx,
+    error_kinds,
+    secondary_capture,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 
 
 def result_file(source: Dataset, path: Path) -> Path:
     """Write the result with pixels of the right length: dciodvfy judges those, too."""
-    result = deidentified(source)
+    result = deidentified(source, provenance=SEARCHED)
     bits = result.BitsAllocated
     length = result.Rows * result.Columns * bits // 8
     pixels = bytes(length + length % 2)

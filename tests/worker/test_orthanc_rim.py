@@ -64,14 +64,19 @@ def export_to(server: OrthancServer, password: str | None = None) -> OrthancExpo
 
 
 def instance(
-    sop: str = "2.25.103", *, seed_text: str = "one", study: str = "2.25.101"
+    sop: str = "2.25.103",
+    *,
+    seed_text: str = "one",
+    study: str = "2.25.101",
+    patient: str = "PSEUDO-1",
+    **attributes: object,
 ) -> Anonymized:
-    dataset = radiograph_dataset(identity={}, rows=16, columns=16)
-    dataset.PatientID, dataset.PatientName = "PSEUDO-1", "PSEUDO"
+    dataset = radiograph_dataset(identity={}, rows=16, columns=16, **attributes)
+    dataset.PatientID, dataset.PatientName = patient, "PSEUDO"
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, "2.25.102"
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = sop
     dataset.DerivationDescription = seed_text
-    return Anonymized(write(dataset), "PSEUDO-1", study, "2.25.102", sop)
+    return Anonymized(write(dataset), patient, study, "2.25.102", sop)
 
 
 def ids(server: OrthancServer) -> set[str]:
@@ -143,6 +148,32 @@ def test_withdrawing_a_study_takes_all_of_it_and_no_other(server: OrthancServer)
     assert ids(server) == set()
 
 
+def test_the_studys_other_images_of_ours_are_withdrawn_and_nothing_else(
+    server: OrthancServer,
+) -> None:
+    target = export_to(server)
+    ours = ["DICOM PS3.15 Basic Profile", "PriCheXy gateway 0.0.9"]
+    kept = [instance("2.25.103"), instance("2.25.104")]
+    lost = instance("2.25.105", DeidentificationMethod=ours)
+    stay = [
+        instance(
+            "2.25.106", DeidentificationMethod=ours, SOPClassUID="1.2.840.10008.5.1.4.1.1.66.4"
+        ),
+        instance("2.25.107", DeidentificationMethod="by another program"),
+        instance("2.25.108", study="2.25.201", DeidentificationMethod=ours),
+    ]
+    another = instance("2.25.109", patient="PSEUDO-2", DeidentificationMethod=ours)
+    for sent in (*kept, lost, *stay, another):
+        target.store(sent)
+    for _ in range(2):
+        target.withdraw_others(kept)
+        assert [one for one in (*kept, *stay, another) if target.fetch(one) is None] == []
+        assert target.fetch(lost) is None
+    target.withdraw_study("2.25.101")
+    target.withdraw_study("2.25.201")
+    assert ids(server) == set()
+
+
 def test_a_target_that_would_name_the_instance_otherwise_keeps_nothing(
     server: OrthancServer,
 ) -> None:
@@ -183,6 +214,7 @@ def test_a_target_that_does_not_listen_is_unreachable() -> None:
         lambda: target.fetch(instance()),
         lambda: target.withdraw(instance()),
         lambda: target.withdraw_study("2.25.101"),
+        lambda: target.withdraw_others([instance()]),
     )
     for act in acts:
         with pytest.raises(Retryable) as error:
@@ -254,7 +286,7 @@ def test_an_instance_that_was_replaced_shows_as_well(server: OrthancServer) -> N
         upload(server, instance("2.25.311", seed_text="corrected").content)
         return source.snapshot(study) != before
 
-    wait_until(replaced, 10, "the study shows the change")
+    wait_until(replaced, what="the study shows the change")
     assert source.snapshot(study).instances == before.instances
     server.delete(f"/studies/{study}")
 

@@ -148,12 +148,12 @@ def test_studies_that_wait_while_models_change_are_all_exported_each_with_one_mo
         ingest.on_report = on_report
         send_all(redis)
         with running_worker(tmp_path, ingest, redis, store.current) as worker:
-            wait_until(lambda: ingest.states.count(State.EXPORTED) == STUDIES, 300, "all leave")
+            wait_until(lambda: ingest.states.count(State.EXPORTED) == STUDIES, what="all leave")
             # With nothing to do, the worker follows as well, and says so at once.
-            wait_until(lambda: ingest.announcements[-1].model.digest == old, 60, "it says which")
+            wait_until(lambda: ingest.announcements[-1].model.digest == old, what="it says which")
             assert store.promote(two, "test") is not None
             new = store.history()[-1].version.weights
-            wait_until(lambda: ingest.announcements[-1].model.digest == new, 60, "it follows")
+            wait_until(lambda: ingest.announcements[-1].model.digest == new, what="it follows")
             worker.send_signal(signal.SIGTERM)
             assert worker.wait(60) == 0
         assert redis.length("prichexy") == 0

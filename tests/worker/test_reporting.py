@@ -130,7 +130,7 @@ def test_a_worker_announces_itself_at_once_and_again_until_it_is_stopped() -> No
     ledger = FakeLedger()
     announcer = Announcer(ledger, ANNOUNCEMENT, interval=0.01)
     announcer.start()
-    wait_until(lambda: len(ledger.announcements) >= 3, 10, "three announcements")
+    wait_until(lambda: len(ledger.announcements) >= 3, what="three announcements")
     announcer.stop()
     count = len(ledger.announcements)
     assert not threading.Event().wait(0.1)
@@ -146,8 +146,8 @@ def test_a_heartbeat_outlives_a_plugin_that_is_away_and_says_so_once(
     announcer = Announcer(ledger, ANNOUNCEMENT, interval=0.01)
     with caplog.at_level("INFO"):
         announcer.start()
-        assert ledger.heard.wait(10)
-        wait_until(lambda: "hears this worker again" in caplog.text, 10, "the return is logged")
+        assert ledger.heard.wait(120)
+        wait_until(lambda: "hears this worker again" in caplog.text, what="the return is logged")
         announcer.stop()
     assert len([line for line in caplog.records if line.levelname != "INFO"]) == 1
     assert "DOE" not in caplog.text
@@ -167,5 +167,5 @@ def test_another_announcement_is_made_at_once_and_from_then_on() -> None:
 def test_stopping_does_not_wait_for_the_next_heartbeat() -> None:
     announcer = Announcer(FakeLedger(), ANNOUNCEMENT, interval=3600)
     announcer.start()
-    announcer.stop(timeout=10)
+    announcer.stop(timeout=120)
     assert "announcer" not in {thread.name for thread in threading.enumerate()}

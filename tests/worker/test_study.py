@@ -19,7 +19,14 @@ from prichexy_testing.fakes_worker import (
     anonymized,
     study_message,
 )
-from prichexy_worker.contract import MAX_ATTEMPTS, Claim, Reason, State, StudyReport
+from prichexy_worker.contract import (
+    MAX_ATTEMPTS,
+    MAX_CLAIMS,
+    Claim,
+    Reason,
+    State,
+    StudyReport,
+)
 from prichexy_worker.errors import Rejected, Retryable
 from prichexy_worker.pipeline import Anonymized, Tools
 from prichexy_worker.pseudonyms import Pseudonyms
@@ -475,6 +482,84 @@ def test_a_study_that_has_failed_for_good_leaves_nothing_of_any_revision() -> No
     outcome = run(target=target, revision=2, failures=MAX_ATTEMPTS - 1)
     assert outcome.state is State.FAILED
     assert target.held == {}
+
+
+def _opened(_content: bytes, _tools: Tools) -> Anonymized:
+    pytest.fail("an instance was opened")
+
+
+def test_a_study_that_killed_its_workers_is_withdrawn_and_given_up_unopened() -> None:
+    """The earlier revision's export stayed at the target when the plugin alone ended the study."""
+    source = FakeSource(dict(FIVE), study_uid=STUDY_UID)
+    target = FakeTarget(held=exported(3), study_uid=PSEUDONYMS.uid(STUDY_UID))
+    ledger = FakeLedger(revision=2, attempts=MAX_ATTEMPTS)
+    outcome = run(source, target, ledger, revision=2, anonymize=_opened)
+    assert outcome == Outcome(State.FAILED, Reason.TOO_MANY_ATTEMPTS)
+    assert target.held == {}
+    assert source.fetched == []
+    assert ledger.reports[-1].attempt == MAX_ATTEMPTS + 1
+
+
+def test_giving_up_waits_for_a_target_that_does_not_let_go_and_for_an_ingest_that_is_away(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source = FakeSource(dict(FIVE), study_uid=STUDY_UID)
+    stuck = FakeTarget(held=exported(3), refuse_withdrawal=True)
+
+    def given_up(attempts: int) -> Outcome:
+        ledger = FakeLedger(revision=2, attempts=attempts)
+        return run(source, stuck, ledger, revision=2, anonymize=_opened)
+
+    again = given_up(MAX_ATTEMPTS)
+    assert again == Outcome(State.QUEUED, Reason.TARGET_UNREACHABLE, again=True, failures=1)
+    assert given_up(MAX_CLAIMS - 1) == Outcome(State.FAILED, Reason.TOO_MANY_ATTEMPTS)
+    assert caplog.text.count("the study may be left at the export target") == 2
+
+    source.unreachable = True
+    again = given_up(MAX_ATTEMPTS)
+    assert again == Outcome(State.QUEUED, Reason.SOURCE_UNREACHABLE, again=True, failures=1)
+    assert given_up(MAX_CLAIMS - 1) == Outcome(State.FAILED, Reason.TOO_MANY_ATTEMPTS)
+    assert "cannot be named" in caplog.text
+
+
+def test_giving_up_a_study_whose_claim_was_taken_over_withdraws_nothing() -> None:
+    target, ledger = FakeTarget(held=exported(3)), FakeLedger(revision=2, attempts=MAX_ATTEMPTS)
+    newer = StudyReport(JOB_ID, 3, State.PROCESSING, "worker-2")
+    source = FakeSource(dict(FIVE), on_snapshot=lambda: ledger.report(newer) and None)
+    assert run(source, target, ledger, revision=2) == Outcome(None)
+    assert target.held == exported(3)
+
+
+@pytest.mark.parametrize("revision", [1, 2])
+def test_an_instance_that_the_study_lost_is_taken_from_the_target(revision: int) -> None:
+    """It stayed there, exported by an earlier revision or by an attempt that was killed."""
+    three = {name: content for name, content in FIVE.items() if name < "instance-3"}
+    target, ledger = FakeTarget(held=exported()), FakeLedger()
+    assert run(FakeSource(three), target, ledger, revision=revision).state is State.EXPORTED
+    assert target.held == exported(3)
+    assert target.withdrawn == []
+
+
+def test_a_lost_instance_that_the_target_does_not_let_go_of_is_no_export() -> None:
+    three = {name: content for name, content in FIVE.items() if name < "instance-3"}
+    target = FakeTarget(held=exported(), refuse_withdrawal=True)
+    outcome = run(FakeSource(three), target, revision=2)
+    assert outcome == Outcome(State.QUEUED, Reason.TARGET_UNREACHABLE, again=True, failures=1)
+
+
+def test_a_worker_without_its_claim_takes_nothing_from_the_target() -> None:
+    """Another attempt, of a study that has an instance more by now, exported it meanwhile."""
+    target, ledger = FakeTarget(), FakeLedger()
+    three = {name: content for name, content in FIVE.items() if name < "instance-3"}
+
+    def another_exports(instance: Anonymized) -> None:
+        if instance.sop_uid == "2.25.2":
+            target.on_store = lambda _instance: None
+            assert run(target=target, ledger=ledger, revision=2).state is State.EXPORTED
+
+    target.on_store = another_exports
+    assert run(FakeSource(three), target, ledger) == Outcome(None)
+    assert target.held == exported()
 
 
 def test_a_source_that_stops_answering_touches_nothing_at_the_target() -> None:

@@ -65,6 +65,9 @@ class Place:
             "TMPDIR": str(folder / "tmp"),
             "PYTHONPATH": os.pathsep.join(areas),
             "PYTHONDONTWRITEBYTECODE": "1",
+            # Where training is installed, too, MONAI imports matplotlib, which keeps its list of
+            # fonts. A worker's own environment has none.
+            "MPLCONFIGDIR": str(folder / "matplotlib"),
             "OMP_NUM_THREADS": "1",
             "PRICHEXY_WORKER_CONFIG": str(folder / "worker.toml"),
         }
@@ -122,11 +125,11 @@ def test_a_study_is_exported_reported_and_never_touches_the_disk_before(tmp_path
     ):
         place = Place(tmp_path, ingest, redis.url)
         with place.worker() as process:
-            wait_until(lambda: bool(ingest.announcements), 60, "the worker announces itself")
+            wait_until(lambda: bool(ingest.announcements), what="the worker announces itself")
             place.send()
-            wait_until(lambda: State.EXPORTED in ingest.states, 60, "the study is exported")
+            wait_until(lambda: State.EXPORTED in ingest.states, what="the study is exported")
             process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0
+            assert process.wait(120) == 0
         assert redis.length("prichexy") == 0
 
     assert ingest.states == [State.PROCESSING, State.EXPORTED]
@@ -161,12 +164,12 @@ def test_an_unsafe_study_is_quarantined_and_a_broken_one_tried_again(tmp_path: P
         place = Place(tmp_path, ingest, redis.url)
         with place.worker():
             place.send()
-            wait_until(lambda: State.QUARANTINED in ingest.states, 60, "the study is quarantined")
+            wait_until(lambda: State.QUARANTINED in ingest.states, what="the study is quarantined")
             (place.folder / "export").rmdir()
             ingest.instances = {"a": original(0)}
             place.send()
-            wait_until(lambda: State.QUEUED in ingest.states, 60, "the study is given back")
-            wait_until(lambda: "again in" in place.log(), 60, "the worker says so")
+            wait_until(lambda: State.QUEUED in ingest.states, what="the study is given back")
+            wait_until(lambda: "again in" in place.log(), what="the worker says so")
     reasons = [report.reason for report in ingest.transitions]
     assert reasons == [None, Reason.BURNED_IN_TEXT, None, Reason.TARGET_UNREACHABLE]
     assert not (place.folder / "export").exists()

@@ -28,6 +28,7 @@ __all__ = [
     "DEFAULT_QUEUE",
     "ENDED",
     "MAX_ATTEMPTS",
+    "MAX_CLAIMS",
     "REPORTABLE",
     "REQUEST_HEADER",
     "SOFTWARE_VERSION",
@@ -50,8 +51,11 @@ DEFAULT_QUEUE: Final = "prichexy"
 API_ROOT: Final = "/prichexy/api/v1"
 #: Programs send this header (any value) with every POST; a browser cannot, across origins.
 REQUEST_HEADER: Final = "X-PriCheXy"
-#: How often a study is claimed before the plugin gives it up as failed.
+#: How often a study is claimed to be anonymised. Whoever claims it after that gives it up: it takes
+#: back from the export target what an earlier revision or attempt left there, and reports FAILED.
 MAX_ATTEMPTS: Final = 5
+#: How often a study is claimed at all before the plugin itself ends it as failed.
+MAX_CLAIMS: Final = 2 * MAX_ATTEMPTS
 ANNOUNCE_INTERVAL_SECONDS: Final = 30.0
 
 
@@ -332,7 +336,8 @@ class Claim:
 
     A worker that reported PROCESSING and reads ``proceed=False`` drops the study without a trace:
     another attempt has ended it or has claimed it since, it was superseded by a newer revision, or
-    it was given up. ``attempt`` numbers the study's claims from 1; see ``StudyReport``.
+    it was given up. ``attempt`` numbers the study's claims from 1; see ``StudyReport``, and
+    ``MAX_ATTEMPTS`` for what a claim with a higher number is for.
     """
 
     proceed: bool

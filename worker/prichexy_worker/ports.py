@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -80,6 +80,13 @@ class ExportTarget(Protocol):
         """Make the target hold nothing of the study with this pseudonymous StudyInstanceUID.
 
         Whoever stored it and whenever; it is no error if the target held nothing of it.
+        """
+
+    def withdraw_others(self, kept: Sequence[Anonymized]) -> None:
+        """Make the target hold, of the study and patient of ``kept``, no other image of ours.
+
+        What others added to the study there, such as a segmentation, stays. ``kept`` are instances
+        of one study and patient, at least one.
         """
 
 

@@ -8,8 +8,8 @@ Two counts exist, on purpose:
   An attempt that could not even be claimed, or whose end could not be reported, because the
   ingest Orthanc does not answer, counts here alone: a night without Orthanc loses no study.
 
-The plugin counts claims for itself and gives a study up that kills its workers (a kill leaves
-no failure to count).
+The plugin counts claims for itself, because a kill leaves no failure to count. A claim past
+``MAX_ATTEMPTS`` is for giving the study up, and that may take some tries as well (see study.py).
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@ The order is what makes it safe to do twice and to stop anywhere:
    report: once another worker has claimed the study, or it has a newer revision, ours are void.
 2. Fetch and anonymise every instance. Nothing is exported before all of them are safe.
 3. Store every instance, asking before each whether the claim still holds; then read every one
-   back. The new UIDs are functions of the old ones and the key, so a second attempt overwrites
-   what an earlier one left.
+   back; then take away the images that an earlier revision or attempt exported and that the study
+   no longer holds. The new UIDs are functions of the old ones and the key, so a second attempt
+   overwrites what an earlier one left.
 4. Report. Only when the ledger has taken the report is the study done.
 
 An attempt that comes to no export asks once more whether its claim holds, then withdraws, then
@@ -28,6 +29,9 @@ What is withdrawn:
   the earlier revision were verified and nothing is wrong with them: they stay.
 * QUEUED before storing has begun: nothing. The target holds what it held.
 
+A claim past MAX_ATTEMPTS is no attempt: whoever got it opens no instance, for the study may have
+killed the workers before, withdraws the study as a whole and reports FAILED.
+
 A study that is gone from its source cannot be named any more, as its name at the target is a
 function of its own StudyInstanceUID: what an earlier attempt left then stays, and the log says so.
 """
@@ -42,7 +46,15 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from prichexy_worker import pipeline
-from prichexy_worker.contract import Claim, Reason, State, StudyMessage, StudyReport
+from prichexy_worker.contract import (
+    MAX_ATTEMPTS,
+    MAX_CLAIMS,
+    Claim,
+    Reason,
+    State,
+    StudyMessage,
+    StudyReport,
+)
 from prichexy_worker.errors import Rejected, Retryable
 from prichexy_worker.logs import bound_to, where
 from prichexy_worker.pipeline import Anonymized, Clock, Stopwatch, Tools
@@ -174,6 +186,8 @@ def process_study(
         _LOG.info("claimed, revision %d", message.revision)
         ledger = replace(ledger, number=claim.attempt)
         attempt = _Attempt()
+        if claim.attempt > MAX_ATTEMPTS:
+            return _give_up(source, target, ledger, attempt, tools, failures)
         last = policy.is_last(failures)
         state, reason = State.FAILED if last else State.QUEUED, Reason.UNEXPECTED
         try:
@@ -245,7 +259,7 @@ def _anonymize_all(
 def _export_all(
     target: ExportTarget, ledger: _Ledger, attempt: _Attempt, deadline: _Deadline
 ) -> None:
-    """Store every instance and read every one back. Raises Retryable, _ClaimLost."""
+    """Make the target hold the study as it is now, read back. Raises Retryable, _ClaimLost."""
     with attempt.watch.step("store"):
         if ledger.message.revision > 1:
             for result in attempt.results:
@@ -263,6 +277,8 @@ def _export_all(
             differing = differences(result.content, target.fetch(result))
             if differing:
                 raise Retryable(Reason.READ_BACK_DIFFERS, ", ".join(differing[:20]))
+        ledger.confirm()
+        target.withdraw_others(attempt.results)
 
 
 def _finish(ledger: _Ledger, attempt: _Attempt, failures: int) -> Outcome:
@@ -277,6 +293,29 @@ def _finish(ledger: _Ledger, attempt: _Attempt, failures: int) -> Outcome:
         return Outcome(None)
     _LOG.info("exported %d instances", len(attempt.results))
     return Outcome(State.EXPORTED)
+
+
+def _give_up(
+    source: StudySource,
+    target: ExportTarget,
+    ledger: _Ledger,
+    attempt: _Attempt,
+    tools: Tools,
+    failures: int,
+) -> Outcome:
+    """Withdraw and end a study that was tried too often, without opening any of it."""
+    last = ledger.number >= MAX_CLAIMS
+    state, reason = State.FAILED, Reason.TOO_MANY_ATTEMPTS
+    try:
+        study_uid = source.snapshot(ledger.message.study_id).study_uid
+        attempt.study_uid = tools.pseudonyms.uid(study_uid) if study_uid else ""
+    except Rejected as error:
+        reason = error.reason
+    except Retryable as error:
+        _LOG.warning("the study cannot be named yet: %s", error)
+        if not last:
+            state, reason = State.QUEUED, error.reason
+    return _end(state, reason, ledger, target, attempt, failures, last=last)
 
 
 def _end(

@@ -31,11 +31,12 @@ def serve(
     ] = False,
     home: HomeOption = None,
     http_port: Annotated[
-        int, typer.Option(help="Ingest Orthanc, dashboard. 0: the last one, or any.", min=0)
+        int,
+        typer.Option(help="Ingest Orthanc, dashboard. 0: the last one, or any.", min=0, max=65535),
     ] = 0,
-    dicom_port: Annotated[int, typer.Option(help="Ingest Orthanc, C-STORE.", min=0)] = 0,
-    export_port: Annotated[int, typer.Option(help="Export Orthanc.", min=0)] = 0,
-    redis_port: Annotated[int, typer.Option(help="Redis.", min=0)] = 0,
+    dicom_port: Annotated[int, typer.Option(help="Ingest Orthanc, C-STORE.", min=0, max=65535)] = 0,
+    export_port: Annotated[int, typer.Option(help="Export Orthanc.", min=0, max=65535)] = 0,
+    redis_port: Annotated[int, typer.Option(help="Redis.", min=0, max=65535)] = 0,
     stable_age: Annotated[
         int,
         typer.Option(

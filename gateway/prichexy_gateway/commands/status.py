@@ -29,7 +29,9 @@ def status(
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
-    limit: Annotated[int, typer.Option(help="Studies shown, the newest first.", min=1)] = 20,
+    limit: Annotated[
+        int, typer.Option(help="Studies shown, the last changed first.", min=1, max=500)
+    ] = 20,
     home: HomeOption = None,
 ) -> None:
     """Show the studies of the gateway that runs in --home, or one of them.
@@ -54,7 +56,8 @@ def status(
     console = Console(highlight=False)
     console.print(_table(shown, datetime.now(UTC)))
     counts = ", ".join(f"{count} {state}" for state, count in health.counts.items() if count)
-    console.print(f"{total} studies: {counts}" if total else "No study has arrived yet.")
+    studies = "1 study" if total == 1 else f"{total} studies"
+    console.print(f"{studies}: {counts}" if total else "No study has arrived yet.")
 
 
 def _show_one(study: Mapping[str, Any], *, as_json: bool) -> None:

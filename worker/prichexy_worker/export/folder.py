@@ -6,10 +6,15 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+import pydicom
+from pydicom.errors import InvalidDicomError
+
+from prichexy_worker import header
 from prichexy_worker.contract import Reason
 from prichexy_worker.errors import Retryable
 from prichexy_worker.ports import Anonymized
@@ -88,10 +93,39 @@ class FolderExport:
                 (self._folder / study_uid).rename(withdrawn)
                 shutil.rmtree(withdrawn)
 
+    def withdraw_others(self, kept: Sequence[Anonymized]) -> None:
+        """Remove the study's other images of ours, and what killed workers left half written."""
+        self.check()
+        paths = {self._path(instance) for instance in kept}
+        study, patient = self._folder / kept[0].study_uid, kept[0].patient_id
+        with _os_errors():
+            for series in sorted(path for path in study.iterdir() if path.is_dir()):
+                for path in sorted(series.iterdir()):
+                    half = path.name.startswith(".") and path.suffix == ".part"
+                    if half or (path not in paths and _is_ours(path, patient)):
+                        path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # not empty
+                    series.rmdir()
+
     def _path(self, instance: Anonymized) -> Path:
         uids = (instance.study_uid, instance.series_uid, instance.sop_uid)
         _check_uids(*uids)
         return self._folder.joinpath(*uids[:2], f"{uids[2]}.dcm")
+
+
+def _is_ours(path: Path, patient_id: str) -> bool:
+    """Tell whether the file is an image of this patient that this gateway made."""
+    wanted = ["SOPClassUID", "PatientID", "DeidentificationMethod"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # their texts hold values
+        try:
+            found = pydicom.dcmread(path, specific_tags=wanted, stop_before_pixels=True)
+            method = found.get("DeidentificationMethod") or ""
+            methods = [method] if isinstance(method, str) else [str(text) for text in method]
+            same = str(found.get("PatientID", "")) == patient_id
+            return same and header.is_ours(str(found.get("SOPClassUID", "")), methods)
+        except (InvalidDicomError, ValueError, TypeError, KeyError, EOFError, AttributeError):
+            return False
 
 
 def _check_uids(*uids: str) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import httpx
 import pyorthanc
 
+from prichexy_worker import header
 from prichexy_worker.contract import Reason
 from prichexy_worker.errors import Retryable
 from prichexy_worker.orthanc_client import ask
@@ -23,7 +24,11 @@ def orthanc_instance_id(patient_id: str, study_uid: str, series_uid: str, sop_ui
     It is the SHA-1 of the four, joined by "|", in five groups of eight digits (Orthanc Book,
     "Orthanc identifiers").
     """
-    text = "|".join((patient_id, study_uid, series_uid, sop_uid))
+    return _orthanc_id(patient_id, study_uid, series_uid, sop_uid)
+
+
+def _orthanc_id(*identifiers: str) -> str:
+    text = "|".join(identifiers)
     digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
     return "-".join(digest[start : start + 8] for start in range(0, 40, 8))
 
@@ -76,6 +81,21 @@ class OrthancExport:
         for study in found:
             _ask(partial(self._orthanc.delete_studies_id, study))
 
+    def withdraw_others(self, kept: Sequence[Anonymized]) -> None:
+        """Delete the study's other images of ours; of another patient's study nothing is known."""
+        study = _orthanc_id(kept[0].patient_id, kept[0].study_uid)
+        response = _ask(partial(self._orthanc.get_studies_id_instances, study))
+        if response is None:
+            raise Retryable(Reason.TARGET_REFUSED, "not an Orthanc")
+        try:
+            held = [str(entry["ID"]) for entry in response.json()]
+        except (KeyError, TypeError, ValueError):
+            raise Retryable(Reason.TARGET_REFUSED, "not an answer of Orthanc's") from None
+        for name in sorted(set(held) - {_id(instance) for instance in kept}):
+            tags = _ask(partial(self._orthanc.get_instances_id_simplified_tags, name))
+            if tags is not None and _is_ours(tags):
+                _ask(partial(self._orthanc.delete_instances_id, name))
+
     def _post(self, instance: Anonymized) -> str:
         response = _ask(partial(self._orthanc.post_instances, instance.content))
         if response is None:
@@ -96,6 +116,18 @@ def _id(instance: Anonymized) -> str:
     return orthanc_instance_id(
         instance.patient_id, instance.study_uid, instance.series_uid, instance.sop_uid
     )
+
+
+def _is_ours(response: httpx.Response) -> bool:
+    """Tell by Orthanc's simplified tags whether an instance is an image that this gateway made."""
+    try:
+        tags = response.json()
+    except ValueError:
+        tags = None
+    if not isinstance(tags, Mapping):
+        raise Retryable(Reason.TARGET_REFUSED, "not an answer of Orthanc's")
+    methods = str(tags.get("DeidentificationMethod", "")).split("\\")
+    return header.is_ours(str(tags.get("SOPClassUID", "")), methods)
 
 
 def _ask(call: Callable[[], httpx.Response]) -> httpx.Response | None:

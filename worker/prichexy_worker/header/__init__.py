@@ -6,7 +6,7 @@ and ``marks`` say what was done; ``sweep`` looks at the result once more.
 """
 
 from prichexy_worker.header.engine import deidentify
-from prichexy_worker.header.marks import Provenance, own_texts
+from prichexy_worker.header.marks import Provenance, is_ours, own_texts
 from prichexy_worker.header.table import TABLE_EDITION
 
-__all__ = ["TABLE_EDITION", "Provenance", "deidentify", "own_texts"]
+__all__ = ["TABLE_EDITION", "Provenance", "deidentify", "is_ours", "own_texts"]

@@ -1,14 +1,17 @@
 """What the result says of itself: that, how and by what it was made pseudonymous.
 
 PS3.15 E.1.1 and PS3.3 C.12.1.1.3. Only what was done is claimed: the Basic Profile. Burned-in
-text was looked for and not removed, so nothing is said of it: BurnedInAnnotation is left out, but
-of a DX, which needs one and keeps the source's NO. Nor is anything said of recognisable features,
-because no measured rate supports it here. No date of the processing is written: the same input
-gives the same bytes.
+text was looked for and not removed, so Clean Pixel Data is not claimed. BurnedInAnnotation follows
+from our own search, never from the source's word: NO where it found none but markers, left out
+where there was none, which is how PS3.3 C.7.6.1 says "may or may not". A DX needs the attribute
+(Type 1, PS3.3 C.8.11.3); made without the search it lacks it, because no value would be true.
+Nothing is said of recognisable features, because no measured rate supports it here. No date of the
+processing is written: the same input gives the same bytes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,9 +20,17 @@ from pydicom.sequence import Sequence
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from prichexy_worker.contract import ModelInfo
+from prichexy_worker.header.allowlist import allow_lists
 from prichexy_worker.header.table import TABLE_EDITION
 
-__all__ = ["IMPLEMENTATION_CLASS_UID", "Provenance", "describe_file", "mark", "own_texts"]
+__all__ = [
+    "IMPLEMENTATION_CLASS_UID",
+    "Provenance",
+    "describe_file",
+    "is_ours",
+    "mark",
+    "own_texts",
+]
 
 #: Names this software in file meta information; made from a UUID, as PS3.5 B.2 allows.
 IMPLEMENTATION_CLASS_UID: Final = UID("2.25.144163281163685051470689246217166756650")
@@ -27,6 +38,7 @@ IMPLEMENTATION_CLASS_UID: Final = UID("2.25.144163281163685051470689246217166756
 _LO: Final = 64
 _ST: Final = 1024
 _SH: Final = 16
+_SOFTWARE: Final = "PriCheXy gateway"
 _SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
 
 
@@ -48,9 +60,11 @@ class Provenance:
 
 def mark(result: Dataset, provenance: Provenance) -> None:
     """Set the marker attributes of a de-identified, derived radiograph in ``result``."""
-    software = f"PriCheXy gateway {provenance.software_version}"
+    software = f"{_SOFTWARE} {provenance.software_version}"
     model = provenance.model
     result.PatientIdentityRemoved = "YES"
+    if provenance.text_searched:
+        result.BurnedInAnnotation = "NO"
     result.LongitudinalTemporalInformationModified = "REMOVED"
     method = [f"DICOM PS3.15 {TABLE_EDITION} Basic Profile", software, f"key {provenance.key_id}"]
     if provenance.deformed:
@@ -72,6 +86,15 @@ def mark(result: Dataset, provenance: Provenance) -> None:
     result.ContributingEquipmentSequence = Sequence([_equipment(software, provenance)])
     if not all(str(element.value).isascii() for element in result.iterall() if element.VR != "OW"):
         result.SpecificCharacterSet = "ISO_IR 192"
+
+
+def is_ours(sop_class: str, methods: Iterable[str]) -> bool:
+    """Tell whether an object is an image that this gateway made, of whatever version and key.
+
+    By its SOP Class UID and the values of DeidentificationMethod. Objects of other classes that
+    were made from ours, such as a segmentation, may have copied the latter.
+    """
+    return sop_class in allow_lists() and any(text.startswith(_SOFTWARE) for text in methods)
 
 
 def describe_file(result: Dataset, software_version: str) -> None:
@@ -136,7 +159,7 @@ def _derivation(software: str, provenance: Provenance) -> str:
 def _equipment(software: str, provenance: Provenance) -> Dataset:
     item = Dataset()
     item.Manufacturer = "PriCheXy"
-    item.ManufacturerModelName = "PriCheXy gateway"
+    item.ManufacturerModelName = _SOFTWARE
     versions = [software]
     if provenance.deformed:
         model = provenance.model
