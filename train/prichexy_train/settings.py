@@ -1,0 +1,153 @@
+"""What a run is told: TOML files, read strictly into frozen values."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from prichexy_train.errors import Misconfigured
+
+__all__ = [
+    "Device",
+    "Precision",
+    "Section",
+    "Training",
+    "changeable_keys",
+    "flat",
+    "read_settings",
+]
+
+Precision = Literal["float32", "bfloat16"]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+
+
+class Section(BaseModel):
+    """A table of a configuration file: frozen, and a key that it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    #: Keys of this table that say how a run computes and not what: they may differ when a run
+    #: is taken up again.
+    changeable: ClassVar[frozenset[str]] = frozenset()
+
+
+class Training(Section):
+    """How a network is trained: the table ``[training]`` of each stage.
+
+    Sizes count the images or pairs of one step over all processes together.
+    """
+
+    changeable: ClassVar[frozenset[str]] = frozenset(
+        {"device", "cache_on_device", "checkpoint_seconds", "compile"}
+    )
+
+    #: All randomness of a run follows from it.
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
+    #: Images or pairs in a step.
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    #: The most epochs a run takes.
+    epochs: Annotated[int, Field(ge=1)] = 100
+    #: Epochs without a better validation before the run ends; left out: it never ends early.
+    patience: Annotated[int, Field(ge=1)] | None = None
+    #: The most steps an epoch takes; left out: as many as the data give.
+    steps_per_epoch: Annotated[int, Field(ge=1)] | None = None
+
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    #: For "sgd" only.
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    #: The largest norm of a network's gradient; left out: not limited.
+    gradient_clip: Annotated[float, Field(gt=0)] | None = None
+    #: "cosine" falls to 0 over all epochs; "plateau" falls by ``plateau_factor`` after
+    #: ``plateau_patience`` epochs without a better validation.
+    schedule: Literal["constant", "cosine", "plateau"] = "constant"
+    #: Epochs, also in parts, over which the learning rate first rises from 0.
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    plateau_patience: Annotated[int, Field(ge=0)] = 1
+
+    #: "bfloat16": matrix products and convolutions in 8 bits of precision, weights in float32.
+    precision: Precision = "float32"
+    channels_last: bool = True
+    #: Compile the networks: minutes at the start, for faster steps on a GPU.
+    compile: bool = False
+    device: Device = "auto"
+    #: Hold all images in the GPU's memory when they fit; without effect on a CPU.
+    cache_on_device: bool = True
+    #: Seconds between two checkpoints within an epoch; each epoch ends with one, too.
+    checkpoint_seconds: Annotated[float, Field(gt=0)] = 300.0
+
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def read_settings(
+    path: str | Path, model_class: type[Settings], changes: Sequence[str] = ()
+) -> Settings:
+    """Give the settings in the TOML file at ``path``, with ``changes`` of the form key=value.
+
+    A change's key is dotted, as in ``training.epochs=3``; its value is read as TOML and, where
+    that fails, taken as text. Raises Misconfigured, naming the file and the key.
+    """
+    path = Path(path)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Misconfigured(f"{path}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"{path}: is not TOML: {error}") from error
+    for change in changes:
+        _change(values, change)
+    try:
+        return model_class.model_validate(values)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc']) or 'the file'}: {problem['msg']}"
+            for problem in error.errors()
+        )
+        raise Misconfigured(f"{path}: {wrong}") from error
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Give nested tables as one, with dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def changeable_keys(settings: BaseModel) -> frozenset[str]:
+    """Give the dotted keys that may differ when a run is taken up again."""
+    return frozenset(_changeable(settings, ""))
+
+
+def _changeable(settings: BaseModel, prefix: str) -> Iterator[str]:
+    if isinstance(settings, Section):
+        yield from (f"{prefix}{key}" for key in settings.changeable)
+    for key in type(settings).model_fields:
+        value = getattr(settings, key)
+        if isinstance(value, BaseModel):
+            yield from _changeable(value, f"{prefix}{key}.")
+
+
+def _change(values: dict[str, Any], change: str) -> None:
+    key, equals, text = change.partition("=")
+    *tables, last = key.strip().split(".")
+    if not equals or not all((*tables, last)):
+        raise Misconfigured(f"--set {change}: not of the form key=value")
+    for table in tables:
+        values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise Misconfigured(f"--set {change}: {table} is no table")
+    try:
+        values[last] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        values[last] = text

@@ -1,0 +1,247 @@
+"""The abnormality classifier: what utility is measured by, and the generator's second critic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from prichexy_model.classifier import AbnormalityClassifier
+from prichexy_model.losses import classification_bce
+from prichexy_model.preprocessing import resize
+from prichexy_train.augment import Augmentation, apply, draw
+from prichexy_train.data.images import Images
+from prichexy_train.data.pool import Pool
+from prichexy_train.errors import Misconfigured
+from prichexy_train.feed import Feed
+from prichexy_train.judging import label_logits
+from prichexy_train.loop import Fitted, Moment, Task
+from prichexy_train.measures.auc import mean_auc
+from prichexy_train.optimizers import build_optimizer, descend
+from prichexy_train.precision import Computing
+from prichexy_train.randomness import initialising, numpy_generator
+from prichexy_train.settings import Section, Training
+from prichexy_train.stages.batches import in_batches
+from prichexy_train.stages.training_run import file_digest, open_pool, train
+
+__all__ = [
+    "STAGE",
+    "ClassifierData",
+    "ClassifierNetwork",
+    "ClassifierSettings",
+    "ClassifierTask",
+    "build_classifier",
+    "run_classifier",
+]
+
+#: The stage's name in provenance, and the network's in ``best.pt``.
+STAGE: Final = "classifier"
+
+
+class ClassifierNetwork(Section):
+    """Which network: the table ``[network]``."""
+
+    # Where the file lies; which one it is, its digest says.
+    changeable = frozenset({"pretrained"})
+
+    backbone: str = "densenet121"
+    #: Rows and columns that every image is resized to.
+    size: Annotated[int, Field(ge=16)] = 224
+    #: A file of ImageNet weights for the backbone; left out: random ones.
+    pretrained: Path | None = None
+
+
+class ClassifierSettings(Section):
+    """The whole configuration file of ``prichexy-train classifier``."""
+
+    #: Labels on fewer training images than this are left out, and named in the result.
+    least_positives: Annotated[int, Field(ge=1)] = 20
+    #: What early stopping and the best epoch go by.
+    monitor: Literal["loss", "auc"] = "loss"
+    network: ClassifierNetwork = ClassifierNetwork()
+    augmentation: Augmentation = Augmentation()
+    training: Training = Training()
+
+
+@dataclass(frozen=True, eq=False)
+class ClassifierData:
+    """What a classifier is trained and validated on: numbers of images, and their labels.
+
+    ``targets`` is (images, labels), ``left_out`` the labels that are too rare, each with the
+    number of training images that show it.
+    """
+
+    images: Images
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    labels: tuple[str, ...]
+    targets: NDArray[np.float32]
+    left_out: Mapping[str, int]
+
+    @classmethod
+    def of(
+        cls, pool: Pool, settings: ClassifierSettings, *, images: Images | None = None
+    ) -> ClassifierData:
+        """Give the pool's training and validation data; its real images where none are given.
+
+        A label is left out, too, where every validation image shows it or none does: its AUC could
+        not be taken. Raises Misconfigured when no label is left.
+        """
+        train, validation = pool.split("train"), pool.split("val")
+        counts = pool.targets[train].sum(0).astype(int)
+        seen = pool.targets[validation].mean(0) if len(validation) else np.zeros(len(counts))
+        kept = (
+            (counts >= settings.least_positives) & (counts < len(train)) & (seen > 0) & (seen < 1)
+        )
+        if not kept.any():
+            raise Misconfigured(
+                f"{pool.name}: no label is on {settings.least_positives} training images or more "
+                "and on some validation images: set least_positives lower"
+            )
+        return cls(
+            images=pool.images if images is None else images,
+            train=train,
+            validation=validation,
+            labels=tuple(np.array(pool.label_names)[kept].tolist()),
+            targets=pool.targets[:, kept],
+            left_out={
+                name: int(count)
+                for name, count, keep in zip(pool.label_names, counts, kept, strict=True)
+                if not keep
+            },
+        )
+
+
+def build_classifier(
+    network: ClassifierNetwork, labels: Sequence[str], seed: int
+) -> AbnormalityClassifier:
+    """Give the network of the settings on the CPU, with the weights that ``seed`` stands for."""
+    with initialising(seed, STAGE, "initial weights"):
+        return AbnormalityClassifier(
+            network.backbone,
+            labels,
+            size=network.size,
+            pretrained=network.pretrained.expanduser() if network.pretrained else None,
+        )
+
+
+class ClassifierTask(Task):
+    """Trains an ``AbnormalityClassifier``; see ``loop.Task``.
+
+    Validation gives "loss", the mean cross-entropy, "auc", the mean over the labels, and each
+    label's own as "auc LABEL".
+    """
+
+    def __init__(
+        self,
+        classifier: AbnormalityClassifier,
+        data: ClassifierData,
+        settings: ClassifierSettings,
+        computing: Computing,
+    ) -> None:
+        """Put ``classifier`` on the device; it is changed."""
+        self._settings = settings
+        self._data = data
+        self._computing = computing
+        self.classifier = computing.prepare(classifier)
+        computing.compile(classifier.backbone)
+        self.networks = {STAGE: classifier}
+        self.optimizers = {STAGE: build_optimizer(classifier.parameters(), settings.training)}
+        self.monitor = settings.monitor
+        self.better = "lower" if settings.monitor == "loss" else "higher"
+        self._images = Feed(
+            data.images,
+            computing.device,
+            np.concatenate((data.train, data.validation)),
+            hold=settings.training.cache_on_device,
+        )
+        self._targets = torch.from_numpy(data.targets).to(computing.device)
+
+    def batches(self, epoch: int) -> Sequence[NDArray[np.int64]]:
+        """Give numbers of images."""
+        training = self._settings.training
+        order = numpy_generator(training.seed, STAGE, "batches", epoch).permutation(
+            self._data.train
+        )
+        return in_batches(order, training.batch_size)
+
+    def step(self, rows: NDArray[np.int64], moment: Moment) -> Mapping[str, float | Tensor]:
+        """Learn from images and their labels."""
+        self.classifier.train()
+        images = resize(self._images.gather(rows), self.classifier.size)
+        # Drawn for all processes, so that one process draws the same for the same images.
+        parameters = draw(
+            self._settings.augmentation, len(rows) * moment.world, moment.common_generator("images")
+        )
+        images = apply(images, parameters.every(moment.world, moment.rank))
+        with self._computing.autocast():
+            logits = self.classifier(images)
+        loss = classification_bce(logits, self._targets_of(rows))
+        clip = self._settings.training.gradient_clip
+        descend(loss, self.classifier, self.optimizers[STAGE], clip)
+        return {"loss": loss.detach()}
+
+    def validate(self) -> Mapping[str, float]:
+        """Give loss and AUC of the validation images."""
+        rows = self._data.validation
+        logits = label_logits(
+            self.classifier, self._images, rows, precision=self._computing.autocast
+        )
+        loss = float(classification_bce(logits, self._targets_of(rows)))
+        if not math.isfinite(loss):
+            return {"loss": loss, "auc": math.nan}
+        mean, each = mean_auc(logits.double().cpu().numpy(), self._data.targets[rows] > 0)
+        labels = zip(self._data.labels, each, strict=True)
+        return {
+            "loss": loss,
+            "auc": mean,
+            **{f"auc {label}": value for label, value in labels if value is not None},
+        }
+
+    def _targets_of(self, rows: NDArray[np.int64]) -> Tensor:
+        return self._targets[torch.from_numpy(rows).to(self._targets.device, non_blocking=True)]
+
+
+def run_classifier(
+    settings: ClassifierSettings,
+    data: Sequence[str | Path],
+    run_folder: str | Path,
+    *,
+    deadline: float | None = None,
+) -> Fitted:
+    """Train a classifier on the real images of the prepared sets in the folders ``data``.
+
+    The result says which labels it knows, in the order of its outputs, and which were left out.
+    Raises as ``training_run.train`` does, and UnusableData.
+    """
+    computing = Computing.of(settings.training)
+    pool = open_pool(data)
+    chosen = ClassifierData.of(pool, settings)
+    digests = {pool.name: pool.digest}
+    if settings.network.pretrained is not None:
+        digests["network.pretrained"] = file_digest(settings.network.pretrained)
+    words: dict[str, Any] = {"labels": list(chosen.labels), "left_out": dict(chosen.left_out)}
+
+    def make_task() -> ClassifierTask:
+        classifier = build_classifier(settings.network, chosen.labels, settings.training.seed)
+        return ClassifierTask(classifier, chosen, settings, computing)
+
+    return train(
+        STAGE,
+        settings,
+        settings.training,
+        run_folder,
+        make_task,
+        data=digests,
+        device=computing.device,
+        result=words,
+        deadline=deadline,
+    )

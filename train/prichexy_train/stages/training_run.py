@@ -1,0 +1,81 @@
+"""One training from its settings to its result: what the stages have in common."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+
+from prichexy_train.data.pool import Pool
+from prichexy_train.data.prepared import PreparedSet
+from prichexy_train.errors import Misconfigured
+from prichexy_train.loop import Fitted, Task, fit
+from prichexy_train.precision import device_name
+from prichexy_train.runs import RunFolder
+from prichexy_train.settings import Training
+
+__all__ = ["file_digest", "open_pool", "train"]
+
+
+def train(
+    stage: str,
+    settings: BaseModel,
+    training: Training,
+    run_folder: str | Path,
+    make_task: Callable[[], Task],
+    *,
+    data: Mapping[str, str],
+    device: torch.device,
+    result: Mapping[str, Any] | None = None,
+    deadline: float | None = None,
+) -> Fitted:
+    """Train what ``make_task`` gives in a run folder, from wherever the run stands.
+
+    ``data`` names what the run reads, each with its digest. A finished run is not trained again,
+    and its task not even made. ``result`` is written to the run's ``result.json``, beside the best
+    epoch and its measures. Raises as ``RunFolder.claimed`` and ``fit`` do.
+    """
+    run = RunFolder(run_folder)
+    with run.claimed(stage, settings, data=data, seed=training.seed, device=device_name(device)):
+        if run.finished:
+            return _as_it_ended(run)
+        fitted = fit(make_task(), training, run, deadline=deadline)
+        if fitted.finished:
+            best = fitted.history[fitted.best_epoch - 1]
+            run.finish(
+                {
+                    "stage": stage,
+                    "best_epoch": fitted.best_epoch,
+                    "best": fitted.best,
+                    "validation": best["validation"],
+                    "epochs": len(fitted.history),
+                    "seconds": round(fitted.seconds, 1),
+                    **(result or {}),
+                },
+                seconds=fitted.seconds,
+            )
+    return fitted
+
+
+def open_pool(folders: Sequence[str | Path]) -> Pool:
+    """Give the prepared sets in ``folders`` as one pool. Raises UnusableData."""
+    return Pool.join([PreparedSet.open(folder) for folder in folders])
+
+
+def file_digest(path: Path) -> str:
+    """Give the SHA-256 of a file that the settings name. Raises Misconfigured without it."""
+    try:
+        return hashlib.sha256(path.expanduser().read_bytes()).hexdigest()
+    except OSError as error:
+        raise Misconfigured(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _as_it_ended(run: RunFolder) -> Fitted:
+    result = run.result()
+    return Fitted(
+        "finished", result["best_epoch"], result["best"], run.history(), result["seconds"]
+    )
