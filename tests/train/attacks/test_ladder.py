@@ -1,0 +1,226 @@
+"""Attempts are recorded once, in whatever pieces of time they are made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prichexy_train.anonymised import NotInTime
+from prichexy_train.attacks.features import PixelCorrelation
+from prichexy_train.attacks.fresh import FreshVerifier
+from prichexy_train.attacks.frozen import Frozen
+from prichexy_train.attacks.ladder import climb, rungs_of
+from prichexy_train.attacks.metadata import Metadata
+from prichexy_train.attacks.rung import Attempt, Interrupted, NotApplicable, Rung, Workplace
+from prichexy_train.attacks.searching import Search
+from prichexy_train.attacks.target import Target
+from prichexy_train.attacks.tuned import FineTuned, TrainedEnsemble
+from prichexy_train.data.pool import Pool
+from prichexy_train.measures.auc import auc
+from prichexy_train.records import (
+    AttackRecord,
+    RetrievalRecord,
+    find_record,
+    read_records,
+)
+
+MakeTarget = Callable[..., Target]
+
+
+class Told(Rung):
+    """An attacker who is told the answers, or whatever else a test wants."""
+
+    number = 2
+    name = "told"
+
+    def __init__(self, error: Exception | None = None, at: int = 1) -> None:
+        self.error, self.at = error, at
+        self.made: list[int] = []
+
+    def seeds(self, target: Target) -> Sequence[int]:
+        return range(1, target.settings.seeds + 1)
+
+    def attack(self, target: Target, workplace: Workplace) -> Attempt:
+        if self.error is not None and workplace.seed == self.at:
+            raise self.error
+        self.made.append(workplace.seed)
+        source = np.random.default_rng(workplace.seed)
+        return Attempt(
+            {
+                name: pairs.same + source.normal(size=len(pairs))
+                for name, pairs in target.lists.items()
+            },
+            details={"trained_seconds": 100.0},
+        )
+
+
+def test_a_record_says_what_was_measured_and_on_what(target: MakeTarget, tmp_path: Path) -> None:
+    against = target()
+    climbed = climb(against, tmp_path, rungs=[Told()], provenance={"software": "1"})
+    assert climbed.finished
+    assert climbed.records == 4
+    for stored in read_records(tmp_path):
+        record = stored.record
+        assert isinstance(record, AttackRecord)
+        pairs = against.lists[record.pair_list]
+        assert record.auc == auc(stored.scores()["scores"], pairs.same)
+        assert record.interval is None or record.interval[0] < record.auc < record.interval[1]
+        assert (record.pairs, record.positives) == (len(pairs), pairs.same.sum())
+        sides = np.concatenate((pairs.first, pairs.second))
+        assert record.patients == len(np.unique(against.pool.patients[sides]))
+        assert (record.data, record.data_digest) == (against.pool.name, against.pool.digest)
+        assert (record.method.name, record.rung.name, record.device) == ("method", "told", "CPU")
+        assert record.provenance == {"software": "1"}
+        # A training that was spread over several calls took more than this one.
+        assert record.seconds >= 100
+
+
+def test_a_finished_attempt_is_not_made_again_and_more_seeds_add_to_it(
+    target: MakeTarget, tmp_path: Path
+) -> None:
+    rung = Told()
+    assert climb(target(), tmp_path, rungs=[rung]).records == 4
+    assert climb(target(), tmp_path, rungs=[rung]).records == 0
+    assert climb(target(settings={"seeds": 3}), tmp_path, rungs=[rung]).records == 2
+    assert rung.made == [1, 2, 3]
+
+
+def test_an_attempt_with_one_record_lost_is_made_again(target: MakeTarget, tmp_path: Path) -> None:
+    rung = Told()
+    climb(target(), tmp_path, rungs=[rung])
+    (tmp_path / "records" / "rung-2.told.seed-2.test_matched.json").unlink()
+    climb(target(), tmp_path, rungs=[rung])
+    assert rung.made == [1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("error", "ended"), [(NotInTime(), "deadline"), (Interrupted(), "interrupted")]
+)
+def test_what_was_made_before_the_end_is_kept(
+    error: Exception, ended: str, target: MakeTarget, tmp_path: Path
+) -> None:
+    rung = Told(error, at=2)
+    climbed = climb(target(), tmp_path, rungs=[rung])
+    assert (climbed.ended, climbed.records) == (ended, 2)
+    rung.error = None
+    assert climb(target(), tmp_path, rungs=[rung]).finished
+    assert rung.made == [1, 2]
+
+
+def test_nothing_is_begun_after_the_deadline(target: MakeTarget, tmp_path: Path) -> None:
+    rung = Told()
+    climbed = climb(target(), tmp_path, rungs=[rung], deadline=5.0, clock=lambda: 6.0)
+    assert (climbed.ended, climbed.records, rung.made) == ("deadline", 0, [])
+
+
+def test_what_cannot_be_attacked_is_named_and_the_rest_goes_on(
+    target: MakeTarget, tmp_path: Path
+) -> None:
+    climbed = climb(
+        target(verifiers=()),
+        tmp_path,
+        rungs=[Frozen(), PixelCorrelation(), Told(NotApplicable("x"))],
+    )
+    assert climbed.finished
+    assert climbed.left_out == {"3 frozen": "no strong verifier is given", "2 told": "x"}
+    assert climbed.records == 2
+
+
+def test_a_training_that_runs_out_of_time_goes_on_from_there(
+    target: MakeTarget, tmp_path: Path
+) -> None:
+    brief = target().settings.fresh.model_dump(mode="json")
+    brief["training"] |= {"epochs": 3, "steps_per_epoch": 2}
+    against = target(settings={"seeds": 1, "fresh": brief})
+    rung = FreshVerifier("mixed")
+    deadline = time.monotonic() + 0.02
+    calls = 1
+    # Until it has begun; each call gets a little further.
+    while climb(against, tmp_path / "pieces", rungs=[rung], deadline=deadline).ended == "deadline":
+        deadline = time.monotonic() + 0.5
+        calls += 1
+    climb(against, tmp_path / "whole", rungs=[rung])
+    pieces, whole = (
+        find_record(tmp_path / place, "rung-2.fresh-mixed.seed-1.test")
+        for place in ("pieces", "whole")
+    )
+    assert pieces is not None
+    assert whole is not None
+    assert calls > 1
+    assert np.array_equal(pieces.scores()["scores"], whole.scores()["scores"])
+
+
+def test_the_trained_are_an_ensemble_that_grows_with_them(
+    target: MakeTarget, tmp_path: Path
+) -> None:
+    rungs = [FreshVerifier("anonymised"), TrainedEnsemble()]
+    assert "fewer than two" in str(
+        climb(target(settings={"seeds": 1}), tmp_path, rungs=rungs).left_out
+    )
+    climb(target(), tmp_path, rungs=rungs)
+    rungs[:1] = [FineTuned(), FreshVerifier("anonymised")]
+    climb(target(), tmp_path, rungs=rungs)
+    stored = find_record(tmp_path, "rung-4.trained-ensemble.seed-1.test")
+    assert stored is not None
+    assert stored.record.details["members"] == [
+        "fresh-anonymised 1",
+        "fresh-anonymised 2",
+        "fine-tuned 1",
+        "fine-tuned 2",
+    ]
+
+
+def test_a_search_uses_the_networks_that_other_rungs_trained(
+    target: MakeTarget, tmp_path: Path
+) -> None:
+    against = target(settings={"seeds": 1})
+    assert climb(against, tmp_path, rungs=[Search("fine-tuned")]).left_out == {
+        "9 retrieval-fine-tuned": "fine-tuned was not trained with seed 1"
+    }
+    assert climb(against, tmp_path, rungs=[FineTuned(), Search("fine-tuned")]).finished
+    stored = find_record(tmp_path, "rung-9.retrieval-fine-tuned.seed-1")
+    assert stored is not None
+    record = stored.record
+    assert isinstance(record, RetrievalRecord)
+    assert record.rank1 == stored.scores()["rank1"].mean()
+    assert record.rank1 > record.chance_rank1
+    assert climb(against, tmp_path, rungs=[Search("fine-tuned")]).records == 0
+
+
+def test_rungs_are_chosen_by_number_and_tried_in_an_order_that_works() -> None:
+    names = [rung.name for rung in rungs_of((9, 4))]
+    assert names.index("fine-tuned") < names.index("trained-ensemble")
+    assert names.index("fine-tuned") < names.index("retrieval-fine-tuned")
+    assert "frozen" not in names
+
+
+def test_sets_are_learned_from_as_one_and_tested_each_by_itself(
+    target: MakeTarget, pool: Pool, tmp_path: Path
+) -> None:
+    (one,) = pool.sets
+    again = replace(one, name="again")
+    both = Pool.join([one, again])
+    against = target(pool=both, settings={"seeds": 1}, anonymised=both.images)
+    rungs = [FreshVerifier("mixed"), Frozen(), Search("frozen"), Metadata()]
+    climb(against, tmp_path, rungs=rungs)
+    records = [stored.record for stored in read_records(tmp_path)]
+    assert {record.data for record in records} == {"miniature", "again"}
+    # The same images under two names: what is found is the same.
+    found = {
+        name: sorted(
+            (record.rung.name, record.pair_list, record.auc, record.patients)
+            for record in records
+            if isinstance(record, AttackRecord) and record.data == name
+        )
+        for name in ("miniature", "again")
+    }
+    assert len(found["again"]) == 6
+    assert found["miniature"] == found["again"]
+    galleries = {one.gallery for one in records if isinstance(one, RetrievalRecord)}
+    assert galleries == {len(one.split("test")) - 1}
+    assert climb(against, tmp_path, rungs=rungs).records == 0

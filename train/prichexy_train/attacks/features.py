@@ -1,0 +1,96 @@
+"""Baselines that nobody trained on radiographs: coarse pixels, and features of ImageNet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from prichexy_train.attacks.comparison import SIDES, Comparator, Features, Pixels, score
+from prichexy_train.attacks.rung import Attempt, NotApplicable, Rung, Scores, Workplace
+from prichexy_train.attacks.target import Target, learning_rows
+from prichexy_train.feed import Feed
+
+__all__ = [
+    "ImageNetFeatures",
+    "PixelCorrelation",
+    "centred_features",
+    "scored",
+    "scored_by_features",
+]
+
+
+class PixelCorrelation(Rung):
+    """The correlation of both images at 16 × 16 pixels."""
+
+    number = 0
+    name = "pixel-correlation"
+    role = "baseline"
+
+    def attack(self, target: Target, workplace: Workplace) -> Attempt:  # noqa: ARG002
+        """Correlate; see ``Rung``."""
+        return Attempt(scored(target, Pixels()))
+
+
+class ImageNetFeatures(Rung):
+    """The cosine of mean-centred features of a network that knows photographs only."""
+
+    number = 0
+    name = "imagenet-features"
+    role = "baseline"
+    trains = True
+
+    def seeds(self, target: Target) -> Sequence[int]:
+        """Give one. Raises NotApplicable when the settings name no network."""
+        if target.settings.features is None:
+            raise NotApplicable("the settings name no ImageNet network")
+        return (1,)
+
+    def attack(self, target: Target, workplace: Workplace) -> Attempt:  # noqa: ARG002
+        """Compare features; see ``Rung``."""
+        return Attempt(scored_by_features(target))
+
+
+def centred_features(target: Target, of: str) -> Features:
+    """Give the features of the settings for the set ``of``.
+
+    Centred by its images that attackers learn from, on either side. The target remembers them,
+    for several rungs want them. Raises NotApplicable when the settings name no network.
+    """
+    remembered = target.memory.get(f"features of {of}")
+    if isinstance(remembered, Features):
+        return remembered
+    settings = target.settings.features
+    if settings is None:
+        raise NotApplicable("the settings name no ImageNet network")
+    features = Features.of(settings.backbone, settings.pretrained, settings.size, target.device)
+    known = learning_rows(target.pool, target.settings)
+    rows = np.intersect1d(known, target.sets[of].rows("train"))
+    for side, images in zip(SIDES, (target.anonymised, target.pool.images), strict=True):
+        feed = Feed(images, target.device, rows, hold=False)
+        features.centre(side, feed, rows, target.settings.batch_size)
+    target.memory[f"features of {of}"] = features
+    return features
+
+
+def scored_by_features(target: Target) -> dict[str, Scores]:
+    """Give the scores of all lists by the features of the settings. Raises NotApplicable."""
+    return {
+        name: score(
+            centred_features(target, test.of.name),
+            target.first,
+            target.second,
+            test.pairs,
+            batch_size=target.settings.batch_size,
+        )
+        for name, test in target.tests.items()
+    }
+
+
+def scored(target: Target, comparator: Comparator) -> dict[str, Scores]:
+    """Give a comparator's scores of all lists: the first image anonymised, the second real."""
+    batch_size = target.settings.batch_size
+    return {
+        name: score(comparator, target.first, target.second, pairs, batch_size=batch_size)
+        for name, pairs in target.lists.items()
+    }

@@ -1,0 +1,146 @@
+"""What every rung of the ladder is: an attacker who gives scores for pairs."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from prichexy_train.attacks.target import Target
+from prichexy_train.measures.retrieval import Found
+from prichexy_train.records import Role
+
+__all__ = [
+    "Attempt",
+    "Interrupted",
+    "NotApplicable",
+    "OfStrongVerifier",
+    "Retrieval",
+    "Rung",
+    "Scores",
+    "Workplace",
+    "strong_verifiers",
+]
+
+#: The higher, the likelier one patient; one a pair, float64.
+Scores = NDArray[np.float64]
+
+
+class NotApplicable(Exception):
+    """An attack cannot be made here; the text says what it lacks. No failure."""
+
+
+class Interrupted(Exception):
+    """A signal asked to stop; what was done is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """What was found in a gallery: a value a query in ``found``, and each query's patient."""
+
+    found: Found
+    patients: NDArray[np.int64]
+    gallery: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What came of an attack.
+
+    ``scores`` by the names of ``Target.tests``, in the order of the list; or, for a search,
+    ``retrievals`` by set. ``details`` stand in the record.
+    """
+
+    scores: Mapping[str, Scores] = field(default_factory=dict)
+    retrievals: Mapping[str, Retrieval] = field(default_factory=dict)
+    details: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """Where an attack may write and until when it may work.
+
+    ``folder`` is the attempt's own, ``shared`` is for what several attempts can use, ``run`` is
+    the run's, with all records. ``deadline`` is a value of ``clock``.
+    """
+
+    run: Path
+    rung: str
+    seed: int
+    deadline: float | None = None
+    clock: Callable[[], float] = time.monotonic
+
+    @property
+    def folder(self) -> Path:
+        """Give the attempt's own folder."""
+        return self.beside(self.rung, self.seed)
+
+    def beside(self, rung: str, seed: int) -> Path:
+        """Give the folder of another attempt."""
+        return self.run / "attempts" / rung / f"seed-{seed}"
+
+    @property
+    def shared(self) -> Path:
+        """Give the folder for what several attempts can use."""
+        return self.run / "attempts"
+
+    @property
+    def late(self) -> bool:
+        """Whether the time is over."""
+        return self.deadline is not None and self.clock() >= self.deadline
+
+
+class Rung(ABC):
+    """One attack on a method of anonymisation."""
+
+    #: Its place in the ladder; 0 for baselines and controls.
+    number: int
+    #: What it is called in records and file names.
+    name: str
+    #: What its figures may be used for.
+    role: Role = "attack"
+    #: Whether it looks at training and validation images, too.
+    trains: bool = False
+    #: Whether it is made anew at each call, for it rests on the other records.
+    anew: bool = False
+
+    def seeds(self, target: Target) -> Sequence[int]:  # noqa: ARG002
+        """Give the numbers of the attempts that differ: one, where nothing is random.
+
+        Raises NotApplicable.
+        """
+        return (1,)
+
+    @abstractmethod
+    def attack(self, target: Target, workplace: Workplace) -> Attempt:
+        """Attack and give the scores.
+
+        The attacker sees anonymised images as the first ones of all test pairs and real ones as
+        the second; their answers he does not see. What is written into the workplace lets the
+        same call go on after NotInTime or a kill. Raises NotInTime past the deadline, Interrupted
+        after a signal, NotApplicable.
+        """
+
+
+class OfStrongVerifier(Rung):
+    """An attack with a strong verifier, which was trained on real images.
+
+    Each one that is given is one attempt: what differs is how it was trained.
+    """
+
+    def seeds(self, target: Target) -> Sequence[int]:
+        """Give one number a strong verifier. Raises NotApplicable without one."""
+        return range(1, len(strong_verifiers(target)) + 1)
+
+
+def strong_verifiers(target: Target) -> Sequence[Path]:
+    """Give the runs of the strong verifiers. Raises NotApplicable where there is none."""
+    if not target.verifiers:
+        raise NotApplicable("no strong verifier is given")
+    return target.verifiers

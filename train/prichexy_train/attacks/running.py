@@ -1,0 +1,109 @@
+"""One run of ``prichexy-train attack``: a method's images, then the ladder, then the result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from prichexy_train.anonymised import NotInTime
+from prichexy_train.attacks.ladder import Climbed, climb, rungs_of
+from prichexy_train.attacks.settings import AttackSettings
+from prichexy_train.attacks.target import Target, anonymised_images
+from prichexy_train.measures.summary import AttackSummary, strongest, summarise
+from prichexy_train.methods_from import method_from
+from prichexy_train.precision import choose_device, device_name
+from prichexy_train.records import read_records
+from prichexy_train.runs import RunFolder, origin
+from prichexy_train.stages.training_run import file_digest, open_pool
+from prichexy_train.trained import network_of
+
+__all__ = ["STAGE", "run_attack"]
+
+#: The stage's name in provenance.
+STAGE: Final = "attack"
+
+
+def run_attack(
+    settings: AttackSettings,
+    data: Sequence[str | Path],
+    run_folder: str | Path,
+    *,
+    method: str,
+    verifiers: Sequence[Path] = (),
+    anonymised: Path | None = None,
+    deadline: float | None = None,
+) -> Climbed:
+    """Attack a method on the test images of the prepared sets in ``data``.
+
+    Writes a record for each attempt into the run folder, where those that are there count.
+    ``verifiers`` are finished runs of strong verifiers. Anonymised images are made, or found,
+    below ``anonymised``, in the run folder by default; once the run is finished they are needed
+    no more. Raises as ``RunFolder.claimed``, ``method_from`` and the attacks do.
+    """
+    device = choose_device(settings.device)
+    pool, chosen, run = open_pool(data), method_from(method, device), RunFolder(run_folder)
+    digests = {pool.name: pool.digest, "method": chosen.of.digest}
+    for number, verifier in enumerate(verifiers, start=1):
+        network_of(verifier)  # refuses what is no finished verifier, before hours of attacks
+        digests[f"verifier-{number}"] = file_digest(RunFolder(verifier).best_file)
+    name = device_name(device)
+    with run.claimed(STAGE, settings, data=digests, seed=settings.seed, device=name):
+        rungs = rungs_of(settings.rungs)
+        try:
+            images = anonymised_images(
+                pool,
+                chosen,
+                anonymised or run.path / "anonymised",
+                seed=settings.seed,
+                device=device,
+                batch_size=settings.batch_size,
+                learning=settings if any(rung.trains for rung in rungs) else None,
+                deadline=deadline,
+            )
+        except NotInTime:
+            return Climbed("deadline", 0, {})
+        target = Target(
+            pool=pool,
+            method=chosen.of,
+            anonymised=images,
+            settings=settings,
+            device=device,
+            verifiers=tuple(verifiers),
+            anonymizer=chosen.anonymizer,
+            run=chosen.run,
+        )
+        climbed = climb(
+            target, run.path, rungs=rungs, provenance={**digests, **origin()}, deadline=deadline
+        )
+        if climbed.finished:
+            _finish(run, climbed)
+    return climbed
+
+
+def _finish(run: RunFolder, climbed: Climbed) -> None:
+    stored = read_records(run.path)
+    summaries = summarise(stored)
+    run.finish(
+        {
+            "stage": STAGE,
+            "records": len(stored),
+            "left_out": dict(climbed.left_out),
+            "strongest": {
+                f"{best.data}.{best.pair_list}": _told(best)
+                for best in strongest(summaries).values()
+            },
+        },
+        seconds=sum(one.record.seconds for one in stored),
+    )
+
+
+def _told(best: AttackSummary) -> dict[str, object]:
+    return {
+        "rung": best.number,
+        "name": best.rung,
+        "auc": best.auc.mean,
+        "sd": best.auc.sd,
+        "interval": best.auc.interval,
+        "seeds": len(best.seeds),
+    }

@@ -1,0 +1,221 @@
+"""What is attacked: anonymised images of a pool, and what an attacker may know of the method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from prichexy_model.anonymizer import Anonymizer
+from prichexy_model.methods import Real
+from prichexy_train.anonymised import AnonymisedImages, anonymise
+from prichexy_train.attacks.settings import AttackSettings
+from prichexy_train.data.catalogue import Part
+from prichexy_train.data.images import Images
+from prichexy_train.data.pairs import Pairs
+from prichexy_train.data.pool import Pool
+from prichexy_train.data.prepared import PreparedSet
+from prichexy_train.data.settings import PairName
+from prichexy_train.errors import Misconfigured
+from prichexy_train.feed import Feed
+from prichexy_train.methods_from import ChosenMethod
+from prichexy_train.records import MethodOf
+
+__all__ = [
+    "SomeAnonymised",
+    "Target",
+    "TestedList",
+    "TestedSet",
+    "anonymised_images",
+    "learning_rows",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class TestedSet:
+    """A set of the pool, whose image 0 is the pool's ``start``."""
+
+    prepared: PreparedSet
+    start: int
+
+    @property
+    def name(self) -> str:
+        """Give the set's name."""
+        return self.prepared.name
+
+    def rows(self, part: Part) -> NDArray[np.int64]:
+        """Give the images of one part, under the pool's numbering."""
+        return self.prepared.split(part) + self.start
+
+
+@dataclass(frozen=True, slots=True)
+class TestedList:
+    """A list of pairs of one set."""
+
+    of: TestedSet
+    name: PairName
+
+    @property
+    def pairs(self) -> Pairs:
+        """Give the pairs, under the pool's numbering."""
+        return self.of.prepared.pairs(self.name).shifted(self.of.start)
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A method of anonymisation as it stands before its attackers.
+
+    ``anonymised`` holds, under the pool's numbering, what the method made of the images: of part
+    test at least. ``verifiers`` are runs of strong verifiers, trained on real images.
+    ``anonymizer``, where the method is a deformation, is the generator, which an attacker has:
+    it ships. ``run`` is the run that trained the method, if any, with its critics.
+    """
+
+    pool: Pool
+    method: MethodOf
+    anonymised: Images
+    settings: AttackSettings
+    device: torch.device
+    verifiers: tuple[Path, ...] = ()
+    anonymizer: Anonymizer | None = None
+    run: Path | None = None
+    #: What was computed about the target and may be wanted again.
+    memory: dict[str, object] = field(default_factory=dict, init=False, repr=False)
+
+    @cached_property
+    def sets(self) -> Mapping[str, TestedSet]:
+        """Give the sets of the pool by name: attackers learn from all, and are tested on each."""
+        lengths = [len(prepared.catalogue) for prepared in self.pool.sets]
+        return {
+            prepared.name: TestedSet(prepared, sum(lengths[:number]))
+            for number, prepared in enumerate(self.pool.sets)
+        }
+
+    @cached_property
+    def tests(self) -> Mapping[str, TestedList]:
+        """Give the lists of pairs to be tested on, each of one set, by a name of their own.
+
+        Pairs of several sets are never one list: scores that are higher in one set than in
+        another would pass for recognition, or hide it. Raises Misconfigured where a set has none
+        of the lists.
+        """
+        found: dict[str, TestedList] = {}
+        for name, tested in self.sets.items():
+            wanted = self.settings.pair_lists
+            names = [one for one in wanted if one in tested.prepared.pair_names]
+            if not names:
+                raise Misconfigured(f"{name}: has no list of pairs called {', '.join(wanted)}")
+            for one in names:
+                key = one if len(self.sets) == 1 else f"{name}.{one}"
+                found[key] = TestedList(tested, one)
+        return found
+
+    @cached_property
+    def lists(self) -> Mapping[str, Pairs]:
+        """Give the pairs of ``tests``, under the pool's numbering."""
+        return {key: test.pairs for key, test in self.tests.items()}
+
+    @property
+    def first(self) -> Feed:
+        """Give the images of part test, anonymised, on the device."""
+        return self._feed("first", self.anonymised)
+
+    @property
+    def second(self) -> Feed:
+        """Give the images of part test, real, on the device."""
+        return self._feed("second", self.pool.images)
+
+    def _feed(self, side: str, images: Images) -> Feed:
+        feed = self.memory.get(side)
+        if not isinstance(feed, Feed):
+            feed = self.memory[side] = Feed(images, self.device, self.pool.split("test"))
+        return feed
+
+
+class SomeAnonymised:
+    """Several folders of anonymised images, as one, under the pool's numbering."""
+
+    def __init__(self, parts: Sequence[AnonymisedImages]) -> None:
+        self._parts = tuple(parts)
+
+    def __len__(self) -> int:
+        """Give the number of images of the pool."""
+        return len(self._parts[0])
+
+    @property
+    def size(self) -> int:
+        """Give rows and columns."""
+        return self._parts[0].size
+
+    def gather(self, indices: NDArray[np.int64]) -> Tensor:
+        """Give these images; see ``Images``. Raises IndexError for one that was not anonymised."""
+        gathered = torch.empty((len(indices), 1, self.size, self.size))
+        left = np.ones(len(indices), dtype=np.bool_)
+        for part in self._parts:
+            here = np.flatnonzero(left & part.holds(indices))
+            gathered[torch.from_numpy(here)] = part.gather(indices[here])
+            left[here] = False
+        if left.any():
+            raise IndexError(f"image {int(indices[np.argmax(left)])} was not anonymised")
+        return gathered
+
+
+def learning_rows(pool: Pool, settings: AttackSettings) -> NDArray[np.int64]:
+    """Give the images that attackers learn from, ascending: all of part train, or its pairs'.
+
+    The latter where no attacker learns by contrast: so the paper's attackers need a quarter of
+    ChestX-ray14's training images anonymised, not all.
+    """
+    if "contrastive" in {settings.fresh.objective, settings.tuning.objective}:
+        return pool.split("train")
+    return _images(pool.pairs(settings.fresh.train_pairs))
+
+
+def anonymised_images(
+    pool: Pool,
+    chosen: ChosenMethod,
+    folder: Path,
+    *,
+    seed: int,
+    device: torch.device,
+    batch_size: int,
+    learning: AttackSettings | None = None,
+    deadline: float | None = None,
+) -> Images:
+    """Give the images of part test anonymised; below ``folder`` they are made if need be.
+
+    With ``learning`` also those that attackers learn from and are validated on. Real images are
+    given as they are. Raises NotInTime past ``deadline``, and Misconfigured, as ``anonymise``.
+    """
+    if isinstance(chosen.method, Real):
+        return pool.images
+    wanted = {"test": pool.split("test")}
+    if learning is not None:
+        validated = _images(pool.pairs(learning.fresh.validation_pairs))
+        rows = np.union1d(learning_rows(pool, learning), validated)
+        wanted["learning"] = np.setdiff1d(rows, wanted["test"])
+    return SomeAnonymised(
+        [
+            anonymise(
+                pool,
+                rows,
+                chosen,
+                seed,
+                folder / name,
+                device=device,
+                batch_size=batch_size,
+                deadline=deadline,
+            )
+            for name, rows in wanted.items()
+        ]
+    )
+
+
+def _images(pairs: Pairs) -> NDArray[np.int64]:
+    return np.unique(np.concatenate((pairs.first, pairs.second)))
