@@ -1,0 +1,111 @@
+"""Records become rows: the strongest attack, the change against real images, no contradiction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from prichexy_testing.made_up_runs import (
+    CONTROL,
+    CORRECTED,
+    FLOOR,
+    RANDOM,
+    REAL,
+    STRONG,
+    MadeUp,
+)
+from prichexy_train.errors import Failed
+from prichexy_train.records import MethodOf
+from prichexy_train.report.evidence import gather
+from prichexy_train.report.results import MethodResult, sections
+
+
+def results(folder: Path) -> dict[str, MethodResult]:
+    (section,) = sections(gather(folder))
+    return {one.digest: one for one in section.methods}
+
+
+def test_the_strongest_is_chosen_among_attacks_only(made_up: MadeUp) -> None:
+    made_up.attack(REAL, STRONG, 0.5)
+    made_up.attack(REAL, FLOOR, 5.0)
+    made_up.attack(REAL, CONTROL, 5.0)
+    assert results(made_up.folder)["d-real"].strongest["test"].rung == STRONG.name
+
+
+def test_a_change_is_certain_when_its_interval_lies_below_zero(table_of_runs: MadeUp) -> None:
+    found = results(table_of_runs.folder)
+    assert found["d-dp-pix"].changes["test"].certain
+    assert found["d-dp-pix"].changes["test"].difference < -0.2
+    assert "test" not in found["d-real"].changes or not found["d-real"].changes["test"].certain
+
+
+def test_a_method_like_the_real_images_has_no_certain_change(made_up: MadeUp) -> None:
+    made_up.attack(REAL, STRONG, 1.0)
+    made_up.attack(RANDOM, STRONG, 1.0)
+    change = results(made_up.folder)["d-random"].changes["test"]
+    assert change.difference == pytest.approx(0)
+    assert not change.certain
+
+
+def test_lists_and_sets_are_kept_apart(made_up: MadeUp) -> None:
+    made_up.attack(REAL, STRONG, 2.0)
+    made_up.attack(REAL, STRONG, 0.2, pair_list="test_matched")
+    made_up.attack(REAL, STRONG, 1.0, data="another")
+    another, first = sections(gather(made_up.folder))
+    assert (another.data, first.data) == ("another", "made-up")
+    assert first.pair_lists == ("test", "test_matched")
+    (method,) = first.methods
+    assert method.strongest["test"].auc.mean > method.strongest["test_matched"].auc.mean + 0.1
+
+
+def test_methods_of_equal_settings_name_their_runs(made_up: MadeUp) -> None:
+    other = MethodOf(name=CORRECTED.name, settings=CORRECTED.settings, digest="d-other")
+    made_up.attack(CORRECTED, STRONG, 1.0, run="attack-first")
+    made_up.attack(other, STRONG, 0.5, run="attack-second")
+    labels = {one.label for one in results(made_up.folder).values()}
+    assert len(labels) == 2
+    assert all("(attack-" in label for label in labels)
+
+
+def test_one_attack_twice_is_an_error_not_a_mean(made_up: MadeUp) -> None:
+    made_up.attack(REAL, STRONG, 1.0, seeds=(1,), run="attack-a")
+    made_up.attack(REAL, STRONG, 2.0, seeds=(1,), run="attack-b")
+    with pytest.raises(Failed, match="same"):
+        sections(gather(made_up.folder))
+
+
+def test_a_second_utility_of_one_method_is_an_error(made_up: MadeUp) -> None:
+    made_up.utility(REAL, 0.8)
+    copy = made_up.folder / "elsewhere" / "records"
+    copy.mkdir(parents=True)
+    first = made_up.folder / "utility-d-real" / "records"
+    for file in first.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(Failed, match="utility"):
+        sections(gather(made_up.folder))
+
+
+def test_a_run_inside_a_run_is_part_of_it(made_up: MadeUp) -> None:
+    made_up.attack(REAL, STRONG, 1.0)
+    made_up.run("attack-d-real", "attack", epochs=0)
+    made_up.run("attack-d-real/attempts/fresh/seed-1")
+    evidence = gather(made_up.folder)
+    assert [run.name for run in evidence.runs] == ["attack-d-real"]
+    assert {evidence.owner(stored) for stored in evidence.records} == {"attack-d-real"}
+
+
+def test_no_record_no_report(made_up: MadeUp) -> None:
+    made_up.run("verifier")
+    with pytest.raises(Failed, match="no record"):
+        gather(made_up.folder)
+    with pytest.raises(Failed, match="no folder"):
+        gather(made_up.folder / "nowhere")
+
+
+def test_a_damaged_record_is_an_error_not_left_out(made_up: MadeUp) -> None:
+    made_up.attack(REAL, STRONG, 1.0)
+    record = next(made_up.folder.glob("**/*.json"))
+    record.write_text(record.read_text()[:-20])
+    with pytest.raises(Failed, match=record.name):
+        gather(made_up.folder)
