@@ -1,0 +1,278 @@
+"""What records say about one anonymizer: its figures, their limits, and what they make of it.
+
+Nothing here is typed in: each number and each sentence follows from the records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+from prichexy_model.bundle import Evidence as Level
+from prichexy_train.errors import Misconfigured
+from prichexy_train.measures.summary import AttackSummary, Figure, RetrievalSummary
+from prichexy_train.records import UtilityRecord
+from prichexy_train.report.evidence import Evidence, gather
+from prichexy_train.report.limits import limits
+from prichexy_train.report.results import MethodResult, Section, sections
+from prichexy_train.report.wording import in_words
+
+__all__ = ["Figures", "figures_of", "no_figures"]
+
+#: The paper's attack, and those with a strong verifier, of which one is needed: the paper's alone
+#: is known to be weak.
+_PAPERS: Final = 1
+_STRONG: Final = frozenset({3, 4})
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What is known about an anonymizer.
+
+    ``protects``: on every list the strongest attack does worse than on real images, beyond
+    chance. ``missing`` says what "measured" would need and is not there. ``metrics`` are the
+    figures as JSON, by data set; ``limits`` sentences; ``sources`` says which records they are of.
+    """
+
+    evidence: Level
+    statement: str
+    protects: bool = False
+    missing: tuple[str, ...] = ()
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    limits: tuple[str, ...] = ()
+    sources: Mapping[str, Any] = field(default_factory=dict)
+
+
+def no_figures() -> Figures:
+    """Give what is known about an anonymizer that nobody attacked."""
+    return Figures(
+        "trained",
+        "Trained, not yet attacked: no privacy is claimed.",
+        missing=("records of attacks and of utility",),
+    )
+
+
+def figures_of(folder: str | Path, digest: str) -> Figures:
+    """Give what the records below ``folder`` say about the method with this digest.
+
+    Records of other methods are left aside, but for real images, which it is compared with.
+    "measured" is what the paper's attack, one with a strong verifier, and utility were measured
+    of on one data set. Raises Misconfigured when no record is about the method, and Failed and
+    RecordError as ``gather`` and ``sections`` do.
+    """
+    evidence = gather(folder)
+    about = [_about(section, digest) for section in sections(evidence)]
+    found = [section for section in about if _ours(section) is not None]
+    if not found:
+        raise Misconfigured(
+            f"{folder}: none of its {len(evidence.records)} records is about this anonymizer; "
+            "attack it first, or leave --records out"
+        )
+    lacking = min((_lacking(_method(section)) for section in found), key=len)
+    statement, protects = (_partly(lacking), False) if lacking else _verdict(found)
+    return Figures(
+        evidence="trained" if lacking else "measured",
+        statement=statement,
+        protects=protects,
+        missing=lacking,
+        metrics={section.data: _metrics(section) for section in found},
+        limits=tuple(dict.fromkeys(_limits(found))),
+        sources=_sources(evidence, digest),
+    )
+
+
+def _about(section: Section, digest: str) -> Section:
+    """Give the section with this method and the real images alone."""
+    kept = tuple(one for one in section.methods if one.real or one.digest == digest)
+    lists = tuple(name for name in section.pair_lists if any(name in one.attacks for one in kept))
+    return replace(section, methods=kept, pair_lists=lists)
+
+
+def _ours(section: Section) -> MethodResult | None:
+    return next((one for one in section.methods if not one.real), None)
+
+
+def _method(section: Section) -> MethodResult:
+    ours = _ours(section)
+    if ours is None:
+        raise ValueError(f"{section.data}: has no results of the method")
+    return ours
+
+
+def _lacking(method: MethodResult) -> tuple[str, ...]:
+    tried = [
+        {one.number for one in attacks if one.role == "attack"}
+        for attacks in method.attacks.values()
+    ]
+    lacking = []
+    if not any(_PAPERS in numbers for numbers in tried):
+        lacking.append("the paper's attack (rung 1)")
+    if not any(numbers & _STRONG for numbers in tried):
+        lacking.append("an attack with a strong verifier (rung 3 or 4)")
+    if method.utility is None:
+        lacking.append("utility")
+    return tuple(lacking)
+
+
+def _partly(lacking: Sequence[str]) -> str:
+    return f"Trained, not fully measured: {' and '.join(lacking)} missing. No privacy is claimed."
+
+
+def _verdict(found: Sequence[Section]) -> tuple[str, bool]:
+    """Say how well the strongest attack of all did and what is left of use; and if it protects."""
+    attacks = [
+        (attack, section)
+        for section in found
+        if not _lacking(_method(section))
+        for attack in _method(section).strongest.values()
+    ]
+    worst, section = max(attacks, key=lambda pair: pair[0].auc.mean)
+    protects = all(_is_less(attack, section) for attack, section in attacks)
+    method, real = _method(section), section.real
+    tried = sum(one.counted for one in method.attacks[worst.pair_list])
+    text = (
+        f"Measured on {section.data}, list {worst.pair_list}: the strongest of {tried} attacks "
+        f"({in_words(worst.rung)}) tells one patient's pairs from two's with AUC {_said(worst.auc)}"
+    )
+    before = None if real is None else real.strongest.get(worst.pair_list)
+    if before is not None:
+        text += f" (real images {_said(before.auc)})"
+    utility = method.utility
+    if utility is not None:
+        text += f"; class AUC {utility.auc:.3f} (real images {utility.control:.3f})"
+    if not protects:
+        less = _is_less(worst, section)
+        text += ". On another list no" if less else ". No"
+        text += " protection was shown"
+    return f"{text}.", protects
+
+
+def _is_less(attack: AttackSummary, section: Section) -> bool:
+    """Whether an attack did worse on the method's images than the strongest on real ones."""
+    change = _method(section).changes.get(attack.pair_list)
+    return change is not None and change.certain
+
+
+def _said(figure: Figure) -> str:
+    if figure.interval is None:
+        return f"{figure.mean:.3f}"
+    low, high = figure.interval
+    return f"{figure.mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _metrics(section: Section) -> dict[str, Any]:
+    method, real = _method(section), section.real
+    verification = {}
+    for name, attacks in method.attacks.items():
+        before = None if real is None else real.strongest.get(name)
+        change = method.changes.get(name)
+        verification[name] = {
+            "pairs": attacks[0].pairs,
+            "patients": attacks[0].patients,
+            "strongest": _attack(method.strongest[name]) if name in method.strongest else None,
+            "real_images": None if before is None else _attack(before),
+            "change": None
+            if change is None
+            else {"difference": _number(change.difference), "interval": _ends(change.interval)},
+            "attacks": [_attack(one) for one in attacks],
+        }
+    return {
+        "data_digests": list(section.digests),
+        "verification": verification,
+        "retrieval": [_retrieval(one) for one in method.retrievals],
+        "utility": None if method.utility is None else _utility(method.utility),
+    }
+
+
+def _attack(attack: AttackSummary) -> dict[str, Any]:
+    return {
+        "rung": attack.number,
+        "name": attack.rung,
+        "role": attack.role,
+        "seeds": len(attack.seeds),
+        "auc": _figure(attack.auc),
+    }
+
+
+def _retrieval(one: RetrievalSummary) -> dict[str, Any]:
+    return {
+        "rung": one.number,
+        "name": one.rung,
+        "role": one.role,
+        "seeds": len(one.seeds),
+        "queries": one.queries,
+        "gallery": one.gallery,
+        "rank1": _figure(one.rank1),
+        "rank1_of_guessing": _number(one.chance_rank1),
+        "map_at_r": _figure(one.map_at_r),
+    }
+
+
+def _utility(record: UtilityRecord) -> dict[str, Any]:
+    return {
+        "images": record.images,
+        "patients": record.patients,
+        "auc": _number(record.auc),
+        "interval": _ends(record.interval),
+        "real_images": _number(record.control),
+        "real_images_interval": _ends(record.control_interval),
+        "difference": _number(record.difference),
+        "difference_interval": _ends(record.difference_interval),
+        "labels": {
+            name: {
+                "auc": _number(label.auc),
+                "interval": _ends(label.interval),
+                "real_images": _number(label.control),
+                "positives": label.positives,
+            }
+            for name, label in record.labels.items()
+        },
+    }
+
+
+def _figure(figure: Figure) -> dict[str, Any]:
+    return {
+        "mean": _number(figure.mean),
+        "sd": _number(figure.sd),
+        "interval": _ends(figure.interval),
+    }
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
+
+
+def _ends(interval: tuple[float, float] | None) -> list[float] | None:
+    return None if interval is None else [round(end, 6) for end in interval]
+
+
+def _limits(found: Iterable[Section]) -> Iterator[str]:
+    for section in found:
+        for name in section.pair_lists:
+            # In plain spaces and hyphens: this goes into JSON and onto every kind of screen.
+            for sentence in limits(section, name):
+                yield f"{section.data}, {name}: {_plain(sentence)}"
+
+
+def _plain(text: str) -> str:
+    for fancy, plain in {"\N{NO-BREAK SPACE}": " ", "−": "-", "’": "'"}.items():
+        text = text.replace(fancy, plain)
+    return text
+
+
+def _sources(evidence: Evidence, digest: str) -> dict[str, Any]:
+    ours = [one for one in evidence.records if one.record.method.digest == digest]
+    digests = sorted(sha256(one.path.read_bytes()).hexdigest() for one in ours)
+
+    def told(key: str) -> list[str]:
+        return sorted({str(one.record.provenance.get(key)) for one in ours})
+
+    return {
+        "records": len(ours),
+        "records_sha256": sha256("\n".join(digests).encode()).hexdigest(),
+        "software": told("software"),
+        "commits": told("commit"),
+    }
