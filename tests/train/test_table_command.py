@@ -40,6 +40,7 @@ def run(*words: object) -> None:
 def table(tmp_path: Path) -> list[object]:
     experiment = tmp_path / "small.toml"
     experiment.write_text(EXPERIMENT)
+    (tmp_path / "one.toml").write_bytes((CONFIGS / "data" / "nih512.toml").read_bytes())
     return ["table", experiment, "--data", tmp_path / "data", "--runs", tmp_path / "runs"]
 
 
@@ -50,7 +51,7 @@ def test_a_dry_run_lists_the_steps_and_makes_nothing(
     lines = capsys.readouterr().out.splitlines()
     steps = [line.removeprefix("to do").split()[0] for line in lines]
     assert steps == ["prepare-one", "classifier", "attack-real", "utility-real", "report"]
-    assert [path.name for path in tmp_path.iterdir()] == ["small.toml"]
+    assert {path.name for path in tmp_path.iterdir()} == {"small.toml", "one.toml"}
 
 
 def test_a_set_that_is_not_prepared_says_how_to(table: list[object]) -> None:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from prichexy_train.data.prepared import PREPARED
 from prichexy_train.errors import Misconfigured
 from prichexy_train.settings import Section, flat
 
@@ -146,7 +147,7 @@ class Places:
 
     def prepared(self, name: str, *, alone: bool) -> Path:
         """Give the folder of a prepared set; ``alone``: whether the experiment has one only."""
-        itself = alone and (self.data / "prepared.json").is_file()
+        itself = alone and (self.data / PREPARED).is_file()
         return self.data if itself else self.data / name
 
 
