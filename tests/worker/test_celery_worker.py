@@ -26,6 +26,7 @@ from prichexy_worker.settings import Broker, Settings, load_settings
 pytestmark = pytest.mark.redis
 
 PASSWORD = "p/ss:w@rd%41"
+REDELIVERY = "PRICHEXY_WORKER_BROKER__REDELIVERY_SECONDS"
 REPO = Path(__file__).resolve().parents[2]
 
 
@@ -50,7 +51,7 @@ class Place:
             "PRICHEXY_WORKER_BROKER__PASSWORD_FILE": str(secret),
             "PRICHEXY_WORKER_BROKER__QUEUE": self.queue,
             # So long that no busy machine makes the broker take a living worker for lost.
-            "PRICHEXY_WORKER_BROKER__REDELIVERY_SECONDS": "3600",
+            REDELIVERY: "3600",
             "PRICHEXY_WORKER_EXPORT__KIND": "folder",
             "PRICHEXY_WORKER_EXPORT__FOLDER": str(folder),
             "PRICHEXY_WORKER_PSEUDONYMS__KEY_FILE": str(folder / "key"),
@@ -206,7 +207,7 @@ def test_a_study_that_waits_for_its_next_attempt_outlives_the_worker(place: Plac
 
 
 def test_a_study_whose_worker_was_killed_goes_to_another(place: Place) -> None:
-    place.settings["PRICHEXY_WORKER_BROKER__REDELIVERY_SECONDS"] = "5"
+    place.settings[REDELIVERY] = "5"
     with place.worker() as process:
         place.send(message(LINGER))
         place.wait_for("attempts", ["3 0"])
@@ -238,6 +239,7 @@ def test_a_worker_outlives_its_broker(place: Place) -> None:
 
 @pytest.mark.parametrize("revision", [LINGER, LINGER_AND_RETRY])
 def test_a_worker_outlives_a_broker_that_goes_within_a_study(place: Place, revision: int) -> None:
+    place.settings[REDELIVERY] = "5"
     with place.worker():
         place.send(message(revision))
         place.wait_for("attempts", [f"{revision} 0"])
@@ -273,7 +275,7 @@ def test_what_is_called_between_studies_is_called_after_an_outage_as_well(place:
         wait_until(lambda: "ConnectionError" in place.log(), what="the worker misses its broker")
         place.redis.start()
         place.send(message(FINISH))
-        place.wait_for("finished", ["1", "1"], 60)
+        place.wait_for("finished", ["1", "1"])
         before = place.looks()
         wait_until(lambda: place.looks() > before + 2, what="it is called again")
 
