@@ -17,6 +17,9 @@ __all__ = ["as_its_own_study", "identifying_values", "occurrences"]
 
 _NAMING_VRS: Final = frozenset({"PN", "LO", "SH", "LT", "ST", "UT", "DA", "TM", "DT", "UI", "AE"})
 _PUBLIC_SCHEMES: Final = frozenset({"DCM", "SCT", "SRT", "SNM3"})
+_NUMBER: Final = re.compile(r"[-+]?[0-9]*\.?[0-9]+")
+#: What a longer number or a digest has before and after a number of its middle.
+_NOT_WITHIN: Final = (rb"(?<![0-9])(?<![0-9]\.)(?<![0-9a-f]{2})", rb"(?!\.?[0-9])(?![0-9a-f]{2})")
 #: The encodings that a value may be hidden in.
 _ENCODINGS: Final = ("utf-8", "utf-16-le", "utf-16-be", "latin-1", "iso2022_jp", "euc_kr")
 
@@ -56,8 +59,8 @@ def _texts(dataset: Dataset) -> Iterator[str]:
 def identifying_values(path: Path) -> set[str]:
     """Give the texts of a file that could tell whose it is: at least 6 characters, or 8 digits.
 
-    Fewer occur by chance. UIDs that the standard itself registers, such as SOP classes, are no
-    one's.
+    Fewer occur by chance: a "0.1000" is in every list of measured figures. UIDs that the standard
+    itself registers, such as SOP classes, are no one's.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -67,12 +70,20 @@ def identifying_values(path: Path) -> set[str]:
     return {
         text
         for text in found | parts
-        if len(text) >= (8 if text.isdigit() else 6) and text not in UID_dictionary
+        if len(text) >= 6 and not _is_short_number(text) and text not in UID_dictionary
     }
 
 
+def _is_short_number(text: str) -> bool:
+    digits = sum(character.isdigit() for character in text)
+    return digits < 8 and _NUMBER.fullmatch(text) is not None
+
+
 def occurrences(values: set[str], content: bytes) -> set[str]:
-    """Give the values that stand in ``content`` in any usual encoding, upper or lower case."""
+    """Give the values that stand in ``content`` in any usual encoding, upper or lower case.
+
+    A number counts where it stands by itself: within a longer number or a digest it is chance.
+    """
     lowered = content.lower()
     found = set()
     for value in values:
@@ -81,6 +92,9 @@ def occurrences(values: set[str], content: bytes) -> set[str]:
                 needle = value.encode(encoding).lower()
             except UnicodeEncodeError:
                 continue
-            if needle in lowered:
+            if needle not in lowered:
+                continue
+            by_itself = _NOT_WITHIN[0] + re.escape(needle) + _NOT_WITHIN[1]
+            if not _NUMBER.fullmatch(value) or re.search(by_itself, lowered):
                 found.add(value)
     return found
