@@ -65,7 +65,7 @@ def make(folder: Path, *, patients: int = 24, seed: int = 0, size: int = 64) -> 
     with (folder / "Data_Entry_2017_v2020.csv").open("w", encoding="utf-8", newline="") as file:
         file.write(_HEADER + "\n")
         csv.writer(file, lineterminator="\n").writerows(
-            (*row, size, size, 0.1, 0.1) for row in rows
+            (*row, 2048, 2048 + 100 * (row[3] % 5), 0.1, 0.1) for row in rows
         )
     first, last = patients // 2, patients * 3 // 4
     parts = {

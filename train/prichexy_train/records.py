@@ -48,7 +48,7 @@ FOLDER: Final = "records"
 #: What a rung's figure may be used for.
 #: "attack": what an attacker can do; the maximum over rungs is taken over these.
 #: "baseline": an attacker with no training of his own; it counts in the maximum as well.
-#: "floor": what no change of the image can hide (sex, age, view); never in the maximum.
+#: "floor": what no change of the pixels can hide (sex, age, view, size); never in the maximum.
 #: "control": whether the experiment itself is sound; never in the maximum.
 Role = Literal["attack", "baseline", "floor", "control"]
 ROLES: Final[tuple[Role, ...]] = ("attack", "baseline", "floor", "control")
@@ -120,8 +120,9 @@ class AttackRecord(_Measured):
 class RetrievalRecord(_Measured):
     """How well one attacker found a patient's other images in a gallery of real ones.
 
-    A query's own original is not in its gallery. ``chance_rank1`` is what guessing finds. The
-    scores' file holds ``rank1``, ``average_precision`` and ``patient``, a value a query.
+    A query's own original, and what is nearly the same picture, are not in its gallery.
+    ``chance_rank1`` is what guessing finds. The scores' file holds ``rank1``,
+    ``average_precision`` and ``patient``, a value a query.
     """
 
     kind: Literal["retrieval"] = "retrieval"

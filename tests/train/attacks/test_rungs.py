@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from prichexy_train.attacks.features import ImageNetFeatures, PixelCorrelation
 from prichexy_train.attacks.fresh import FreshVerifier
 from prichexy_train.attacks.frozen import Frozen, FrozenEnsemble
 from prichexy_train.attacks.ladder import LADDER
-from prichexy_train.attacks.metadata import Metadata
+from prichexy_train.attacks.metadata import Metadata, OriginalSize
 from prichexy_train.attacks.other_backbone import OtherBackbone
 from prichexy_train.attacks.rung import NotApplicable, Rung, Workplace
 from prichexy_train.attacks.searching import Search
@@ -36,7 +37,7 @@ from prichexy_train.errors import Damaged
 from prichexy_train.feed import Feed
 from prichexy_train.judging import pair_logits
 from prichexy_train.measures.auc import auc
-from prichexy_train.measures.demographics import demographics_score
+from prichexy_train.measures.demographics import demographics_score, original_size_score
 from prichexy_train.runs import RunFolder, load_best
 from prichexy_train.stages.verifier import VerifierData
 from prichexy_train.trained import load_verifier
@@ -236,6 +237,46 @@ def test_sex_age_and_view_are_the_lists_own(target: MakeTarget, pool: Pool, tmp_
         pairs = pool.pairs(name)
         assert value == auc(demographics_score(pool.catalogues, pairs), pairs.same)
     assert found["test"] > 0.8, "negatives of the published kind are not matched"
+
+
+def test_the_original_size_gives_away_whose_machine_it_was(
+    target: MakeTarget, pool: Pool, tmp_path: Path
+) -> None:
+    assert list(OriginalSize().seeds(target())) == [1]
+    for name, value in attacked(OriginalSize(), target(), tmp_path).items():
+        pairs = pool.pairs(name)
+        assert value == auc(original_size_score(pool.catalogues, pairs), pairs.same)
+        assert value > 0.8, "the miniature's patients have one size each"
+
+
+def test_one_original_size_for_all_is_no_attack(target: MakeTarget, pool: Pool) -> None:
+    (only,) = pool.sets
+    square = [replace(image, original=(1024, 1024)) for image in only.catalogue.images]
+    alike = replace(only, catalogue=replace(only.catalogue, images=tuple(square)))
+    with pytest.raises(NotApplicable, match="no original sizes"):
+        OriginalSize().seeds(target(pool=Pool.join([alike])))
+
+
+def test_a_search_does_not_find_what_is_nearly_the_querys_own_picture(
+    target: MakeTarget, pool: Pool, tmp_path: Path
+) -> None:
+    # All images of a patient are one picture, so there is nobody to look for.
+    against = target(pool=replace(pool, pictures=pool.patients))
+    with pytest.raises(NotApplicable, match="two different images"):
+        Search("frozen").attack(against, Workplace(tmp_path, "search", 1))
+    test = pool.split("test")
+    patient, count = np.unique(pool.patients[test], return_counts=True)
+    twice = test[pool.patients[test] == patient[count > 2][0]][:2]
+    pictures = pool.pictures.copy()
+    pictures[twice[1]] = pictures[twice[0]]
+    attempt = Search("frozen").attack(
+        target(pool=replace(pool, pictures=pictures)), Workplace(tmp_path, "search", 1)
+    )
+    before = Search("frozen").attack(target(), Workplace(tmp_path, "search", 1))
+    found, all_found = (a.retrievals["miniature"].found for a in (attempt, before))
+    fewer = (found.chance < all_found.chance).sum()
+    assert len(found.rank1) == len(all_found.rank1)
+    assert int(fewer) == 2, "each of the two has one image less to find"
 
 
 def test_a_search_finds_patients_and_never_a_querys_own_original(

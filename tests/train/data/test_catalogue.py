@@ -10,7 +10,16 @@ from prichexy_train.data.catalogue import Catalogue, ImageRecord
 from prichexy_train.data.problems import UnusableData
 
 KNOWN = ImageRecord(
-    "a, b.png", "7", "in/a, b.png", frozenset({"Mass", "Hernia"}), "PA", "F", 40, 2, ("s", 12)
+    image_id="a, b.png",
+    patient_id="7",
+    path="in/a, b.png",
+    labels=frozenset({"Mass", "Hernia"}),
+    view="PA",
+    sex="F",
+    age=40,
+    followup=2,
+    serial=("s", 12),
+    original=(2500, 2048),
 )
 UNKNOWN = ImageRecord("c.png", "ä\n", "c.png")
 
@@ -41,6 +50,8 @@ def test_a_catalogue_comes_back_from_its_text_as_it_was(
         {"age": 41},
         {"followup": None},
         {"serial": ("s", 13)},
+        {"original": (2500, 2049)},
+        {"original": None},
     ],
 )
 def test_the_digest_changes_with_every_field(catalogue: Catalogue, change: dict[str, str]) -> None:
@@ -66,7 +77,7 @@ def test_patients_serials_and_targets_have_a_row_for_each_image(catalogue: Catal
     [
         ("", "has not the columns"),
         ("image_id,patient_id\nx,y\n", "has not the columns"),
-        (Catalogue("", (), ()).text() + "a,b,c,,,,old,,,\n", "no image's record"),
+        (Catalogue("", (), ()).text() + "a,b,c,,,,old,,,,,\n", "no image's record"),
         (Catalogue("", (), ()).text() + "a,b\n", "no image's record"),
     ],
 )

@@ -44,7 +44,8 @@ def test_the_official_layout_is_read_with_all_that_its_table_says(official: Mini
     rows = (official.folder / TABLE).read_text(encoding="utf-8").splitlines()[1:]
     assert [image.image_id for image in catalogue.images] == [row.split(",")[0] for row in rows]
     for image, row in zip(catalogue.images, rows, strict=True):
-        name, labels, followup, patient, age, sex, view, *_ = row.split(",")
+        name, labels, followup, patient, age, sex, view, width, height, *_ = row.split(",")
+        assert image.original == (int(width), int(height))
         assert (official.folder / image.path).name == name
         assert (official.folder / image.path).is_file()
         assert image.labels == frozenset(labels.split("|")) - {"No Finding"}

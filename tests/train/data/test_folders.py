@@ -91,6 +91,13 @@ def test_what_is_wrong_with_a_row_is_told(tmp_path: Path, row: str, told: str) -
     assert told in problems
 
 
+def test_original_sizes_are_read_where_the_table_tells_them(tmp_path: Path) -> None:
+    rows = ("in/a.png,p1,2500x2048", "in/b.jpg,p1,", "c.JPEG,p2,2500")
+    catalogue, problems = read(write(tmp_path, *rows, header="image,patient_id,original_size"))
+    assert [image.original for image in catalogue.images] == [(2500, 2048), None]
+    assert "row 4: original_size is not COLUMNSxROWS or empty" in problems
+
+
 def test_a_label_that_no_image_has_is_told(tmp_path: Path) -> None:
     _, problems = read(write(tmp_path, *ROWS), labels=("Mass", "Masss"))
     assert "A label of the settings that no image has (1)\n    Masss" in problems

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ def folder_set(folder: Path, name: str, size: int = 16) -> PreparedSet:
             Image.fromarray(pixels).save(source / f"{patient}_{number}.png")
             labels = "Mass|Own" if patient % 3 else "No Finding"
             rows.append(f"{patient}_{number}.png,s{patient},{labels}")
+    shutil.copyfile(source / "3_0.png", source / "3_1.png")
     (source / "metadata.csv").write_text("\n".join(rows), encoding="utf-8")
     drawn: dict[str, Any] = {"count": 100}
     settings = PrepareSettings.model_validate(
@@ -137,3 +139,15 @@ def test_sets_of_different_sizes_are_not_joined(
 ) -> None:
     with pytest.raises(UnusableData, match="prepare all sets with one size"):
         Pool.join([sets[1], folder_set(tmp_path, "large", size=32)])
+
+
+def test_what_is_one_picture_is_so_in_the_pool_and_nothing_else(
+    sets: tuple[PreparedSet, PreparedSet, PreparedSet],
+) -> None:
+    pool = Pool.join(sets)
+    images = [image.image_id for prepared in sets for image in prepared.catalogue.images]
+    codes, counts = np.unique(pool.pictures, return_counts=True)
+    assert len(codes) == len(pool) - 2
+    for code in codes[counts > 1]:
+        alike = np.flatnonzero(pool.pictures == code)
+        assert [images[index] for index in alike] == ["3_0.png", "3_1.png"]

@@ -27,7 +27,14 @@ from prichexy_train.data.preparing import prepare_set
 from prichexy_train.data.problems import UnusableData
 from prichexy_train.errors import InUse
 
-FILES = ("images.npy", "catalogue.csv", "split.csv", "pairs/train.csv", "pairs/test_matched.csv")
+FILES = (
+    "images.npy",
+    "catalogue.csv",
+    "split.csv",
+    "near_duplicates.csv",
+    "pairs/train.csv",
+    "pairs/test_matched.csv",
+)
 
 
 @pytest.fixture

@@ -7,7 +7,11 @@ import pytest
 
 from prichexy_train.data.catalogue import Catalogue, ImageRecord
 from prichexy_train.data.pairs import Pairs
-from prichexy_train.measures.demographics import demographics_auc, demographics_score
+from prichexy_train.measures.demographics import (
+    demographics_auc,
+    demographics_score,
+    original_size_score,
+)
 
 
 def catalogue_of(*people: dict[str, Any]) -> Catalogue:
@@ -52,3 +56,16 @@ def test_where_nothing_is_known_nothing_is_told_apart() -> None:
 def test_pairs_count_through_several_catalogues() -> None:
     first, second = catalogue_of({"age": 10}), catalogue_of({"age": 10}, {"age": 30})
     assert scores((0, 1), (0, 2), catalogues=[first, second]) == pytest.approx([0, -20])
+
+
+def test_sizes_are_compared_by_their_ratio_and_the_unknown_is_in_the_middle() -> None:
+    sizes = [(1000, 1000), (1000, 1000), (2000, 2000), (1000, 2000), None, (500, 250)]
+    images = catalogue_of(*({"original": size} for size in sizes))
+    others = np.arange(1, len(sizes))
+    pairs = Pairs(np.zeros_like(others), others, np.zeros(len(others), np.bool_))
+    equal, doubled, taller, unknown, other = original_size_score([images], pairs).tolist()
+    assert equal == 0
+    assert taller == pytest.approx(-np.log(2))
+    assert doubled == pytest.approx(-2 * np.log(2))
+    assert other == pytest.approx(-3 * np.log(2))
+    assert unknown == pytest.approx(-1.5 * np.log(2))

@@ -18,7 +18,7 @@ from prichexy_train.attacks.critic import Critic
 from prichexy_train.attacks.features import ImageNetFeatures, PixelCorrelation
 from prichexy_train.attacks.fresh import FreshVerifier
 from prichexy_train.attacks.frozen import Frozen, FrozenEnsemble
-from prichexy_train.attacks.metadata import Metadata
+from prichexy_train.attacks.metadata import Metadata, OriginalSize
 from prichexy_train.attacks.other_backbone import OtherBackbone
 from prichexy_train.attacks.rung import (
     Attempt,
@@ -54,6 +54,7 @@ LADDER: Final[tuple[Rung, ...]] = (
     PixelCorrelation(),
     ImageNetFeatures(),
     Metadata(),
+    OriginalSize(),
     Frozen(),
     FrozenEnsemble(),
     Critic(),

@@ -1,4 +1,4 @@
-"""Rung 7: sex, age and view alone, which no change of an image can hide."""
+"""Rung 7: what tables alone tell, which no change of the pixels can hide."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from prichexy_train.attacks.rung import Attempt, NotApplicable, Rung, Workplace
 from prichexy_train.attacks.target import Target
-from prichexy_train.measures.demographics import demographics_score
+from prichexy_train.measures.demographics import demographics_score, original_size_score
 
-__all__ = ["Metadata"]
+__all__ = ["Metadata", "OriginalSize"]
 
 
 class Metadata(Rung):
@@ -34,4 +34,30 @@ class Metadata(Rung):
         catalogues = target.pool.catalogues
         return Attempt(
             {name: demographics_score(catalogues, pairs) for name, pairs in target.lists.items()}
+        )
+
+
+class OriginalSize(Rung):
+    """The columns and rows that the department's machine gave, and so the aspect ratio.
+
+    What is released at native resolution keeps them. High here, and a verifier that was shown
+    images squeezed into a square may have learned machines and collimation, not patients.
+    """
+
+    number = 7
+    name = "original-size"
+    role = "floor"
+
+    def seeds(self, target: Target) -> Sequence[int]:
+        """Give one. Raises NotApplicable where not one set tells of two sizes."""
+        for catalogue in target.pool.catalogues:
+            if len({image.original for image in catalogue.images} - {None}) > 1:
+                return (1,)
+        raise NotApplicable(f"{target.pool.name} tells no original sizes that differ")
+
+    def attack(self, target: Target, workplace: Workplace) -> Attempt:  # noqa: ARG002
+        """Score; see ``Rung``."""
+        catalogues = target.pool.catalogues
+        return Attempt(
+            {name: original_size_score(catalogues, pairs) for name, pairs in target.lists.items()}
         )

@@ -39,9 +39,10 @@ _QUERIES: Final = 64
 class Search(Rung):
     """Every anonymised test image of a patient with another one looks for that patient.
 
-    The gallery is all real test images but the query's own original, in an order drawn at
-    random, for the order decides between equal likenesses. ``fine-tuned`` and ``fresh-mixed``
-    are the networks that rungs 4 and 2 trained, where these ran before.
+    The gallery is all real test images but the query's own original and what is nearly the same
+    picture, in an order drawn at random, for the order decides between equal likenesses.
+    ``fine-tuned`` and ``fresh-mixed`` are the networks that rungs 4 and 2 trained, where these
+    ran before.
     """
 
     number = 9
@@ -98,7 +99,8 @@ def _searched(
     target: Target, tested: TestedSet, members: Sequence[Comparator], workplace: Workplace
 ) -> Retrieval:
     gallery, queries = _sides(target, tested)
-    patients, batch_size = target.pool.patients, target.settings.batch_size
+    patients, pictures = target.pool.patients, target.pool.pictures
+    batch_size = target.settings.batch_size
     embedded = [
         (
             comparator,
@@ -107,19 +109,21 @@ def _searched(
         )
         for comparator in members
     ]
-    place = np.full(len(target.pool), -1, dtype=np.int64)
-    place[gallery] = np.arange(len(gallery))
     parts: list[Found] = []
     for start in range(0, len(queries), _QUERIES):
         if workplace.late:
             raise NotInTime
         rows = queries[start : start + _QUERIES]
         some = [(one, a[start : start + _QUERIES], b) for one, a, b in embedded]
-        who, whose, own = (
+        who, whose, same = (
             torch.from_numpy(values).to(target.device)
-            for values in (patients[rows], patients[gallery], place[rows])
+            for values in (
+                patients[rows],
+                patients[gallery],
+                pictures[rows][:, None] == pictures[gallery],
+            )
         )
-        parts.append(retrieve(likeness(some), who, whose, own))
+        parts.append(retrieve(likeness(some), who, whose, same))
     return Retrieval(Found.joined(parts), patients[queries], len(gallery) - 1)
 
 
@@ -132,10 +136,12 @@ def _sides(target: Target, tested: TestedSet) -> tuple[NDArray[np.int64], NDArra
     source = numpy_generator(target.settings.seed, "gallery", tested.name)
     gallery = source.permutation(tested.rows("test"))
     patients = target.pool.patients[gallery]
-    codes, counts = np.unique(patients, return_counts=True)
+    # A patient's pictures, each once: there must be another one to find.
+    pictures = np.unique(np.stack([patients, target.pool.pictures[gallery]]), axis=1)
+    codes, counts = np.unique(pictures[0], return_counts=True)
     queries = np.sort(gallery[np.isin(patients, codes[counts > 1])])
     if not len(queries):
-        raise NotApplicable(f"no test patient of {tested.name} has two images")
+        raise NotApplicable(f"no test patient of {tested.name} has two different images")
     most = target.settings.retrieval.queries
     if most is not None and most < len(queries):
         queries = np.sort(source.choice(queries, size=most, replace=False))

@@ -34,6 +34,8 @@ _COLUMNS: Final = (
     "followup",
     "series",
     "number",
+    "columns",
+    "rows",
 )
 
 
@@ -47,6 +49,9 @@ class ImageRecord:
 
     ``serial`` is (series, number) where patients were numbered in the order they came, and where
     two numbers in a row may therefore be one person; None where numbers say nothing.
+
+    ``original`` is (columns, rows) of the image as the department's machine gave it, where the
+    table tells: what lies on disk may have been resized since.
     """
 
     image_id: str
@@ -58,6 +63,7 @@ class ImageRecord:
     age: int | None = None
     followup: int | None = None
     serial: tuple[str, int] | None = None
+    original: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,7 @@ class Catalogue:
         table.writerow(_COLUMNS)
         for image in self.images:
             series, number = image.serial or ("", "")
+            columns, rows = image.original or ("", "")
             table.writerow(
                 (
                     image.image_id,
@@ -149,6 +156,8 @@ class Catalogue:
                     _or_empty(image.followup),
                     series,
                     number,
+                    columns,
+                    rows,
                 )
             )
         return text.getvalue()
@@ -182,7 +191,7 @@ def _number(text: str) -> int | None:
 
 
 def _record(row: dict[str, str]) -> ImageRecord:
-    number = _number(row["number"])
+    number, columns, rows = (_number(row[key]) for key in ("number", "columns", "rows"))
     return ImageRecord(
         image_id=row["image_id"],
         patient_id=row["patient_id"],
@@ -193,4 +202,5 @@ def _record(row: dict[str, str]) -> ImageRecord:
         age=_number(row["age"]),
         followup=_number(row["followup"]),
         serial=None if number is None else (row["series"], number),
+        original=None if columns is None or rows is None else (columns, rows),
     )

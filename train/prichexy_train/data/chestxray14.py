@@ -21,6 +21,8 @@ from prichexy_train.data.tables import csv_rows, lines, number, table_file
 
 __all__ = ["OfficialLists", "read_catalogue", "read_lists", "read_pairs", "read_table"]
 
+#: What a comma within brackets makes of the column OriginalImage[Width,Height].
+_WIDTH, _HEIGHT = "OriginalImage[Width", "Height]"
 _COLUMNS: Final = (
     "Image Index",
     "Finding Labels",
@@ -198,8 +200,17 @@ def _record(
     if years is not None and years > OLDEST:
         _count(notes, f"ages above {OLDEST}, taken as unknown")
         years = None
+    width, height = (number(cells.get(key, "")) for key in (_WIDTH, _HEIGHT))
     return ImageRecord(
-        image, patient, "", labels, cells["View Position"], cells["Patient Gender"], years, followup
+        image_id=image,
+        patient_id=patient,
+        path="",
+        labels=labels,
+        view=cells["View Position"],
+        sex=cells["Patient Gender"],
+        age=years,
+        followup=followup,
+        original=(width, height) if width and height else None,
     )
 
 

@@ -16,6 +16,7 @@ from prichexy_train.data.tables import csv_rows, number, table_file
 __all__ = ["read_catalogue", "read_near_duplicates"]
 
 _NO_FINDING: Final = "No Finding"
+_SIZE: Final = re.compile(r"(?:([1-9]\d{0,5})x([1-9]\d{0,5}))?")
 _SUFFIXES: Final = (".png", ".jpg", ".jpeg")
 
 
@@ -82,6 +83,7 @@ def _record(
 ) -> ImageRecord | None:
     image, patient = cells["image"], cells["patient_id"]
     sex, age, followup = (cells.get(key, "").strip() for key in ("sex", "age", "followup"))
+    original = _SIZE.fullmatch(cells.get("original_size", "").strip())
     found = serial.fullmatch(patient) if serial else None
     wrong = None
     if not image.lower().endswith(_SUFFIXES):
@@ -94,9 +96,11 @@ def _record(
         wrong = "sex is not M, F or empty"
     elif (age and number(age) is None) or (followup and number(followup) is None):
         wrong = "age or followup is no whole number"
+    elif original is None:
+        wrong = "original_size is not COLUMNSxROWS or empty"
     elif serial and found is None:
         wrong = "the pattern source.serial does not fit the patient"
-    if wrong is not None:
+    if wrong is not None or original is None:
         problems.add("A row that cannot be read: mend it", f"{where}: {wrong}")
         return None
     labels = frozenset(filter(None, cells.get("labels", "").split("|"))) - {_NO_FINDING}
@@ -110,6 +114,7 @@ def _record(
         age=number(age),
         followup=number(followup),
         serial=(found["series"], int(found["number"])) if found else None,
+        original=(int(original[1]), int(original[2])) if original[1] else None,
     )
 
 

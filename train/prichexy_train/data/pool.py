@@ -22,7 +22,8 @@ __all__ = ["Pool"]
 class Pool:
     """One or several prepared sets, one after the other.
 
-    ``patients`` holds a code for each image, different for patients of different sets.
+    ``patients`` holds a code for each image, different for patients of different sets;
+    ``pictures`` one that images share which are (nearly) one picture.
     ``targets`` is (images, label names), for the labels that every set was prepared with, in the
     first set's order. ``serials`` is (images, 2), as a catalogue has it, with different series for
     different sets. ``digest`` changes with anything that training sees.
@@ -31,6 +32,7 @@ class Pool:
     sets: tuple[PreparedSet, ...]
     images: Images
     patients: NDArray[np.int64]
+    pictures: NDArray[np.int64]
     serials: NDArray[np.int64]
     label_names: tuple[str, ...]
     targets: NDArray[np.float32]
@@ -50,9 +52,12 @@ class Pool:
         catalogues = [prepared.catalogue for prepared in sets]
         common = set.intersection(*(set(one.label_names) for one in catalogues))
         label_names = tuple(name for name in catalogues[0].label_names if name in common)
-        patients, serials, targets = [], [], []
-        people, series = 0, 0
-        for one in catalogues:
+        patients, pictures, serials, targets = [], [], [], []
+        people, series, before = 0, 0, 0
+        for prepared in sets:
+            one = prepared.catalogue
+            pictures.append(prepared.pictures + before)
+            before += len(one)
             patients.append(one.patients + people)
             people += int(one.patients.max(initial=-1)) + 1
             shift = np.where(one.serials[:, 0] >= 0, series, 0)
@@ -65,6 +70,7 @@ class Pool:
             sets=tuple(sets),
             images=sets[0].images if len(sets) == 1 else JoinedImages([s.images for s in sets]),
             patients=np.concatenate(patients),
+            pictures=np.concatenate(pictures),
             serials=np.concatenate(serials),
             label_names=label_names,
             targets=np.concatenate(targets),

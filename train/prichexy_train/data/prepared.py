@@ -1,7 +1,7 @@
 """A prepared set on disk: all that training reads, in one folder that needs nothing else.
 
 ``prepared.json`` (written last: a folder without it is not finished), ``catalogue.csv``,
-``images.npy``, ``split.csv`` and ``pairs/NAME.csv``.
+``images.npy``, ``split.csv``, ``near_duplicates.csv`` and ``pairs/NAME.csv``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,25 +23,29 @@ from prichexy_train.data.catalogue import PARTS, Catalogue, Part
 from prichexy_train.data.images import CachedImages
 from prichexy_train.data.pairs import Pairs
 from prichexy_train.data.problems import UnusableData
+from prichexy_train.data.tied import tied
 
 __all__ = [
     "CATALOGUE",
     "FORMAT",
     "IMAGES",
     "LEFT_OUT",
+    "NEAR_DUPLICATES",
     "PREPARED",
     "SPLIT",
     "PreparedSet",
     "array_digest",
+    "near_duplicates_text",
     "pairs_file",
     "split_text",
 ]
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 PREPARED: Final = "prepared.json"
 CATALOGUE: Final = "catalogue.csv"
 IMAGES: Final = "images.npy"
 SPLIT: Final = "split.csv"
+NEAR_DUPLICATES: Final = "near_duplicates.csv"
 #: Stands in the split for an image that is in the cache and in no part.
 LEFT_OUT: Final = "left out"
 
@@ -50,8 +54,9 @@ LEFT_OUT: Final = "left out"
 class PreparedSet:
     """What ``prichexy-train prepare`` made of a set of radiographs.
 
-    ``digest`` is one SHA-256 over images, catalogue, split and pairs. ``summary`` is what
-    ``prepare`` counted, as it stands in ``prepared.json``.
+    ``pictures`` holds a code for each image, the same for images that are (nearly) one picture.
+    ``digest`` is one SHA-256 over images, catalogue, split, near duplicates and pairs. ``summary``
+    is what ``prepare`` counted, as it stands in ``prepared.json``.
     """
 
     folder: Path
@@ -59,6 +64,7 @@ class PreparedSet:
     catalogue: Catalogue
     images: CachedImages
     parts: NDArray[np.int64]
+    pictures: NDArray[np.int64]
     pair_names: tuple[str, ...]
     digest: str
     summary: Mapping[str, Any]
@@ -86,6 +92,7 @@ class PreparedSet:
             catalogue=catalogue,
             images=images,
             parts=_read_split(folder / SPLIT, catalogue),
+            pictures=_read_pictures(folder / NEAR_DUPLICATES, catalogue),
             pair_names=tuple(about["pairs"]),
             digest=about["digest"],
             summary=about["summary"],
@@ -122,6 +129,16 @@ def split_text(catalogue: Catalogue, parts: NDArray[np.int64]) -> str:
     table.writerow(("image_id", "part"))
     for image, part in zip(catalogue.images, parts, strict=True):
         table.writerow((image.image_id, PARTS[part] if part >= 0 else LEFT_OUT))
+    return text.getvalue()
+
+
+def near_duplicates_text(catalogue: Catalogue, pairs: Iterable[tuple[int, int]]) -> str:
+    """Give pairs of images that are (nearly) one picture as CSV, by their ids."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("first", "second"))
+    for first, second in pairs:
+        table.writerow((catalogue.images[first].image_id, catalogue.images[second].image_id))
     return text.getvalue()
 
 
@@ -167,3 +184,13 @@ def _read_split(path: Path, catalogue: Catalogue) -> NDArray[np.int64]:
     if named != [image.image_id for image in catalogue.images]:
         raise UnusableData(f"{path}: does not fit {CATALOGUE}; prepare again")
     return parts
+
+
+def _read_pictures(path: Path, catalogue: Catalogue) -> NDArray[np.int64]:
+    index = catalogue.index
+    with path.open(encoding="utf-8", newline="") as file:
+        try:
+            ties = [(index[row["first"]], index[row["second"]]) for row in csv.DictReader(file)]
+        except KeyError as error:
+            raise UnusableData(f"{path}: has a row that is no pair of images") from error
+    return tied(len(catalogue), ties)

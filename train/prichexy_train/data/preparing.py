@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,9 +27,11 @@ from prichexy_train.data.prepared import (
     CATALOGUE,
     FORMAT,
     IMAGES,
+    NEAR_DUPLICATES,
     PREPARED,
     SPLIT,
     PreparedSet,
+    near_duplicates_text,
     pairs_file,
     split_text,
 )
@@ -69,6 +71,7 @@ class _Tables:
 
     catalogue: Catalogue
     parts: NDArray[np.int64]
+    near_duplicates: Sequence[tuple[int, int]]
     pairs: Mapping[PairName, Pairs]
     left_out: Mapping[str, int]
 
@@ -209,7 +212,7 @@ def _tables(
         if not 0 < pairs[name].same.sum() < len(pairs[name]):
             problems.add("No pairs of one patient, or none of two", f"pairs {name}")
     stop_at_problems()
-    return _Tables(catalogue, parts, pairs, left_out)
+    return _Tables(catalogue, parts, near, pairs, left_out)
 
 
 def _official(settings: PrepareSettings) -> ChestXray14Source:
@@ -256,6 +259,7 @@ def _write(
 def _texts(tables: _Tables) -> Iterator[tuple[str, str]]:
     yield CATALOGUE, tables.catalogue.text()
     yield SPLIT, split_text(tables.catalogue, tables.parts)
+    yield NEAR_DUPLICATES, near_duplicates_text(tables.catalogue, tables.near_duplicates)
     for name, pairs in tables.pairs.items():
         yield pairs_file(name), pairs.text(tables.catalogue)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator
-from itertools import chain
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from prichexy_train.data.catalogue import PARTS, Catalogue, Reading
 from prichexy_train.data.chestxray14 import OfficialLists
 from prichexy_train.data.problems import Problems
 from prichexy_train.data.settings import DrawnSplit
+from prichexy_train.data.tied import alike, tied
 
 __all__ = ["drawn_split", "kin", "official_split"]
 
@@ -22,7 +22,7 @@ _TRAIN, _VAL, _TEST = range(len(PARTS))
 
 def kin(catalogue: Catalogue, near_duplicates: Iterable[tuple[int, int]]) -> NDArray[np.int64]:
     """Give a code of each image's kin: patients who are tied together by nearly equal pictures."""
-    return _tied(len(catalogue), _alike(catalogue.patients.tolist()), near_duplicates)
+    return tied(len(catalogue), alike(catalogue.patients.tolist()), near_duplicates)
 
 
 def official_split(
@@ -110,31 +110,7 @@ def _units(catalogue: Catalogue, relatives: NDArray[np.int64], block: int) -> ND
     """Give a code of what may not be parted: relatives, and blocks of serial numbers."""
     serials = (image.serial for image in catalogue.images)
     blocks = ((serial[0], serial[1] // block) if serial else None for serial in serials)
-    return _tied(len(catalogue), _alike(relatives.tolist()), _alike(blocks))
-
-
-def _alike(words: Iterable[Hashable | None]) -> Iterator[tuple[int, int]]:
-    """Tie each entry to the first one that is equal; None is equal to nothing."""
-    first: dict[Hashable, int] = {}
-    for index, word in enumerate(words):
-        if word is not None and first.setdefault(word, index) != index:
-            yield first[word], index
-
-
-def _tied(count: int, *ties: Iterable[tuple[int, int]]) -> NDArray[np.int64]:
-    """Give a code for each of ``count`` entries, equal where ties lead from one to the other."""
-    leader = list(range(count))
-
-    def find(entry: int) -> int:
-        while leader[entry] != entry:
-            leader[entry] = leader[leader[entry]]
-            entry = leader[entry]
-        return entry
-
-    for first, second in chain(*ties):
-        one, other = find(first), find(second)
-        leader[max(one, other)] = min(one, other)
-    return np.array([find(entry) for entry in range(count)], dtype=np.int64)
+    return tied(len(catalogue), alike(relatives.tolist()), alike(blocks))
 
 
 def _open_the_edges(

@@ -1,6 +1,6 @@
-"""What sex, age and view alone tell about two images being one patient's.
+"""What tables alone tell about two images being one patient's: sex, age and view, or their size.
 
-No change of the image can hide them, so this is the floor of any attack on a list of pairs, and
+No change of the pixels can hide them, so this is the floor of any attack on a list of pairs, and
 on a list whose pairs of two patients are not matched it is high.
 """
 
@@ -16,7 +16,7 @@ from prichexy_train.data.catalogue import Catalogue
 from prichexy_train.data.pairs import Pairs
 from prichexy_train.measures.auc import auc
 
-__all__ = ["demographics_auc", "demographics_score"]
+__all__ = ["demographics_auc", "demographics_score", "original_size_score"]
 
 #: What speaks against one patient, in years of age: another sex outweighs any gap, and another
 #: view decides between gaps of the same years.
@@ -47,6 +47,18 @@ def demographics_score(catalogues: Sequence[Catalogue], pairs: Pairs) -> NDArray
 def demographics_auc(catalogues: Sequence[Catalogue], pairs: Pairs) -> float:
     """Give the AUC of ``demographics_score``. Raises MeasureError as ``auc`` does."""
     return auc(demographics_score(catalogues, pairs), pairs.same)
+
+
+def original_size_score(catalogues: Sequence[Catalogue], pairs: Pairs) -> NDArray[np.float64]:
+    """Give a score for each pair, higher the nearer their original columns and rows are.
+
+    The gap is one of logarithms, so it counts ratios, not pixels. Pairs and the unknown count as
+    in ``demographics_score``.
+    """
+    images = [image for catalogue in catalogues for image in catalogue.images]
+    sizes = np.array([image.original or (np.nan, np.nan) for image in images], dtype=np.float64)
+    gaps = np.abs(np.log(sizes[pairs.first]) - np.log(sizes[pairs.second])).sum(axis=1)
+    return -_known_or_mean(gaps)
 
 
 def _known_or_mean(values: NDArray[Any]) -> NDArray[np.float64]:

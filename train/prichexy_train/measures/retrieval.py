@@ -35,20 +35,17 @@ class Found:
 
 
 def retrieve(
-    likeness: Tensor, query_patients: Tensor, gallery_patients: Tensor, own: Tensor
+    likeness: Tensor, query_patients: Tensor, gallery_patients: Tensor, left_out: Tensor
 ) -> Found:
     """Give what queries find by their ``likeness`` (queries, gallery), the higher the liker.
 
-    ``own`` holds for each query the place of its own original in the gallery, -1 for none: that
-    one is left out, for it is no other image. Among equal likenesses the gallery's order decides:
-    shuffle it, or a constant likeness finds what happens to stand first. Raises ValueError for a
-    query whose patient has no other image in the gallery.
+    ``left_out`` (queries, gallery) says what a query does not find: its own original, and what is
+    nearly the same picture, for these are no other images of the patient. Among equal likenesses
+    the gallery's order decides: shuffle it, or a constant likeness finds what happens to stand
+    first. Raises ValueError for a query whose patient has no other image in the gallery.
     """
-    likeness = likeness.clone()
-    relevant = query_patients[:, None] == gallery_patients[None, :]
-    rows = torch.nonzero(own >= 0)[:, 0]
-    likeness[rows, own[rows]] = -torch.inf
-    relevant[rows, own[rows]] = False
+    likeness = likeness.masked_fill(left_out, -torch.inf)
+    relevant = (query_patients[:, None] == gallery_patients[None, :]) & ~left_out
     others = relevant.sum(1)
     if not bool((others > 0).all()):
         raise ValueError("a query's patient has no other image in the gallery")
@@ -58,7 +55,7 @@ def retrieve(
     ranks = torch.arange(1, most + 1, device=hits.device)
     counted = hits * (ranks <= others[:, None])
     precision = hits.cumsum(1) / ranks
-    size = likeness.shape[1] - (own >= 0).to(torch.float64)
+    size = (~left_out).sum(1, dtype=torch.float64)
     return Found(
         rank1=hits[:, 0].cpu(),
         average_precision=((precision * counted).sum(1) / others).cpu(),

@@ -177,7 +177,7 @@ def _floor(attacks: Sequence[AttackSummary]) -> Iterator[str]:
         top = max(floors, key=lambda one: one.auc.mean)
         yield (
             f"Without any image, {in_words(top.rung)} reaches {percent(top.auc.mean)} "
-            f"{interval_text(top.auc.interval)} on this list: what no change of an image can hide."
+            f"{interval_text(top.auc.interval)} on this list: what no change of pixels can hide."
         )
 
 
