@@ -80,13 +80,9 @@ def studies_page(overview: Overview, gateway: Gateway | None, request: Request) 
         total = page.total
         lines = tuple(_line(study, overview.at) for study in page.studies)
     workers = tuple(_worker_line(worker, overview.at) for worker in overview.workers)
-    statements = sorted(
-        {
-            worker.announcement.model.statement
-            for worker in overview.workers
-            if worker.announcement.model.evidence == "untrained"
-        }
-    )
+    models = {worker.announcement.model for worker in overview.workers}
+    untrained = {model.statement for model in models if model.evidence == "untrained"}
+    trained = {model.statement for model in models if model.evidence != "untrained"}
     body = (
         _environment()
         .get_template("studies.html")
@@ -98,7 +94,8 @@ def studies_page(overview: Overview, gateway: Gateway | None, request: Request) 
             lines=lines,
             workers=workers,
             living=sum(not worker.silent for worker in workers),
-            untrained=statements,
+            untrained=sorted(untrained),
+            trained=sorted(trained),
             waiting=overview.counts.get(State.PENDING, 0),
             total=total,
             first=offset + 1,
