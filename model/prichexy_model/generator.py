@@ -11,8 +11,9 @@ from typing import Final
 import torch
 from monai.networks.blocks.convolutions import Convolution
 from monai.networks.blocks.upsample import UpSample
-from monai.networks.layers.factories import Pool
 from torch import Tensor, nn
+
+from prichexy_model.unet import UNet
 
 __all__ = ["FEATURES", "PARAMETERS", "STRIDE", "DeformationUNet", "build_generator"]
 
@@ -24,29 +25,34 @@ PARAMETERS: Final = 7_762_498
 STRIDE: Final = 2 ** (len(FEATURES) - 1)
 
 
-class DeformationUNet(nn.Module):
+class DeformationUNet(UNet):
     """A U-Net from one grey channel to a raw field of two channels, each value in (-1, 1).
 
     The scale of the field is not in the network: ``flow.displacement`` gives it one.
     """
 
     def __init__(self) -> None:
-        super().__init__()
         encoder = FEATURES[:-1]
         decoder = encoder[::-1]
-        self.encoder = nn.ModuleList(
-            _block(before, after) for before, after in zip((1, *encoder), encoder, strict=False)
-        )
-        self.pool = Pool[Pool.MAX, 2](kernel_size=2, stride=2)
-        self.bottleneck = _block(encoder[-1], FEATURES[-1])
-        self.upsample = nn.ModuleList(
-            UpSample(spatial_dims=2, in_channels=2 * after, out_channels=after, mode="deconv")
-            for after in decoder
-        )
-        # Twice the channels come in: those from below, then those of the encoder's same level.
-        self.decoder = nn.ModuleList(_block(2 * after, after) for after in decoder)
-        self.head = Convolution(
-            spatial_dims=2, in_channels=encoder[0], out_channels=2, kernel_size=1, conv_only=True
+        # Listed, not yielded: torch's random source must be asked in the network's own order.
+        super().__init__(
+            encoder=[
+                _block(before, after) for before, after in zip((1, *encoder), encoder, strict=False)
+            ],
+            bottleneck=_block(encoder[-1], FEATURES[-1]),
+            upsample=[
+                UpSample(spatial_dims=2, in_channels=2 * after, out_channels=after, mode="deconv")
+                for after in decoder
+            ],
+            # Twice the channels come in: those from below, then those of the encoder's same level.
+            decoder=[_block(2 * after, after) for after in decoder],
+            head=Convolution(
+                spatial_dims=2,
+                in_channels=encoder[0],
+                out_channels=2,
+                kernel_size=1,
+                conv_only=True,
+            ),
         )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -54,19 +60,7 @@ class DeformationUNet(nn.Module):
 
         Raises ValueError unless H and W are multiples of ``STRIDE``.
         """
-        rows, columns = images.shape[-2:]
-        if rows % STRIDE or columns % STRIDE:
-            raise ValueError(f"rows and columns must be multiples of {STRIDE}")
-        values = images
-        skipped: list[Tensor] = []
-        for block in self.encoder:
-            values = block(values)
-            skipped.append(values)
-            values = self.pool(values)
-        values = self.bottleneck(values)
-        for upsample, block in zip(self.upsample, self.decoder, strict=True):
-            values = block(torch.cat((upsample(values), skipped.pop()), dim=1))
-        return torch.tanh(self.head(values))
+        return torch.tanh(super().forward(images))
 
 
 def build_generator() -> nn.Module:

@@ -10,8 +10,9 @@ from typing import Final
 
 import torch
 from monai.networks.blocks.convolutions import Convolution
-from monai.networks.layers.factories import Pool
 from torch import Tensor, nn
+
+from prichexy_model.unet import UNet
 
 __all__ = ["FEATURES", "PARAMETERS", "STRIDE", "PrivacyNet"]
 
@@ -25,7 +26,7 @@ STRIDE: Final = 2 ** (len(FEATURES) - 1)
 _SLOPE: Final = 0.2
 
 
-class PrivacyNet(nn.Module):
+class PrivacyNet(UNet):
     """A U-Net from an image (B, 1, H, W) to another one, both in [0, 1].
 
     In train mode the batch norms mix the images of a batch: call ``eval()`` for results that
@@ -33,39 +34,28 @@ class PrivacyNet(nn.Module):
     """
 
     def __init__(self) -> None:
-        super().__init__()
         encoder = FEATURES[:-1]
         decoder = encoder[::-1]
-        self.encoder = nn.ModuleList(
-            _block(before, after) for before, after in zip((1, *encoder), encoder, strict=False)
+        # Listed, not yielded: torch's random source must be asked in the network's own order.
+        super().__init__(
+            encoder=[
+                _block(before, after) for before, after in zip((1, *encoder), encoder, strict=False)
+            ],
+            bottleneck=_block(encoder[-1], FEATURES[-1]),
+            # The transposed convolutions keep their channels, with a batch norm and no activation:
+            # the count of the published parameters leaves no other reading of the former.
+            upsample=[_upsampling(2 * after) for after in decoder],
+            # From below come twice the level's channels, from the encoder's same level once.
+            decoder=[_block(3 * after, after) for after in decoder],
+            head=Convolution(2, encoder[0], 1, adn_ordering="N", norm="batch"),
         )
-        self.pool = Pool[Pool.MAX, 2](kernel_size=2, stride=2)
-        self.bottleneck = _block(encoder[-1], FEATURES[-1])
-        # The transposed convolutions keep their channels, with a batch norm and no activation:
-        # the count of the published parameters leaves no other reading of the former.
-        self.upsample = nn.ModuleList(_upsampling(2 * after) for after in decoder)
-        # From below come twice the level's channels, from the encoder's same level once.
-        self.decoder = nn.ModuleList(_block(3 * after, after) for after in decoder)
-        self.head = Convolution(2, encoder[0], 1, adn_ordering="N", norm="batch")
 
     def forward(self, images: Tensor) -> Tensor:
         """Give the anonymised ``images`` (B, 1, H, W), values in [0, 1], at least float32.
 
         Raises ValueError unless H and W are multiples of ``STRIDE``.
         """
-        rows, columns = images.shape[-2:]
-        if rows % STRIDE or columns % STRIDE:
-            raise ValueError(f"rows and columns must be multiples of {STRIDE}")
-        values = images
-        skipped: list[Tensor] = []
-        for block in self.encoder:
-            values = block(values)
-            skipped.append(values)
-            values = self.pool(values)
-        values = self.bottleneck(values)
-        for upsample, block in zip(self.upsample, self.decoder, strict=True):
-            values = block(torch.cat((upsample(values), skipped.pop()), dim=1))
-        raw: Tensor = self.head(values)
+        raw = super().forward(images)
         return raw.to(torch.promote_types(raw.dtype, torch.float32)).sigmoid().contiguous()
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,53 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-import prichexy_model
 from prichexy_model.bundle import load_anonymizer
 from prichexy_model.flow import warp
 from prichexy_model.inference import read_radiograph
-
-#: A proxy that nobody serves: whatever tries the network fails at once.
-NO_NETWORK = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9")
-
-
-def monai(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m monai.bundle`` in the bundle's folder, as its README says."""
-    paths = [str(Path(prichexy_model.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    environment = {
-        **os.environ,
-        **NO_NETWORK,
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-        "OMP_NUM_THREADS": "1",
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "monai.bundle", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-def verify_metadata(folder: Path) -> subprocess.CompletedProcess[str]:
-    return monai(
-        folder,
-        "verify_metadata",
-        *("--meta_file", "configs/metadata.json"),
-        *("--filepath", "configs/metadata.schema.json"),
-    )
-
-
-def run(folder: Path, images: Path, output: Path) -> subprocess.CompletedProcess[str]:
-    return monai(
-        folder,
-        "run",
-        *("--config_file", "configs/inference.json"),
-        *("--images", str(images)),
-        *("--output_dir", str(output)),
-        *("--device", "$torch.device('cpu')"),
-    )
+from prichexy_testing.monai_bundle import run_on, verify_metadata, verify_net_in_out
 
 
 @pytest.fixture
@@ -89,12 +43,7 @@ def test_verify_metadata_fails_for_a_bundle_that_says_too_much(
 
 
 def test_verify_net_in_out_passes(shipped_bundle: Path) -> None:
-    result = monai(
-        shipped_bundle,
-        *("verify_net_in_out", "network_def"),
-        *("--meta_file", "configs/metadata.json"),
-        *("--config_file", "configs/inference.json"),
-    )
+    result = verify_net_in_out(shipped_bundle)
     assert result.returncode == 0, result.stderr
     assert "data shape of network is verified with no error" in result.stderr + result.stdout
 
@@ -103,7 +52,7 @@ def test_run_deforms_a_picture_as_the_gateways_own_model_does(
     shipped_bundle: Path, picture: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    result = run(shipped_bundle, picture.parent / "*.png", output)
+    result = run_on(shipped_bundle, picture.parent / "*.png", output)
     assert result.returncode == 0, result.stderr
     assert sorted(path.name for path in output.iterdir()) == [
         "chest.deformed.png",
@@ -131,13 +80,13 @@ def test_run_refuses_weights_that_are_not_those_of_the_metadata(
     bundle_with: Callable[..., Path], picture: Path, tmp_path: Path
 ) -> None:
     folder = bundle_with(weights_sha256="0" * 64)
-    result = run(folder, picture, tmp_path / "out")
+    result = run_on(folder, picture, tmp_path / "out")
     assert result.returncode != 0
     assert "WeightsError" in result.stderr
     assert not (tmp_path / "out").exists()
 
 
 def test_run_says_when_no_picture_is_there(shipped_bundle: Path, tmp_path: Path) -> None:
-    result = run(shipped_bundle, tmp_path / "*.png", tmp_path / "out")
+    result = run_on(shipped_bundle, tmp_path / "*.png", tmp_path / "out")
     assert result.returncode != 0
     assert "no file matches" in result.stderr
