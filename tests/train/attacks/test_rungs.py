@@ -20,7 +20,7 @@ from prichexy_testing.training import MemoryImages
 from prichexy_train.attacks import undoing
 from prichexy_train.attacks.controls import PartlyHidden, ShuffledIdentities, without
 from prichexy_train.attacks.critic import Critic
-from prichexy_train.attacks.features import ImageNetFeatures, PixelCorrelation
+from prichexy_train.attacks.features import ImageNetFeatures, PixelCorrelation, centred_features
 from prichexy_train.attacks.fresh import FreshVerifier
 from prichexy_train.attacks.frozen import Frozen, FrozenEnsemble
 from prichexy_train.attacks.ladder import LADDER
@@ -342,6 +342,17 @@ def test_the_baseline_and_the_ensemble_take_part(
     for by in ("imagenet-features", "ensemble"):
         attempt = Search(by).attack(against, Workplace(tmp_path, "search", 1))
         assert attempt.retrievals.keys() == {"miniature"}
+
+
+def test_the_mean_features_are_of_a_few_images_spread_over_the_training_part(
+    target: MakeTarget, pool: Pool
+) -> None:
+    seen = Spy(every(pool))
+    settings = {"features": {"backbone": "tiny", "size": SIZE, "mean_of": 5}}
+    centred_features(target(seen, settings=settings), "miniature")
+    train = pool.split("train")
+    assert len(seen.asked) == 5
+    assert {train[0], train[-1]} < seen.asked < set(train.tolist())
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from prichexy_train.attacks.comparison import SIDES, Comparator, Features, Pixels, score
 from prichexy_train.attacks.rung import Attempt, NotApplicable, Rung, Scores, Workplace
 from prichexy_train.attacks.target import Target, learning_rows
+from prichexy_train.data.pairs import Pairs
 from prichexy_train.feed import Feed
 
 __all__ = [
@@ -54,7 +55,7 @@ class ImageNetFeatures(Rung):
 def centred_features(target: Target, of: str) -> Features:
     """Give the features of the settings for the set ``of``.
 
-    Centred by its images that attackers learn from, on either side. The target remembers them,
+    Centred by images of it that attackers learn from, on either side. The target remembers them,
     for several rungs want them. Raises NotApplicable when the settings name no network.
     """
     remembered = target.memory.get(f"features of {of}")
@@ -66,6 +67,8 @@ def centred_features(target: Target, of: str) -> Features:
     features = Features.of(settings.backbone, settings.pretrained, settings.size, target.device)
     known = learning_rows(target.pool, target.settings)
     rows = np.intersect1d(known, target.sets[of].rows("train"))
+    # Evenly over the set, whose order is often one of classes.
+    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), settings.mean_of), dtype=np.int64)]
     for side, images in zip(SIDES, (target.anonymised, target.pool.images), strict=True):
         feed = Feed(images, target.device, rows, hold=False)
         features.centre(side, feed, rows, target.settings.batch_size)
@@ -75,22 +78,28 @@ def centred_features(target: Target, of: str) -> Features:
 
 def scored_by_features(target: Target) -> dict[str, Scores]:
     """Give the scores of all lists by the features of the settings. Raises NotApplicable."""
-    return {
-        name: score(
-            centred_features(target, test.of.name),
-            target.first,
-            target.second,
-            test.pairs,
-            batch_size=target.settings.batch_size,
-        )
-        for name, test in target.tests.items()
-    }
+    found: dict[str, Scores] = {}
+    for of in target.sets:
+        lists = {name: test.pairs for name, test in target.tests.items() if test.of.name == of}
+        found |= _scored(target, centred_features(target, of), lists)
+    return found
 
 
 def scored(target: Target, comparator: Comparator) -> dict[str, Scores]:
     """Give a comparator's scores of all lists: the first image anonymised, the second real."""
-    batch_size = target.settings.batch_size
-    return {
-        name: score(comparator, target.first, target.second, pairs, batch_size=batch_size)
-        for name, pairs in target.lists.items()
-    }
+    return _scored(target, comparator, target.lists)
+
+
+def _scored(
+    target: Target, comparator: Comparator, lists: Mapping[str, Pairs]
+) -> dict[str, Scores]:
+    # As one list, for most images are in several.
+    found = score(
+        comparator,
+        target.first,
+        target.second,
+        Pairs.joined(list(lists.values())),
+        batch_size=target.settings.batch_size,
+    )
+    ends = np.cumsum([len(pairs) for pairs in lists.values()])
+    return dict(zip(lists, np.split(found, ends[:-1]), strict=True))

@@ -49,6 +49,8 @@ class FeatureSettings(Section):
     pretrained: Path | None = None
     #: Rows and columns that images are resized to.
     size: Annotated[int, Field(ge=16)] = 224
+    #: Of how many training images of a set, at the most, the mean features are taken.
+    mean_of: Annotated[int, Field(ge=1)] = 1000
 
 
 class UndoingSettings(Section):
