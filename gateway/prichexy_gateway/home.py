@@ -202,15 +202,31 @@ class Home:
             return None
 
     def addresses(self) -> Addresses:
-        """Give where the gateway of this home is reached. Raises Failed when none ever ran."""
+        """Give where the gateway that runs here is reached. Raises Failed when none does."""
         record = self.read_record()
         if record is None:
             raise Failed(f"No gateway has run in {self.root}. Start one: prichexy serve")
+        if not self._is_locked():
+            raise Failed(
+                f"The gateway of {self.root} does not run now; what it holds is kept. "
+                "Start it again: prichexy serve"
+            )
         return record.addresses
 
     def write_record(self, record: Record) -> None:
         """Replace gateway.json."""
         write_privately(self.record_file, json.dumps(record.to_json(), indent=2) + "\n")
+
+    def _is_locked(self) -> bool:
+        """Whether a gateway holds this folder."""
+        try:
+            with (self.root / "lock").open(encoding="utf-8") as stream:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass  # no lock file: it was never held
+        return False
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,17 +21,42 @@ __all__ = ["Sent", "send"]
 # The standard allows 128 presentation contexts in an association, one for each kind of object.
 _KINDS_AT_ONCE: Final = 100
 _TIMEOUT: Final = 60.0  # seconds
-_TAKEN: Final = 1
-_REFUSED: Final = 0
+
+#: Why an object was refused.
+_UNNAMED: Final = "no SOP Class or no transfer syntax in the file"
+_UNREADABLE: Final = "the file cannot be read, or lacks what C-STORE must name"
+_ENDED: Final = "the server ended the association over it: the file is malformed"
+_NO_CONTEXT: Final = "the server takes no objects of this kind"
+_STATUSES: Final = (  # PS3.4 table B.2-1: the first hexadecimal digits, and what they mean
+    ("A7", "the server is out of resources"),
+    ("A9", "the server finds that the object is not of its SOP Class"),
+    ("C", "the server cannot understand the object"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What a transfer came to. ``study_uids`` are those of the objects that were taken."""
+    """What a transfer came to. ``study_uids`` are those of the objects that were taken.
+
+    ``refusals`` says how many were refused, by reason.
+    """
 
     stored: int
-    refused: int
+    refusals: Mapping[str, int]
     study_uids: tuple[str, ...] = field(repr=False)
+
+    @property
+    def refused(self) -> int:
+        """How many objects were refused."""
+        return sum(self.refusals.values())
+
+    def refused_sentence(self) -> str:
+        """Say how many objects were refused, and why; nothing of it identifies anyone."""
+        reasons = "; ".join(f"{count}: {reason}" for reason, count in self.refusals.items())
+        return (
+            f"{self.refused} {'object was' if self.refused == 1 else 'objects were'} refused "
+            f"({reasons})."
+        )
 
 
 def send(
@@ -52,7 +78,7 @@ def send(
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = _TIMEOUT
     entity.connection_timeout = 30.0
     nameable = [file for file in files if file.sop_class and file.transfer_syntax]
-    stored, refused = 0, len(files) - len(nameable)
+    stored, refusals = 0, Counter({_UNNAMED: len(files) - len(nameable)})
     uids: dict[str, None] = {}
     for kinds, batch in _batches(nameable):
         rest = iter(batch)
@@ -60,19 +86,19 @@ def send(
         while file is not None:
             association = _associate(entity, kinds, host, port, called_aet)
             try:
-                answer: int | None = _TAKEN
-                while file is not None and answer is not None:
-                    answer = _store(association, file)
-                    if answer == _TAKEN:
+                refusal = ""
+                while file is not None and refusal != _ENDED:
+                    refusal = _store(association, file)
+                    if refusal:
+                        refusals[refusal] += 1
+                    else:
                         stored += 1
                         uids.setdefault(file.study_uid)
-                    else:
-                        refused += 1
-                    progress(stored + refused)
+                    progress(stored + refusals.total())
                     file = next(rest, None)
             finally:
                 association.release()
-    return Sent(stored, refused, tuple(uids))
+    return Sent(stored, +refusals, tuple(uids))
 
 
 def _associate(
@@ -104,22 +130,25 @@ def _batches(
         yield some, [file for kind in some for file in by_kind[kind]]
 
 
-def _store(association: Any, file: DicomFile) -> int | None:
-    """Send one file as it is. Gives _TAKEN, _REFUSED, or None when that ended the association."""
+def _store(association: Any, file: DicomFile) -> str:
+    """Send one file as it is; give why it was refused, or nothing."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # their texts hold values of the object
             dataset = pydicom.dcmread(file.path, force=True)
             dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(file.transfer_syntax)
             status = association.send_c_store(dataset)
-    except (ValueError, AttributeError, OSError):
-        # No context accepted for this kind of object, it lacks what C-STORE must name, or the
-        # file cannot be read (any more).
-        return _REFUSED
+    except ValueError:
+        return _NO_CONTEXT
+    except (AttributeError, OSError):
+        return _UNREADABLE
     except RuntimeError:
-        return None
+        return _ENDED
     if "Status" not in status:
-        return None
-    code = int(status.Status)
+        return _ENDED
+    code = f"{int(status.Status):04X}"
     # Success, or a warning (Bxxx): the object was taken.
-    return _TAKEN if code == 0 or code >> 12 == 0xB else _REFUSED
+    if code == "0000" or code.startswith("B"):
+        return ""
+    meanings = (meaning for digits, meaning in _STATUSES if code.startswith(digits))
+    return f"{next(meanings, 'the server refuses it')} (status {code})"

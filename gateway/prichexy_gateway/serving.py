@@ -140,7 +140,7 @@ def _send_through(
         if found.unreadable:
             console.print(found.unread_sentence())
         if sent.refused:
-            console.print(f"{sent.refused} objects were refused by Orthanc.")
+            console.print(sent.refused_sentence())
         if not sent.stored:
             return 1 if found.unreadable else exit_code({}, sent.refused)
         study_ids = ids_of(ingest, sent.study_uids)

@@ -45,6 +45,8 @@ def run(home: Home, source: Path, console: Console, *, wait: bool) -> int:
         f"{sent.stored} objects of {len(sent.study_uids)} studies were taken, {sent.refused} "
         f"refused; {found.not_dicom} other files were skipped."
     )
+    if sent.refused:
+        console.print(sent.refused_sentence())
     if found.unreadable:
         console.print(found.unread_sentence())
     if not wait or not sent.stored:

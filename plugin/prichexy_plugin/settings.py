@@ -165,6 +165,13 @@ class _Section(_Part):
     worker_user: Text
 
 
+#: In plain words, by pydantic's name of the mistake.
+_PLAINLY: Final = {
+    "extra_forbidden": "is no key of this plugin; see the documentation for those that are",
+    "missing": "is missing",
+}
+
+
 def read_settings(configuration: Mapping[str, Any], folder: Path) -> Settings:
     """Read Orthanc's whole configuration; relative paths in it start at ``folder``.
 
@@ -177,7 +184,7 @@ def read_settings(configuration: Mapping[str, Any], folder: Path) -> Settings:
         )
     except ValidationError as error:
         found = (
-            _sentence(item["loc"], item["msg"])
+            _sentence(item["loc"], _PLAINLY.get(item["type"], item["msg"]))
             for item in error.errors(include_input=False, include_url=False, include_context=False)
         )
         raise SettingsError(tuple(found)) from None

@@ -80,7 +80,10 @@ def test_the_record_of_a_start_is_read_back_as_it_was_written(tmp_path: Path) ->
     home.write_record(record)
     assert home.read_record() == record
     assert mode(home.record_file) == 0o600
-    assert home.addresses() == ADDRESSES
+    with home.locked():
+        assert home.addresses() == ADDRESSES
+    with pytest.raises(Failed, match=r"does not run now; .* Start it again: prichexy serve"):
+        home.addresses()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 2}', '{"version": 1}'])

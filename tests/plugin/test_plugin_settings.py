@@ -167,6 +167,12 @@ def test_an_empty_password_file_is_a_mistake(tmp_path: Path) -> None:
         read_settings({**LOGIN, "PriCheXy": section}, tmp_path)
 
 
+def test_a_key_that_the_plugin_does_not_know_is_named_in_plain_words() -> None:
+    assert _problems({"WorkerUser": "worker", "Brokre": {}}, **LOGIN) == (
+        "PriCheXy.Brokre: is no key of this plugin; see the documentation for those that are.",
+    )
+
+
 def test_a_workers_user_needs_orthancs_authentication() -> None:
     section = {"WorkerUser": "worker"}
     users = {"worker": "x"}
