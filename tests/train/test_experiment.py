@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from prichexy_train.errors import Failed, Misconfigured
+from prichexy_train.errors import Failed, InUse, Misconfigured
 from prichexy_train.experiment import Experiment, Places, Step, steps_of
 from prichexy_train.progress import Ended, Outcome, Progress
 
@@ -271,6 +271,43 @@ def test_a_failed_step_is_named_with_its_cause(progress: Progress, recorder: Rec
     recorder.fails["classifier"] = Misconfigured("epochs: is no number")
     with pytest.raises(Misconfigured, match="step classifier: epochs"):
         progress.carry_on(None)
+
+
+def test_several_processes_share_the_steps(tmp_path: Path, recorder: Recorder) -> None:
+    told: list[str] = []
+    steps = steps_of(experiment(), places(tmp_path))
+    recorder.fails["verifier"] = InUse("another process works in this run folder")
+
+    def finished_by_the_other() -> None:
+        del recorder.fails["verifier"]
+        other = Recorder()
+        other.perform(next(step for step in steps if step.name == "verifier"), None)
+
+    progress = Progress(steps, recorder, tell=told.append, wait=finished_by_the_other)
+    assert progress.carry_on(None) == Outcome("finished")
+    assert recorder.performed[:3] == ["prepare-one", "verifier", "classifier"]
+    assert recorder.performed[3:6] == ["utility-real", "verifier", "generator"]
+    assert "[2/9] verifier: another process is at it" in told
+    assert sum("another process" in line for line in told) == 1
+    assert sorted(set(recorder.performed)) == sorted(step.name for step in steps)
+
+
+def test_what_another_process_left_unfinished_is_taken_over(
+    tmp_path: Path, recorder: Recorder
+) -> None:
+    steps = steps_of(experiment(), places(tmp_path))
+    recorder.fails["verifier"] = InUse("another process works in this run folder")
+    looked: list[bool] = []
+
+    def ended() -> None:
+        looked.append(True)
+        if len(looked) == 3:
+            del recorder.fails["verifier"]
+
+    progress = Progress(steps, recorder, tell=lambda _: None, wait=ended)
+    assert progress.carry_on(None) == Outcome("finished")
+    assert len(looked) == 3
+    assert progress.state(steps[1]) == "finished"
 
 
 def test_an_error_nobody_foresaw_keeps_its_class_and_names_the_step(

@@ -2,7 +2,8 @@
 
 A step is finished when its run folder says so and was made from what it would be made from now:
 the same settings, the same data, the same runs before it. All else is begun, or taken up again,
-and the stage itself refuses what does not fit together.
+and the stage itself refuses what does not fit together. Several processes may carry on with one
+experiment: each step's folder is locked, and who finds it so does another one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, Final, Literal, Protocol
 
 from prichexy_train.checkpoints import write_whole
 from prichexy_train.data.prepared import PREPARED
-from prichexy_train.errors import Failed, Misconfigured
+from prichexy_train.errors import Failed, InUse, Misconfigured
 from prichexy_train.experiment import Step
 from prichexy_train.runs import RunFolder
 from prichexy_train.settings import flat
@@ -33,6 +34,8 @@ State = Literal["finished", "begun", "to do", "again"]
 
 #: Beside a run's result: what the step was made from, and a digest of what came of it.
 _MARK: Final = "step.json"
+#: Seconds between two looks at what another process is at.
+_LOOK_AGAIN: Final = 1.0
 
 
 class Performer(Protocol):
@@ -63,7 +66,8 @@ class Progress:
     """The steps of an experiment, and how far they are.
 
     ``tell`` is given a line for each step. ``spare`` holds folders that may be removed once all
-    steps that use them are finished.
+    steps that use them are finished. ``wait`` passes the time until another process may have
+    finished what is needed.
     """
 
     steps: Sequence[Step]
@@ -71,6 +75,7 @@ class Progress:
     tell: Callable[[str], None]
     clock: Callable[[], float] = time.monotonic
     spare: frozenset[Path] = frozenset()
+    wait: Callable[[], None] = lambda: time.sleep(_LOOK_AGAIN)
     _known: dict[str, Step] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -96,28 +101,57 @@ class Progress:
     def carry_on(self, deadline: float | None) -> Outcome:
         """Do what is not finished, step by step, until the end or the deadline.
 
+        A step that another process is at is left to it, with all that rests on it; when nothing
+        else is left, it is waited for, and taken over where that process ended before the step.
         Raises Failed, naming the step and the cause, when one fails. An error that nobody foresaw
         goes through, with a note of the step.
         """
-        for number, step in enumerate(self.steps, 1):
-            place = f"[{number}/{len(self.steps)}] {step.name}"
-            if self.state(step) == "finished":
-                self.tell(f"{place}: finished before")
-                self._clear(step)
-                continue
-            if deadline is not None and self.clock() >= deadline:
-                return Outcome("deadline", step.name)
-            self.tell(f"{place}: {step.stage}")
-            ended = self._perform(step, deadline)
-            if ended != "finished":
-                return Outcome(ended, step.name)
-            self._mark(step)
-            self._clear(step)
+        others_at: set[str] = set()
+        left = list(self.steps)
+        while left:
+            again: list[Step] = []
+            for step in left:
+                if {one.name for one in again} & set(step.needs):
+                    again.append(step)
+                    continue
+                ended = self._carry_out(step, deadline, others_at)
+                if ended == "in use":
+                    again.append(step)
+                elif ended != "finished":
+                    return Outcome(ended, step.name)
+            left = again
+            if left:
+                self.wait()
         return Outcome("finished")
 
-    def _perform(self, step: Step, deadline: float | None) -> Ended:
+    def _carry_out(
+        self, step: Step, deadline: float | None, others_at: set[str]
+    ) -> Ended | Literal["in use"]:
+        """Do one step, if need be; ``others_at`` are those that other processes were at."""
+        place = f"[{self.steps.index(step) + 1}/{len(self.steps)}] {step.name}"
+        if self.state(step) == "finished":
+            how = "finished by another process" if step.name in others_at else "finished before"
+            self.tell(f"{place}: {how}")
+            self._clear(step)
+            return "finished"
+        if deadline is not None and self.clock() >= deadline:
+            return "deadline"
+        if step.name not in others_at:
+            self.tell(f"{place}: {step.stage}")
+        ended = self._perform(step, deadline)
+        if ended == "finished":
+            self._mark(step)
+            self._clear(step)
+        elif ended == "in use" and step.name not in others_at:
+            self.tell(f"{place}: another process is at it")
+            others_at.add(step.name)
+        return ended
+
+    def _perform(self, step: Step, deadline: float | None) -> Ended | Literal["in use"]:
         try:
             return self.performer.perform(step, deadline)
+        except InUse:
+            return "in use"
         except Misconfigured as error:
             raise Misconfigured(f"step {step.name}: {error}") from error
         except Failed as error:
@@ -156,7 +190,8 @@ class Progress:
         if folder not in self.spare or folder is None or not folder.is_dir():
             return
         if all(self.state(one) == "finished" for one in self.steps if one.anonymised == folder):
-            shutil.rmtree(folder)
+            # Another process may find the same at the same time.
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _product(step: Step) -> str:

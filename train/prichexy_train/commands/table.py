@@ -49,11 +49,12 @@ def table(
 ) -> None:
     """Do all that a table takes: prepare, train, anonymise, attack, measure, report.
 
-    Each step is what its subcommand does, one after the other in this process. What is finished is
-    not done again, what was begun goes on; so the same command, given again and again, comes to
-    the end, by slices of --minutes if need be. A training that another command did in its run
-    folder counts. Exit codes: 0 finished; 1 a step failed; 2 wrong use or configuration; 75 the
-    minutes are over: run the same command again; 130 stopped by Ctrl-C.
+    Each step is what its subcommand does, one after the other in this process; started several
+    times at once, it shares the steps. What is finished is not done again, what was begun goes on;
+    so the same command, given again and again, comes to the end, by slices of --minutes if need
+    be. A training that another command did in its run folder counts. Exit codes: 0 finished; 1 a
+    step failed; 2 wrong use or configuration; 75 the minutes are over: run the same command
+    again; 130 stopped by Ctrl-C.
     """
     from prichexy_train.commands.prepare import processors  # noqa: PLC0415
     from prichexy_train.errors import Misconfigured  # noqa: PLC0415
