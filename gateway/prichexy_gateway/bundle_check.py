@@ -38,7 +38,10 @@ def check_bundle(folder: Path, digest: str) -> Version:
         if found.classifier is not None:
             load_classifier(folder)
     except (Misconfigured, WeightsError) as error:
-        raise Refused(f"The bundle cannot be used: {error}") from None
+        # The worker names its own setting, which nobody here has set.
+        raise Refused(
+            f"The bundle cannot be used: {str(error).removeprefix('model.bundle: ')}"
+        ) from None
     side = np.linspace(0, 1, engine.input_size, dtype=np.float32)
     displacement = engine.displacement(np.minimum.outer(side, side))
     if not np.isfinite(displacement).all() or not displacement.any():

@@ -163,7 +163,7 @@ class ModelStore:
             if in_use and self._is_whole(in_use) and bundle_digest(bundle) == in_use:
                 return None
             with self._copied(bundle) as (copy, digest):
-                version = self._check(copy, digest)
+                version = self._checked_copy(copy, digest, bundle)
                 self._refuse_confusing(version, changes)
                 weaker = self._refuse_weaker(version, changes, force=force)
                 self._keep(copy, digest)
@@ -235,6 +235,13 @@ class ModelStore:
             yield copy, bundle_digest(copy)
         finally:
             shutil.rmtree(copy, ignore_errors=True)
+
+    def _checked_copy(self, copy: Path, digest: str, bundle: Path) -> Version:
+        """Check a copy. Raises Refused, naming the files of the bundle that it was made of."""
+        try:
+            return self._check(copy, digest)
+        except Refused as error:
+            raise Refused(str(error).replace(str(copy), str(bundle))) from None
 
     def _keep(self, copy: Path, digest: str) -> None:
         """Let the copy be the version ``digest``, unless that is there."""

@@ -128,7 +128,8 @@ class Bundle:
 def read_bundle(folder: str | Path) -> Bundle:
     """Give what the bundle in ``folder`` says about its models; no weights are read.
 
-    Raises BundleError when the metadata is missing, is not JSON, or lacks or garbles a key.
+    Raises BundleError when the metadata is missing, is not JSON, or lacks or garbles a key, and
+    when it says "measured" without a figure.
     """
     path = Path(folder) / METADATA_FILE
     try:
@@ -143,12 +144,15 @@ def read_bundle(folder: str | Path) -> Bundle:
     section = _section(path, metadata, _SECTION, _KEYS, optional)
     if section is None:
         raise BundleError(f"{path}: has no section {_SECTION}")
+    evidence: Evidence = _one_of(path, section, "evidence", get_args(Evidence))
+    if evidence == "measured" and not _holds_a_number(metadata.get("eval_metrics")):
+        raise BundleError(f"{path}: says it was measured, and has no figure in eval_metrics")
     input_size = _input_size(path, section)
     return Bundle(
         name=_text(path, metadata, "name", _SENTENCE),
         version=_text(path, metadata, "version", _SENTENCE),
         digest=_text(path, section, "weights_sha256", _DIGEST),
-        evidence=_one_of(path, section, "evidence", get_args(Evidence)),
+        evidence=evidence,
         statement=_text(path, section, "statement", _SENTENCE),
         mu=_mu(path, section),
         border=_one_of(path, section, "border", BORDERS),
@@ -329,3 +333,12 @@ def _input_size(path: Path, data: Mapping[str, Any]) -> int:
     if isinstance(size, bool) or not isinstance(size, int) or size <= 0 or size % STRIDE:
         raise BundleError(f"{path}: input_size is not a positive multiple of {STRIDE}")
     return size
+
+
+def _holds_a_number(value: object) -> bool:
+    """Whether a number stands in nested tables and lists, at any depth."""
+    if isinstance(value, Mapping):
+        return any(map(_holds_a_number, value.values()))
+    if isinstance(value, list):
+        return any(map(_holds_a_number, value))
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -15,7 +15,7 @@ from prichexy_gateway.bundle_check import describe_bundle
 from prichexy_gateway.errors import Refused
 from prichexy_gateway.home import Home
 from prichexy_gateway.model_store import ModelStore
-from prichexy_model.bundle import WEIGHTS_FILE, load_anonymizer
+from prichexy_model.bundle import METADATA_FILE, WEIGHTS_FILE, load_anonymizer
 from prichexy_model.weights import save_weights
 from prichexy_testing.bundles import another_bundle, describe
 
@@ -53,6 +53,29 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     describe(found["idle"], prichexy={"weights_sha256": digest})
     found["garbled"] = another_bundle(folder / "garbled", 5, mu=7)
     return found
+
+
+def test_a_bundle_that_only_says_it_was_measured_is_refused_by_its_own_name(
+    run: Run, tmp_path: Path
+) -> None:
+    boast = another_bundle(tmp_path / "boast", 6, evidence="measured")
+    code, told = run("promote", boast)
+    assert code == 3
+    assert f"{boast / METADATA_FILE}: says it was measured" in " ".join(told.split())
+    assert ".incoming" not in told
+    assert "model.bundle" not in told
+
+
+def test_the_list_can_be_read_in_eighty_columns(
+    run: Run, bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("promote", bundles["trained"])
+    monkeypatch.setenv("COLUMNS", "80")
+    told = run("list")[1]
+    (version,) = json.loads(run("list", "--json")[1])["versions"]
+    for whole in (version["version"]["digest"][:8], version["version"]["weights"][:12], "trained"):
+        assert whole in told
+    assert "…" not in told
 
 
 @pytest.mark.parametrize("command", ["list", "promote", "rollback"])
@@ -191,7 +214,7 @@ class TestServe:
         self.start(home)
         assert self.actions(home) == ["installed", "installed"]
         ModelStore(home.models).promote(bundles["trained"], "alice")
-        describe(shipped, version="1.2", prichexy={"evidence": "measured"})
+        describe(shipped, version="1.2", prichexy={"evidence": "trained"})
         self.start(home)
         assert self.actions(home) == ["installed", "installed", "promoted"]
 

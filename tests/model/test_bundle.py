@@ -14,7 +14,13 @@ import pytest
 import torch
 
 from prichexy_model.anonymizer import Anonymizer
-from prichexy_model.bundle import Bundle, BundleError, load_anonymizer, read_bundle
+from prichexy_model.bundle import (
+    METADATA_FILE,
+    Bundle,
+    BundleError,
+    load_anonymizer,
+    read_bundle,
+)
 from prichexy_model.generator import build_generator
 from prichexy_model.weights import WeightsError, save_weights
 from prichexy_worker.contract import ModelInfo
@@ -102,10 +108,33 @@ def test_the_model_comes_ready_for_use(shipped_bundle: Path, noise: torch.Tensor
 def test_mu_and_border_are_those_of_the_metadata(
     bundle_with: Callable[..., Path], noise: torch.Tensor
 ) -> None:
-    folder = bundle_with(mu=0.005, border="paper", evidence="measured")
+    folder = bundle_with(mu=0.005, border="paper", evidence="trained")
     anonymizer, bundle = load_anonymizer(folder)
-    assert (bundle.mu, bundle.border, bundle.evidence) == (0.005, "paper", "measured")
+    assert (bundle.mu, bundle.border, bundle.evidence) == (0.005, "paper", "trained")
     assert (anonymizer.mu, anonymizer.border) == (0.005, "paper")
+
+
+@pytest.mark.parametrize(
+    ("metrics", "enough"),
+    [
+        ({}, False),
+        ({"nih512": {}}, False),
+        ({"nih512": {"strongest attack": [{"auc": 0.7}]}}, True),
+        ({"nih512": {"strongest attack": True}}, False),
+        ("0.7", False),
+    ],
+)
+def test_what_says_that_it_was_measured_must_have_figures(
+    bundle_with: Callable[..., Path], metrics: Any, enough: bool
+) -> None:
+    folder = bundle_with(evidence="measured")
+    path = folder / METADATA_FILE
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "eval_metrics": metrics}))
+    if enough:
+        assert read_bundle(folder).evidence == "measured"
+    else:
+        with pytest.raises(BundleError, match="no figure in eval_metrics"):
+            read_bundle(folder)
 
 
 def test_a_bundle_is_frozen(shipped_bundle: Path) -> None:

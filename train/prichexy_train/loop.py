@@ -109,9 +109,9 @@ class _Loop:
             trainer=self._engine,
             mode="min" if task.better == "lower" else "max",
         )
-        # Their remarks repeat what the lines of the epochs say.
+        # Their remarks repeat what the lines of the epochs, and errors, say.
         for logger in (self._engine.logger, self._early.logger):
-            logger.setLevel(logging.WARNING)
+            logger.setLevel(logging.CRITICAL)
         self._standing = Standing(task.better)
         self._since = clock()
         self._saved = clock()

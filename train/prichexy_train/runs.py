@@ -8,7 +8,7 @@ import platform
 import subprocess
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -19,13 +19,14 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from prichexy_train.checkpoints import load_checkpoint, save_checkpoint, write_whole
-from prichexy_train.errors import Damaged, InUse, Misconfigured
+from prichexy_train.errors import Damaged, Failed, InUse, Misconfigured
 from prichexy_train.parallel import broadcast, this_process
 from prichexy_train.settings import changeable_keys, flat
 from prichexy_train.toml_text import toml_text
 
 __all__ = ["RunFolder", "load_best", "origin"]
 
+_LOCK: Final = ".lock"
 #: What a result may depend on.
 _LIBRARIES: Final = ("torch", "monai", "numpy", "pytorch-ignite", "scikit-learn")
 
@@ -90,21 +91,35 @@ class RunFolder:
     ) -> Iterator[None]:
         """Within the block, the folder is this run's: made or taken up again, and locked.
 
-        ``data`` names what the run reads, each with its digest. Raises InUse when another process
-        works in the folder, and Misconfigured when the folder holds a run of another stage, with
-        other settings or on other data; the text names what differs.
+        ``data`` names what the run reads, each with its digest. A new run that fails before its
+        first checkpoint leaves nothing behind, so that it can be begun with better settings.
+
+        Raises InUse when another process works in the folder, Failed when it cannot be made, and
+        Misconfigured when it holds a run of another stage, with other settings or on other data;
+        the text names what differs. Under torchrun the first process raises it, and the others
+        end with its exit code.
         """
         if not this_process().first:
-            broadcast(None)
+            if code := broadcast(None):
+                raise SystemExit(code)
             yield
             return
-        self.path.mkdir(parents=True, exist_ok=True)
-        with _locked(self.path):
-            self._check(stage, settings, data)
-            start = {"device": device, **origin()}
-            self._write_start(stage, settings, data, seed, start)
-            broadcast(None)
-            yield
+        with ExitStack() as held:
+            try:
+                held.enter_context(_locked(self.path))
+                new = not self.settings_file.exists()
+                self._check(stage, settings, data)
+                self._write_start(stage, settings, data, seed, {"device": device, **origin()})
+            except Failed as error:
+                broadcast(2 if isinstance(error, Misconfigured) else 1)
+                raise
+            broadcast(0)
+            try:
+                yield
+            except BaseException:
+                if new:
+                    self._forget_a_start()
+                raise
 
     def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Put ``history`` in place of the file's."""
@@ -140,6 +155,14 @@ class RunFolder:
         for name in sorted(set(there["data"]) | set(data)):
             if there["data"].get(name) != data.get(name):
                 raise Misconfigured(f"{self.path}: was begun on other data: {name} differs")
+
+    def _forget_a_start(self) -> None:
+        """Remove what ``claimed`` wrote, unless something else has been written since."""
+        ours = {self.settings_file, self.provenance_file, self.path / _LOCK}
+        if set(self.path.iterdir()) <= ours:
+            for file in ours:
+                file.unlink(missing_ok=True)
+            self.path.rmdir()
 
     def _write_start(
         self,
@@ -221,7 +244,13 @@ def _git(file: Path, *arguments: str) -> str | None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    with (folder / ".lock").open("a") as file:
+    """Make the folder, if need be, and hold it. Raises InUse, and Failed when it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / _LOCK).open("a")
+    except OSError as error:
+        raise Failed(f"{folder}: cannot be written to ({error.strerror})") from error
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

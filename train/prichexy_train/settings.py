@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -28,7 +28,7 @@ Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 class Section(BaseModel):
     """A table of a configuration file: frozen, and a key that it does not know is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     #: Keys of this table that say how a run computes and not what: they may differ when a run
     #: is taken up again.
@@ -85,6 +85,12 @@ class Training(Section):
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
+#: In plain words, by pydantic's name of the mistake.
+_PLAINLY: Final = {
+    "extra_forbidden": "there is no such setting here (is the file another stage's?)",
+    "missing": "is missing",
+}
+
 
 def read_settings(
     path: str | Path, model_class: type[Settings], changes: Sequence[str] = ()
@@ -107,7 +113,8 @@ def read_settings(
         return model_class.model_validate(values)
     except ValidationError as error:
         wrong = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc']) or 'the file'}: {problem['msg']}"
+            f"{'.'.join(str(part) for part in problem['loc']) or 'the file'}: "
+            f"{_PLAINLY.get(problem['type'], problem['msg'])}"
             for problem in error.errors()
         )
         raise Misconfigured(f"{path}: {wrong}") from error
@@ -148,6 +155,9 @@ def _change(values: dict[str, Any], change: str) -> None:
         if not isinstance(values, dict):
             raise Misconfigured(f"--set {change}: {table} is no table")
     try:
-        values[last] = tomllib.loads(f"value = {text}")["value"]
+        read = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
-        values[last] = text
+        read = {"value": text}
+    if len(read) > 1:
+        raise Misconfigured(f"--set {key}: is more than one value")
+    values[last] = read["value"]

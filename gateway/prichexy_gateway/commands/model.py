@@ -194,7 +194,9 @@ def _tell(change: Change, store: ModelStore) -> None:
 def _table(entries: list[Entry]) -> Table:
     table = Table(box=None, pad_edge=False)
     for title in ("", "Version", "Weights", "Name", "Evidence", "Put to use, UTC"):
-        table.add_column(title, no_wrap=True)
+        # Names may be long, and are broken; all else is wanted whole.
+        is_name = title == "Name"
+        table.add_column(title, no_wrap=not is_name, overflow="fold", ratio=1 if is_name else None)
     for entry in entries:
         version = entry.version
         place = "in use" if entry.in_use else "former" if entry.former else ""

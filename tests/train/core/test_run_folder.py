@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from prichexy_train.errors import Damaged, InUse, Misconfigured
+from prichexy_train.errors import Damaged, Failed, InUse, Misconfigured
 from prichexy_train.runs import RunFolder, load_best
 from prichexy_train.settings import Section, Training
 
@@ -56,6 +56,32 @@ def test_the_end_is_written_with_the_result(tmp_path: Path) -> None:
     with claimed(tmp_path):
         pass
     assert len(run.provenance()["starts"]) == 1, "a finished run is not started again"
+
+
+def test_a_new_run_that_fails_before_it_began_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured), claimed(tmp_path / "run", data={"weights": "wrong"}):
+        raise Misconfigured("the weights do not fit")
+    assert not (tmp_path / "run").exists()
+    with claimed(tmp_path / "run", data={"weights": "right"}):
+        pass
+
+
+def test_what_a_run_has_written_stays_when_it_fails(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    with pytest.raises(RuntimeError), claimed(run.path):
+        run.write_history([{"epoch": 1}])
+        raise RuntimeError
+    assert run.history() == [{"epoch": 1}]
+    assert run.settings_file.exists()
+    with pytest.raises(RuntimeError), claimed(run.path):
+        raise RuntimeError
+    assert run.settings_file.exists()
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(Failed, match="cannot be written to"), claimed(tmp_path / "file" / "run"):
+        pass
 
 
 def test_two_processes_cannot_work_in_one_folder(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_changes_take_the_place_of_what_the_file_says(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "changes", "error"),
     [
-        ("[training]\nepoch = 3", [], r"stage\.toml: training\.epoch: Extra inputs"),
+        ("[training]\nepoch = 3", [], r"stage\.toml: training\.epoch: there is no such"),
         ("[training]\nepochs = 0", [], r"stage\.toml: training\.epochs: .* greater than or equal"),
         ('[training]\ndevice = "gpu"', [], r"training\.device"),
         ("objective = ", [], r"stage\.toml: is not TOML"),
@@ -66,6 +66,8 @@ def test_changes_take_the_place_of_what_the_file_says(file: Path) -> None:
         ("", ["=3"], "not of the form key=value"),
         ("", ["objective.x=3"], r"objective.*"),
         ('objective = "a"', ["objective.x=3"], "objective is no table"),
+        ("", ["training.learning_rate=inf"], r"training\.learning_rate: .*finite"),
+        ("", ['training.epochs=3\nobjective="x"'], r"--set training\.epochs: is more than one"),
         ("", ["training.epochs=many"], r"training\.epochs: .*integer"),
     ],
 )  # fmt: skip

@@ -91,6 +91,20 @@ def test_what_is_wrong_with_a_row_is_told(tmp_path: Path, row: str, told: str) -
     assert told in problems
 
 
+def test_spaces_and_case_make_no_other_patient(tmp_path: Path) -> None:
+    rows = ("in/a.png,P1,Mass", "in/b.jpg,P1 , Mass |", "c.JPEG,p1,")
+    catalogue, problems = read(write(tmp_path, *rows, header="image,patient_id,labels"))
+    assert [image.patient_id for image in catalogue.images] == ["P1", "P1", "p1"]
+    assert catalogue.images[1].labels == frozenset({"Mass"})
+    assert "upper and lower case only: one person has one identifier (1)" in problems
+    assert "P1 and p1" in problems
+
+
+def test_a_table_without_rows_says_so(tmp_path: Path) -> None:
+    (tmp_path / "metadata.csv").write_text("image,patient_id\n")
+    assert "A table without a row (1)" in read(tmp_path)[1]
+
+
 def test_original_sizes_are_read_where_the_table_tells_them(tmp_path: Path) -> None:
     rows = ("in/a.png,p1,2500x2048", "in/b.jpg,p1,", "c.JPEG,p2,2500")
     catalogue, problems = read(write(tmp_path, *rows, header="image,patient_id,original_size"))

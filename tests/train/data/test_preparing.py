@@ -220,6 +220,23 @@ def test_after_a_kill_nothing_lives_on_and_the_next_run_finishes_exactly(
     assert PreparedSet.open(to, verify=True).digest == PreparedSet.open(tmp_path / "whole").digest
 
 
+def test_a_cache_that_was_cut_short_is_made_anew(official: Miniature, tmp_path: Path) -> None:
+    prepare(official, tmp_path / "whole")
+    prepare(official, tmp_path / "cut")
+    images = tmp_path / "cut" / IMAGES
+    os.truncate(images, images.stat().st_size - 100)
+    with pytest.raises(UnusableData, match="prepare again"):
+        PreparedSet.open(tmp_path / "cut")
+    prepare(official, tmp_path / "cut")
+    assert same_files(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_a_target_that_cannot_be_made_is_told(official: Miniature, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UnusableData, match="cannot be written to"):
+        prepare(official, tmp_path / "file" / "to")
+
+
 def test_a_folder_with_another_set_is_not_touched(official: Miniature, tmp_path: Path) -> None:
     prepare(official, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

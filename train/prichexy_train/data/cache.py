@@ -115,8 +115,11 @@ def _open(cache: Path, shape: tuple[int, int, int]) -> np.memmap[Any, Any]:
     try:
         images = np.load(cache, mmap_mode="r", allow_pickle=False)
         records = np.load(digests, mmap_mode="r+", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UnusableData(f"{cache.parent}: has a damaged cache; empty the folder") from error
+    except (ValueError, EOFError):  # damaged: to be made anew
+        digests.unlink()
+        return _open(cache, shape)
+    except OSError as error:
+        raise UnusableData(f"{cache.parent}: cannot be read ({error.strerror})") from error
     if images.shape != shape or records.shape != shape[:1] or records.dtype != _ROW:
         raise UnusableData(
             f"{cache.parent}: was begun for {images.shape[0]:,} images of {images.shape[1]} "

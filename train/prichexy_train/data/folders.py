@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -46,6 +46,13 @@ def read_catalogue(folder: Path, name: str, settings: FolderSource, problems: Pr
         records.append(record)
     for path in sorted(files - seen):
         problems.add("A file that the table does not list: remove it or add a row", path)
+    for patients in _spelt_alike(record.patient_id for record in records):
+        problems.add(
+            "Patients that differ in upper and lower case only: one person has one identifier",
+            " and ".join(patients),
+        )
+    if not records and not len(problems):
+        problems.add("A table without a row", table.name)
     known = {label for record in records for label in record.labels}
     for label in settings.labels:
         if label not in known:
@@ -81,7 +88,7 @@ def read_near_duplicates(
 def _record(
     cells: Mapping[str, str], serial: re.Pattern[str] | None, where: str, problems: Problems
 ) -> ImageRecord | None:
-    image, patient = cells["image"], cells["patient_id"]
+    image, patient = cells["image"], cells["patient_id"].strip()
     sex, age, followup = (cells.get(key, "").strip() for key in ("sex", "age", "followup"))
     original = _SIZE.fullmatch(cells.get("original_size", "").strip())
     found = serial.fullmatch(patient) if serial else None
@@ -103,7 +110,8 @@ def _record(
     if wrong is not None or original is None:
         problems.add("A row that cannot be read: mend it", f"{where}: {wrong}")
         return None
-    labels = frozenset(filter(None, cells.get("labels", "").split("|"))) - {_NO_FINDING}
+    named = (label.strip() for label in cells.get("labels", "").split("|"))
+    labels = frozenset(filter(None, named)) - {_NO_FINDING}
     return ImageRecord(
         image_id=image,
         patient_id=patient,
@@ -116,6 +124,14 @@ def _record(
         serial=(found["series"], int(found["number"])) if found else None,
         original=(int(original[1]), int(original[2])) if original[1] else None,
     )
+
+
+def _spelt_alike(patients: Iterable[str]) -> Iterator[list[str]]:
+    """Give identifiers that are the same but for upper and lower case, together."""
+    spelt: dict[str, dict[str, None]] = {}
+    for patient in patients:
+        spelt.setdefault(patient.casefold(), {}).setdefault(patient)
+    yield from (list(several) for several in spelt.values() if len(several) > 1)
 
 
 def _walk(folder: Path) -> Iterator[str]:

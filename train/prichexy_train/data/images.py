@@ -50,7 +50,9 @@ class _FileImages:
         try:
             self._stored = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise UnusableData(f"{path}: cannot be read as images ({error})") from error
+            raise UnusableData(
+                f"{path}: cannot be read as images; prepare again ({error})"
+            ) from error
         shape = self._stored.shape
         if self._stored.dtype != self._dtype or len(shape) != 3 or shape[1] != shape[2]:
             raise UnusableData(

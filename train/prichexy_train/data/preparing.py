@@ -91,7 +91,10 @@ def prepare_set(
     """
     if not source.is_dir():
         raise UnusableData(f"{source}: is no folder")
-    to.mkdir(parents=True, exist_ok=True)
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnusableData(f"{to}: cannot be written to ({error.strerror})") from error
     with _locked(to):
         return _prepare(settings, source, to, jobs=jobs, progress=progress)
 

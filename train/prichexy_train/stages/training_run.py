@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
+from prichexy_model.weights import WeightsError
 from prichexy_train.data.pool import Pool
 from prichexy_train.data.prepared import PreparedSet
 from prichexy_train.errors import Misconfigured
@@ -37,13 +38,18 @@ def train(
 
     ``data`` names what the run reads, each with its digest. A finished run is not trained again,
     and its task not even made. ``result`` is written to the run's ``result.json``, beside the best
-    epoch and its measures. Raises as ``RunFolder.claimed`` and ``fit`` do.
+    epoch and its measures. Raises as ``RunFolder.claimed`` and ``fit`` do, and Misconfigured for
+    ImageNet weights that are none or do not fit.
     """
     run = RunFolder(run_folder)
     with run.claimed(stage, settings, data=data, seed=training.seed, device=device_name(device)):
         if run.finished:
             return _as_it_ended(run)
-        fitted = fit(make_task(), training, run, deadline=deadline)
+        try:
+            task = make_task()
+        except WeightsError as error:
+            raise Misconfigured(str(error)) from error
+        fitted = fit(task, training, run, deadline=deadline)
         if fitted.finished:
             best = fitted.history[fitted.best_epoch - 1]
             run.finish(
