@@ -146,7 +146,7 @@ def read_bundle(folder: str | Path) -> Bundle:
         raise BundleError(f"{path}: has no section {_SECTION}")
     evidence: Evidence = _one_of(path, section, "evidence", get_args(Evidence))
     if evidence == "measured" and not _holds_a_number(metadata.get("eval_metrics")):
-        raise BundleError(f"{path}: says it was measured, and has no figure in eval_metrics")
+        raise BundleError(f"{path}: evidence is measured, but eval_metrics holds no figure")
     input_size = _input_size(path, section)
     return Bundle(
         name=_text(path, metadata, "name", _SENTENCE),

@@ -61,7 +61,7 @@ def test_a_bundle_that_only_says_it_was_measured_is_refused_by_its_own_name(
     boast = another_bundle(tmp_path / "boast", 6, evidence="measured")
     code, told = run("promote", boast)
     assert code == 3
-    assert f"{boast / METADATA_FILE}: says it was measured" in " ".join(told.split())
+    assert f"{boast / METADATA_FILE}: evidence is measured" in " ".join(told.split())
     assert ".incoming" not in told
     assert "model.bundle" not in told
 

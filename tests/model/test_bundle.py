@@ -27,6 +27,7 @@ from prichexy_worker.contract import ModelInfo
 
 BAD_SECTIONS: list[dict[str, Any]] = [
     {"evidence": "proven"},
+    {"evidence": "measured"},  # without a figure
     {"evidence": None},
     {"evidence": ["untrained"]},
     {"statement": ""},
@@ -133,7 +134,7 @@ def test_what_says_that_it_was_measured_must_have_figures(
     if enough:
         assert read_bundle(folder).evidence == "measured"
     else:
-        with pytest.raises(BundleError, match="no figure in eval_metrics"):
+        with pytest.raises(BundleError, match="eval_metrics holds no figure"):
             read_bundle(folder)
 
 
