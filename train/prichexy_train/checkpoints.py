@@ -6,14 +6,16 @@ import io
 import os
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from prichexy_train.errors import Damaged, Failed
 
-__all__ = ["load_checkpoint", "save_checkpoint", "write_whole"]
+__all__ = ["kept_as", "load_checkpoint", "save_checkpoint", "write_whole"]
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
@@ -44,6 +46,24 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write_whole(path, buffer.getbuffer())
+
+
+def kept_as(
+    precision: Literal["float32", "float16"], state: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Give a state dictionary with its numbers in that precision, counts as they are.
+
+    A tensor with a number that float16 cannot hold stays in float32.
+    """
+    if precision == "float32":
+        return dict(state)
+    halved = {
+        name: value.half() if value.is_floating_point() else value for name, value in state.items()
+    }
+    return {
+        name: value if bool(value.isfinite().all()) else state[name]
+        for name, value in halved.items()
+    }
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ignite.handlers import EarlyStopping, ProgressBar
 from ignite.handlers.tensorboard_logger import TensorboardLogger
 from numpy.typing import NDArray
 
-from prichexy_train.checkpoints import load_checkpoint, save_checkpoint
+from prichexy_train.checkpoints import kept_as, load_checkpoint, save_checkpoint
 from prichexy_train.errors import Damaged, Diverged, Misconfigured
 from prichexy_train.optimizers import Schedule
 from prichexy_train.parallel import (
@@ -230,7 +230,10 @@ class _Loop:
         monitored = measures[task.monitor]
         best = standing.close(entry, monitored)
         if best and self._process.first:
-            weights = {name: network.state_dict() for name, network in task.networks.items()}
+            weights = {
+                name: kept_as(self._training.kept, network.state_dict())
+                for name, network in task.networks.items()
+            }
             self._run.save_best(weights, epoch=epoch, monitor=task.monitor, value=monitored)
         self._schedule.after(monitored)
         task.end_epoch(epoch, measures)

@@ -73,6 +73,9 @@ class Training(Section):
 
     #: "bfloat16": matrix products and convolutions in 8 bits of precision, weights in float32.
     precision: Precision = "float32"
+    #: In which precision the weights of the best epoch are kept. "float16" halves what has to be
+    #: carried and is what bundles hold, so that what is measured is what ships.
+    kept: Literal["float32", "float16"] = "float32"
     channels_last: bool = True
     #: Compile the networks: minutes at the start, for faster steps on a GPU.
     compile: bool = False

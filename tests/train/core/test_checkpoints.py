@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from prichexy_train.checkpoints import load_checkpoint, save_checkpoint, write_whole
+from prichexy_train.checkpoints import kept_as, load_checkpoint, save_checkpoint, write_whole
 from prichexy_train.errors import Damaged, Failed
 
 
@@ -73,3 +73,17 @@ def test_a_write_that_fails_leaves_the_old_content(
         write_whole(path, b"new")
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_weights_are_halved_but_for_what_half_precision_cannot_hold() -> None:
+    state = {
+        "weight": torch.tensor([1.0, -0.25]),
+        "running_var": torch.tensor([1e6, 1.0]),
+        "num_batches_tracked": torch.tensor(70_000),
+    }
+    kept = kept_as("float16", state)
+    assert kept["weight"].dtype == torch.float16
+    assert kept["running_var"] is state["running_var"]
+    assert kept["num_batches_tracked"] is state["num_batches_tracked"]
+    assert torch.equal(kept["weight"].float(), state["weight"])
+    assert kept_as("float32", state) == state

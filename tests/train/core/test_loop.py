@@ -181,6 +181,24 @@ def test_best_holds_the_networks_of_the_best_epoch(tmp_path: Path) -> None:
     assert not all(torch.equal(best[name], value) for name, value in seen[3].items())
 
 
+def test_the_best_weights_may_be_kept_in_half_precision_and_training_knows_nothing_of_it(
+    tmp_path: Path,
+) -> None:
+    whole, straight = fit_line(tmp_path / "whole")
+    halved, task = fit_line(tmp_path / "halved", training(kept="float16"))
+    assert losses(halved.history) == losses(whole.history)
+    ended, expected = (one.network.state_dict() for one in (task, straight))
+    assert all(torch.equal(ended[name], value) for name, value in expected.items())
+    best, kept = (load_best(tmp_path / name, "line") for name in ("whole", "halved"))
+    for name, value in best.items():
+        half = value.half() if value.is_floating_point() else value
+        assert kept[name].dtype == half.dtype
+        assert torch.equal(kept[name], half)
+    task.network.load_state_dict(kept)
+    dtypes = {name: value.dtype for name, value in task.network.state_dict().items()}
+    assert dtypes == {name: value.dtype for name, value in best.items()}
+
+
 def test_higher_may_be_better(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LineTask, "better", "higher")
 
