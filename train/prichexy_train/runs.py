@@ -216,15 +216,13 @@ def origin() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Give the commit of the checkout that this code lies in; None in an installed wheel."""
+    """Give the commit of the checkout that this code lies in, or was packed from, else None."""
     here = Path(__file__).resolve()
     # The file must be one of the repository's: an installed wheel may lie inside another one.
     tracked = _git(here, "ls-files", "--error-unmatch", here.name)
-    return (
-        _git(here, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-        if tracked
-        else None
-    )
+    if tracked:
+        return _git(here, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    return metadata.distribution("prichexy").read_text("commit") or None
 
 
 def _git(file: Path, *arguments: str) -> str | None:

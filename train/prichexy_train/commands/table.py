@@ -16,7 +16,7 @@ from prichexy_train.commands.options import Minutes, Set, deadline_in
 if TYPE_CHECKING:
     from prichexy_train.progress import Progress
 
-__all__ = ["table"]
+__all__ = ["sources_of", "table"]
 
 
 def table(
@@ -71,7 +71,7 @@ def table(
         )
     deadline = deadline_in(minutes)
     settings = read_settings(experiment, Experiment, changes or ())
-    places = Places(experiment, data, runs, to or runs / "report", _sources(source or ()))
+    places = Places(experiment, data, runs, to or runs / "report", sources_of(source or ()))
     steps = steps_of(settings, places)
     progress = Progress(
         steps,
@@ -95,7 +95,8 @@ def table(
     typer.echo(f"{settings.name}: finished; {places.report / 'report.html'}")
 
 
-def _sources(texts: Sequence[str]) -> Mapping[str, Path]:
+def sources_of(texts: Sequence[str]) -> Mapping[str, Path]:
+    """Give sets and their folders from texts NAME=FOLDER. Raises Misconfigured."""
     from prichexy_train.errors import Misconfigured  # noqa: PLC0415
 
     found = {}

@@ -1,0 +1,250 @@
+"""An experiment is packed, carried on with on a bare machine, and its runs come home."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from prichexy_testing import miniature_chestxray14 as miniature
+from prichexy_train.cli import create_app
+from prichexy_train.errors import Failed, Misconfigured
+from prichexy_train.lent.distributions import lacking
+from prichexy_train.lent.packing import MANIFEST, SCRIPT, Packed, pack
+from prichexy_train.lent.wheels import fetch_wheels, names_in
+
+CONFIGS = Path(__file__).resolve().parents[3] / "train" / "configs"
+PATIENTS = 16
+
+#: Two trainings and a method: enough to be shared by two processes.
+EXPERIMENT = """
+name = "carried"
+title = "Carried"
+[sets.chestxray14]
+config = "../data/chestxray14.toml"
+change = {{ size = 32, split.train_images = {train_images}, pairs.test_matched.match = ["sex"] }}
+[train.verifier]
+stage = "verifier"
+config = "../verifier-miniature.toml"
+[train.classifier]
+stage = "classifier"
+config = "../classifier-miniature.toml"
+[attack]
+config = "../attack-miniature.toml"
+verifiers = ["verifier"]
+[utility]
+config = "../utility-miniature.toml"
+classifier = "classifier"
+[method.real]
+method = "real"
+change = {{ rungs = [3], seeds = 1 }}
+"""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> miniature.Miniature:
+    return miniature.make(tmp_path / "radiographs", patients=PATIENTS, size=32)
+
+
+@pytest.fixture
+def experiment(tmp_path: Path, source: miniature.Miniature) -> Path:
+    shutil.copytree(CONFIGS, tmp_path / "configs")
+    path = tmp_path / "configs" / "experiments" / "carried.toml"
+    path.write_text(EXPERIMENT.format(train_images=source.train_images))
+    return path
+
+
+def entries(packed: Packed) -> Iterator[tuple[str, bytes]]:
+    """Give what lies in the joined parts."""
+    whole = packed.parts[0].with_name("whole.tar")
+    whole.write_bytes(b"".join(part.read_bytes() for part in packed.parts))
+    with tarfile.open(whole) as archive:
+        for entry in archive:
+            file = archive.extractfile(entry)
+            if file is not None:
+                yield entry.name, file.read()
+    whole.unlink()
+
+
+def lent(script: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    """Run the script with nothing of this checkout in sight."""
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+    }
+    return subprocess.run(
+        ["bash", script, *map(str, words)],
+        env=environment,
+        cwd=script.parent,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+
+
+def test_an_experiment_goes_there_and_its_runs_come_back(
+    tmp_path: Path, experiment: Path, source: miniature.Miniature
+) -> None:
+    earlier = tmp_path / "earlier" / "another"
+    earlier.mkdir(parents=True)
+    (earlier / "best.pt").write_bytes(os.urandom(3 << 19))
+    packed = pack(
+        experiment,
+        tmp_path / "packed",
+        sources={"chestxray14": source.folder},
+        runs=tmp_path / "earlier",
+        limit_mib=1,
+    )
+    assert len(packed.parts) == 3
+    assert all(part.stat().st_size <= 2**20 for part in packed.parts)
+    script, work = tmp_path / "packed" / SCRIPT, tmp_path / "there"
+
+    # The machine is reached in two journeys.
+    first = lent(script, "take", work, tmp_path / "packed" / MANIFEST, packed.parts[0])
+    assert (first.returncode, first.stdout) == (75, "still to come: part-02\n")
+    assert lent(script, "run", work, 5).returncode == 2
+    second = lent(script, "take", work, *packed.parts[1:])
+    assert second.returncode == 0, second.stderr
+
+    ran = lent(script, "run", work, 6, 2)
+    logs = "".join(path.read_text() for path in sorted((work / "logs").iterdir()))
+    assert ran.returncode == 0, logs + ran.stderr
+    assert "another process" in logs, "two processes share the steps"
+
+    out, runs = tmp_path / "out", tmp_path / "runs"
+    assert lent(script, "bring", work, out, 1).returncode == 0
+    assert all(path.stat().st_size <= 2**20 for path in out.glob("runs.tar.*"))
+    assert lent(script, "back", out, runs).returncode == 0
+    assert (runs / "verifier" / "best.pt").is_file()
+    assert (runs / "report" / "report.html").is_file()
+    assert not list(runs.rglob("checkpoint.pt"))
+    assert not (runs / "another").exists(), "what was there before need not be carried"
+    assert (work / "runs" / "another" / "best.pt").is_file()
+
+    # At home all of it counts as done.
+    data = tmp_path / "data"
+    shutil.copytree(work / "data", data)
+    words = ["table", experiment, "--data", data, "--runs", runs, "--dry-run"]
+    listed = subprocess.run(
+        [sys.executable, "-m", "prichexy_train", *map(str, words)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    states = [line.split()[0] for line in listed.stdout.splitlines()]
+    assert states == ["finished"] * 5 + ["to"], listed.stdout  # the report is written anew
+
+
+def test_a_damaged_part_is_refused(
+    tmp_path: Path, experiment: Path, source: miniature.Miniature
+) -> None:
+    packed = pack(experiment, tmp_path / "packed", sources={"chestxray14": source.folder})
+    content = bytearray(packed.parts[0].read_bytes())
+    content[1000] ^= 1
+    packed.parts[0].write_bytes(content)
+    taken = lent(
+        tmp_path / "packed" / SCRIPT,
+        *("take", tmp_path / "there", tmp_path / "packed" / MANIFEST, *packed.parts),
+    )
+    assert taken.returncode == 2
+    assert "a part is damaged" in taken.stderr
+
+
+def test_what_is_packed_is_what_the_table_is_told_and_nothing_of_this_machine(
+    tmp_path: Path, experiment: Path, source: miniature.Miniature
+) -> None:
+    weights = tmp_path / "imagenet.pth"
+    weights.write_bytes(b"weights")
+    run = tmp_path / "runs" / "verifier"
+    (run / "tensorboard").mkdir(parents=True)
+    for name in ("best.pt", "checkpoint.pt", "tensorboard/events"):
+        (run / name).write_bytes(name.encode())
+    changes = [
+        f"train.verifier.change.network.pretrained={weights}",
+        f"attack.change.fresh.network.pretrained={weights}",
+        "train.verifier.change.training.epochs=2",
+    ]
+    packed = pack(
+        experiment,
+        tmp_path / "packed",
+        sources={"chestxray14": source.folder},
+        changes=changes,
+        runs=tmp_path / "runs",
+    )
+    found = dict(entries(packed))
+    assert found["table.args"].decode().splitlines() == [
+        "configs/experiments/carried.toml",
+        *("--data", "../data", "--runs", "../runs"),
+        *("--source", "chestxray14=sources/chestxray14"),
+        *("--set", "train.verifier.change.network.pretrained=files/0-imagenet.pth"),
+        *("--set", "attack.change.fresh.network.pretrained=files/0-imagenet.pth"),
+        *("--set", "train.verifier.change.training.epochs=2"),
+    ]
+    assert found["files/0-imagenet.pth"] == b"weights"
+    assert {name for name in found if name.startswith("runs/")} == {"runs/verifier/best.pt"}
+    assert "code/prichexy_train/lent/lent.sh" in found
+    images = [name for name in found if name.startswith("sources/") and name.endswith(".png")]
+    assert len(images) == source.images
+    again = pack(
+        experiment,
+        tmp_path / "again",
+        sources={"chestxray14": source.folder},
+        changes=changes,
+        runs=tmp_path / "runs",
+    )
+    assert again.parts[0].read_bytes() == packed.parts[0].read_bytes()
+
+
+def test_a_set_without_a_source_and_a_folder_in_use_are_refused(
+    tmp_path: Path, experiment: Path, source: miniature.Miniature
+) -> None:
+    with pytest.raises(Misconfigured, match="--source chestxray14=FOLDER is needed"):
+        pack(experiment, tmp_path / "packed", sources={})
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(Misconfigured, match="is not empty"):
+        pack(experiment, tmp_path / "full", sources={"chestxray14": source.folder})
+
+
+def test_what_a_machine_lacks_is_all_that_training_needs_but_what_it_has(tmp_path: Path) -> None:
+    everything = lacking(())
+    assert {"torch", "monai", "pytorch-ignite", "pydantic", "pydantic-core"} <= everything.keys()
+    assert not {"pydicom", "celery", "prichexy"} & everything.keys()
+    assert "pydantic-core" not in lacking({"Pydantic"})
+    listing = tmp_path / "has"
+    listing.write_text("torch==2.11.0\nscikit_learn==1.7\n\n")
+    rest = lacking(names_in(listing))
+    assert not {"torch", "scikit-learn", "sympy"} & rest.keys()
+    assert rest["monai"] == everything["monai"]
+
+
+def test_the_command_names_parts_and_script(
+    tmp_path: Path,
+    experiment: Path,
+    source: miniature.Miniature,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    listing = tmp_path / "has"
+    listing.write_text("\n".join(lacking(())))
+    words = ["pack", experiment, "--to", tmp_path / "packed", "--has", listing]
+    words += ["--source", f"chestxray14={source.folder}"]
+    get_command(create_app()).main([str(word) for word in words], standalone_mode=False)
+    told = capsys.readouterr().out
+    assert "part-01" in told
+    assert str(tmp_path / "packed" / SCRIPT) in told
+
+
+def test_a_wheel_that_is_not_to_be_had_is_told(tmp_path: Path) -> None:
+    with pytest.raises(Failed, match="pip cannot fetch the wheels"):
+        fetch_wheels({"prichexy-no-such-distribution": "1"}, tmp_path, "3.12")
+    fetch_wheels({}, tmp_path, "3.12")
+    assert list(tmp_path.iterdir()) == []
