@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from prichexy_model.flow import Border, warp
 from prichexy_model.privacynet import PrivacyNet
 from prichexy_model.random_field import random_displacement
 
-__all__ = ["DPPix", "Deformation", "Method", "PrivacyNetMethod", "RandomWarp", "Real"]
+__all__ = ["DPPix", "Deformation", "Deforming", "Method", "PrivacyNetMethod", "RandomWarp", "Real"]
 
 
 class Method(Protocol):
@@ -29,10 +29,25 @@ class Method(Protocol):
     def name(self) -> str:
         """How the method and its settings are told apart from others, on one line."""
 
+    @property
+    def stochastic(self) -> bool:
+        """Whether it draws: whether another generator gives another image."""
+
     def __call__(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """Give ``images`` (B, 1, H, W) in [0, 1] anonymised: same shape, same range.
 
         ``generators`` are B of the CPU, one for each image; only random methods draw from them.
+        """
+
+
+@runtime_checkable
+class Deforming(Method, Protocol):
+    """A method that moves pixels, and can say where."""
+
+    def displacement(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Give the displacement (B, 2, H, W), in the coordinates of ``flow``, of ``images``.
+
+        The one by which a call with the same ``images`` and ``generators`` deforms them.
         """
 
 
@@ -44,6 +59,11 @@ class Real:
     def name(self) -> str:
         """``real``."""
         return "real"
+
+    @property
+    def stochastic(self) -> bool:
+        """No."""
+        return False
 
     def __call__(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """Give ``images`` as they are."""
@@ -62,12 +82,23 @@ class Deformation:
         """``prichexy-net:mu=0.01``, with the border where it is not the corrected one."""
         return "prichexy-net:" + _field(self.anonymizer.mu, self.anonymizer.border)
 
+    @property
+    def stochastic(self) -> bool:
+        """No."""
+        return False
+
     def __call__(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """Give ``images`` deformed; raises ValueError while the anonymizer is in train mode."""
         _check(images, generators)
         _check_eval(self.anonymizer)
         deformed: Tensor = self.anonymizer(images)
         return deformed
+
+    def displacement(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Give the field that ``images`` are deformed by; see ``Deforming``."""
+        _check(images, generators)
+        _check_eval(self.anonymizer)
+        return self.anonymizer.displacement(images)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +111,11 @@ class PrivacyNetMethod:
     def name(self) -> str:
         """``privacy-net``."""
         return "privacy-net"
+
+    @property
+    def stochastic(self) -> bool:
+        """No."""
+        return False
 
     def __call__(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """Give ``images`` repainted; raises ValueError while the network is in train mode."""
@@ -101,6 +137,11 @@ class DPPix:
         """``dp-pix:b=4``, with epsilon where it is not the paper's."""
         return f"dp-pix:b={self.cell}" + ("" if self.epsilon == 0.1 else f",eps={self.epsilon:g}")
 
+    @property
+    def stochastic(self) -> bool:
+        """Yes: the noise."""
+        return True
+
     def __call__(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """Give ``images`` in noisy cells."""
         _check(images, generators)
@@ -121,8 +162,17 @@ class RandomWarp:
         coarse = "" if self.coarseness == 1 else f",coarseness={self.coarseness}"
         return f"random:{_field(self.mu, self.border)}{coarse}"
 
+    @property
+    def stochastic(self) -> bool:
+        """Yes: the field."""
+        return True
+
     def __call__(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """Give square ``images`` deformed, each by a draw of its own."""
+        return warp(images, self.displacement(images, generators))
+
+    def displacement(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Give the field that ``images`` are deformed by; see ``Deforming``."""
         _check(images, generators)
         size = images.shape[-1]
         fields = [
@@ -131,7 +181,7 @@ class RandomWarp:
             )
             for generator in generators
         ]
-        return warp(images, torch.cat(fields).to(images.device))
+        return torch.cat(fields).to(images.device)
 
 
 def _field(mu: float, border: Border) -> str:

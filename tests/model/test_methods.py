@@ -14,6 +14,7 @@ from prichexy_model.generator import build_generator
 from prichexy_model.initial import initial_weights
 from prichexy_model.methods import (
     Deformation,
+    Deforming,
     DPPix,
     Method,
     PrivacyNetMethod,
@@ -83,6 +84,18 @@ def test_only_random_methods_draw_and_only_they_differ_from_seed_to_seed(method:
         second = method(images(1), generators(2))
     assert torch.equal(generator.get_state(), before) is not random
     assert torch.equal(first, second) is not random
+    assert method.stochastic is random
+
+
+def test_a_deformation_tells_the_field_that_it_moves_pixels_by() -> None:
+    moving = [method for method in METHODS if isinstance(method, Deforming)]
+    assert {type(method) for method in moving} == {Deformation, RandomWarp}
+    for method in moving:
+        with torch.inference_mode():
+            field = method.displacement(images(2), generators(1, 2))
+            expected = method(images(2), generators(1, 2))
+        assert field.shape == (2, 2, SIZE, SIZE)
+        assert torch.equal(warp(images(2), field), expected)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=name_of)

@@ -12,9 +12,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from prichexy_model.flow import warp
 from prichexy_testing.miniature_runs import SIZE, Runs
 from prichexy_train import anonymised
-from prichexy_train.anonymised import AnonymisedImages, NotInTime, anonymise, image_ids
+from prichexy_train.anonymised import (
+    AnonymisedImages,
+    NotInTime,
+    anonymise,
+    displacements,
+    image_ids,
+)
 from prichexy_train.data.pool import Pool
 from prichexy_train.errors import Damaged, Diverged, Misconfigured
 from prichexy_train.methods_from import ChosenMethod, method_from
@@ -32,6 +39,7 @@ class Counting:
     die_after: int = 10**9
 
     name = "counting"
+    stochastic = True
 
     def __call__(self, images: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         self.asked += len(images)
@@ -83,6 +91,31 @@ def test_an_image_depends_on_seed_and_id_and_not_on_its_company(pool: Pool, tmp_
     other = anonymise(pool, rows[[9, 4]], chosen, 6, tmp_path / "other")
     assert torch.equal(few.gather(rows[[4, 9]]), many.gather(rows[[4, 9]]))
     assert not torch.equal(few.gather(rows[[4]]), other.gather(rows[[4]]))
+
+
+def test_each_draw_is_another_one_and_the_first_is_what_it_always_was(
+    pool: Pool, tmp_path: Path
+) -> None:
+    chosen, _ = counting()
+    rows = pool.split("test")[:9]
+    plain = anonymise(pool, rows, chosen, 5, tmp_path / "0")
+    draws = [anonymise(pool, rows, chosen, 5, tmp_path / f"{k}", draw=k) for k in (1, 2)]
+    again = anonymise(pool, rows, chosen, 5, tmp_path / "again", draw=1, batch_size=2)
+    assert len({plain.digest, *(one.digest for one in draws)}) == 3
+    assert again.digest == draws[0].digest
+    for folder, draw in (("0", 1), ("1", 0), ("1", 2)):
+        with pytest.raises(Misconfigured, match="another draw"):
+            anonymise(pool, rows, chosen, 5, tmp_path / folder, draw=draw)
+
+
+def test_displacements_are_those_that_made_the_images(pool: Pool, tmp_path: Path) -> None:
+    chosen, rows = method_from("random:mu=0.2,coarseness=8"), pool.split("test")[:5]
+    fields = torch.cat(list(displacements(pool, rows, chosen, 3, batch_size=2)))
+    expected = anonymise(pool, rows, chosen, 3, tmp_path).gather(rows)
+    found = warp(pool.images.gather(rows), fields)
+    torch.testing.assert_close(found, expected, rtol=0, atol=2.5e-4)
+    with pytest.raises(Misconfigured, match="no deformation"):
+        next(displacements(pool, rows, method_from("dp-pix:b=4"), 3))
 
 
 def test_an_image_that_was_not_anonymised_is_never_given(pool: Pool, tmp_path: Path) -> None:
@@ -156,7 +189,7 @@ def test_the_folder_tells_what_it_holds(pool: Pool, tmp_path: Path) -> None:
     assert about["of"]["data"] == pool.digest
     assert about["of"]["seed"] == 4
     assert about["digest"] == images.digest
-    assert images.method_digest == chosen.of.digest
+    assert about["of"]["method"] == chosen.of.digest
     assert AnonymisedImages(tmp_path).digest == images.digest
 
 

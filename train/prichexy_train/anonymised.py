@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from prichexy_model.methods import Deforming
 from prichexy_train.checkpoints import write_whole
 from prichexy_train.data.images import HalfImages, Images
 from prichexy_train.data.pool import Pool
@@ -27,7 +28,7 @@ from prichexy_train.errors import Damaged, Diverged, Misconfigured
 from prichexy_train.methods_from import ChosenMethod
 from prichexy_train.randomness import generator
 
-__all__ = ["AnonymisedImages", "NotInTime", "anonymise", "image_ids"]
+__all__ = ["AnonymisedImages", "NotInTime", "anonymise", "displacements", "image_ids"]
 
 _VERSION: Final = 1
 #: Rows that are written, digested and, after a kill, made again together.
@@ -55,8 +56,6 @@ class AnonymisedImages:
         self._row[indices] = np.arange(len(indices))
         #: The SHA-256 of all values.
         self.digest: str = about["digest"]
-        #: The SHA-256 that identifies the method: see ``ChosenMethod``.
-        self.method_digest: str = about["of"]["method"]
 
     def __len__(self) -> int:
         """Give the number of images of the pool, whether anonymised or not."""
@@ -98,6 +97,7 @@ def anonymise(
     seed: int,
     folder: str | Path,
     *,
+    draw: int = 0,
     device: torch.device | str = "cpu",
     batch_size: int = 32,
     deadline: float | None = None,
@@ -106,7 +106,8 @@ def anonymise(
     """Give the images at ``indices`` anonymised, from ``folder``, where they are made if need be.
 
     Each image has a random generator of its own, derived from ``seed`` and its id, so it does not
-    depend on which others are made, nor in what order. In float32 throughout, as the gateway's
+    depend on which others are made, nor in what order; and another one for each ``draw``, for what
+    a random method makes of it another time. In float32 throughout, as the gateway's
     worker computes. What is there already is not made again; another process that is at it is
     waited for.
 
@@ -128,13 +129,40 @@ def anonymise(
         "data": pool.digest,
         "indices": hashlib.sha256(indices.tobytes()).hexdigest(),
     }
+    if draw:
+        of["draw"] = draw
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         about = _begin(folder, of, chosen, pool, indices)
         if len(about["blocks"]) < _blocks(len(indices)):
-            make = _Maker(pool.images, image_ids(pool), chosen, seed, torch.device(device))
+            make = _Maker(pool.images, image_ids(pool), chosen, seed, draw, torch.device(device))
             _fill(folder, about, indices, make, batch_size, deadline, clock)
     return AnonymisedImages(folder)
+
+
+def displacements(
+    pool: Pool,
+    indices: NDArray[np.int64],
+    chosen: ChosenMethod,
+    seed: int,
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = 32,
+) -> Iterator[Tensor]:
+    """Give the displacements (B, 2, size, size) of images of the pool, some at a time.
+
+    Those by which ``anonymise`` with the same seed, draw 0, deforms them. Raises Misconfigured
+    for a method that is no deformation.
+    """
+    if not isinstance(chosen.method, Deforming):
+        raise Misconfigured(f"{chosen.name}: is no deformation")
+    make = _Maker(pool.images, image_ids(pool), chosen, seed, 0, torch.device(device))
+    for start in range(0, len(indices), batch_size):
+        rows = indices[start : start + batch_size]
+        with torch.inference_mode(), make.exact():
+            images = pool.images.gather(rows).to(device)
+            field = chosen.method.displacement(images, make.generators(rows))
+        yield field
 
 
 class _Maker:
@@ -146,20 +174,21 @@ class _Maker:
         ids: Sequence[str],
         chosen: ChosenMethod,
         seed: int,
+        draw: int,
         device: torch.device,
     ) -> None:
         self._images = images
         self._ids = ids
         self._chosen = chosen
         self._seed = seed
+        self._draw = draw
         self._device = device
 
     def __call__(self, indices: NDArray[np.int64]) -> NDArray[np.float16]:
-        generators = [generator(self._seed, "anonymise", self._ids[index]) for index in indices]
-        with torch.inference_mode(), self._exact():
+        with torch.inference_mode(), self.exact():
             images = self._images.gather(indices).to(self._device)
             try:
-                made = self._chosen.method(images, generators)
+                made = self._chosen.method(images, self.generators(indices))
             except ValueError as error:
                 raise Misconfigured(f"{self._chosen.name}: {error}") from error
             half: NDArray[np.float16] = made[:, 0].to("cpu", torch.float16).numpy()
@@ -169,7 +198,12 @@ class _Maker:
             raise Diverged(f"{self._chosen.name}: made something else than grey values of {image}")
         return half
 
-    def _exact(self) -> AbstractContextManager[Any]:
+    def generators(self, indices: NDArray[np.int64]) -> list[torch.Generator]:
+        """Give the images' own generators."""
+        words = (self._draw,) if self._draw else ()
+        return [generator(self._seed, "anonymise", self._ids[index], *words) for index in indices]
+
+    def exact(self) -> AbstractContextManager[Any]:
         """Forbid TF32, whose ten bits would move pixels, and algorithms that differ by run."""
         if self._device.type != "cuda":
             return nullcontext()
@@ -190,8 +224,8 @@ def _begin(
     path = folder / "anonymised.json"
     if path.exists():
         about = _read(path)
-        for word, value in of.items():
-            if about["of"].get(word) != value:
+        for word in sorted(of.keys() | about["of"].keys()):
+            if about["of"].get(word) != of.get(word):
                 raise Misconfigured(
                     f"{folder}: holds images of another {word}; remove it or name another folder"
                 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from prichexy_train.measures.fidelity import MOST_PSNR, psnr, ssim
+from prichexy_train.measures.fidelity import MOST_PSNR, moved, psnr, ssim
 
 
 def images(seed: int) -> torch.Tensor:
@@ -44,3 +44,26 @@ def test_ssim_is_its_authors_formula_over_a_gaussian_window() -> None:
 
 def test_an_image_is_all_that_is_left_of_itself() -> None:
     assert ssim(images(3), images(3)).tolist() == pytest.approx([1, 1], abs=1e-5)
+
+
+def test_movement_is_in_pixels_of_256_whatever_the_size() -> None:
+    # One pixel along x and none along y; then, in one place, five by the rule of Pythagoras.
+    one = 2 / 255
+    still = torch.zeros(3, 2, 16, 16)
+    still[:, 0] = one
+    found = moved([still[:2], still[2:]])
+    assert found.rms == pytest.approx(2**-0.5)
+    assert (found.p95, found.max) == pytest.approx((1.0, 1.0))
+    still[0, :, 0, 0] = torch.tensor([3 * one, -4 * one])
+    found = moved([still])
+    assert (found.p95, found.max) == pytest.approx((1.0, 5.0))
+    assert found.rms == pytest.approx(((3 * 256 - 1 + 25) / (3 * 256 * 2)) ** 0.5)
+    with pytest.raises(ValueError, match="no displacement"):
+        moved([])
+
+
+def test_the_95th_percentile_is_of_all_pixels_of_all_images() -> None:
+    lengths = torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(4))
+    fields = torch.cat((lengths, torch.zeros_like(lengths)), 1) * 2 / 255
+    found = moved(fields.split(1))
+    assert found.p95 == pytest.approx(np.quantile(lengths.numpy(), 0.95), abs=1e-3)
