@@ -87,12 +87,20 @@ class RunFolder:
 
     @contextmanager
     def claimed(
-        self, stage: str, settings: BaseModel, *, data: Mapping[str, str], seed: int, device: str
+        self,
+        stage: str,
+        settings: BaseModel,
+        *,
+        data: Mapping[str, str],
+        seed: int,
+        device: str,
+        held_back: Mapping[str, str] | None = None,
     ) -> Iterator[None]:
         """Within the block, the folder is this run's: made or taken up again, and locked.
 
-        ``data`` names what the run reads, each with its digest. A new run that fails before its
-        first checkpoint leaves nothing behind, so that it can be begun with better settings.
+        ``data`` names what the run reads, each with its digest; ``held_back``, by set, the test
+        images that it does not learn from: see ``unseen``. A new run that fails before its first
+        checkpoint leaves nothing behind, so that it can be begun with better settings.
 
         Raises InUse when another process works in the folder, Failed when it cannot be made, and
         Misconfigured when it holds a run of another stage, with other settings or on other data;
@@ -104,12 +112,13 @@ class RunFolder:
                 raise SystemExit(code)
             yield
             return
+        start = {"device": device, **origin()}
         with ExitStack() as held:
             try:
                 held.enter_context(_locked(self.path))
                 new = not self.settings_file.exists()
                 self._check(stage, settings, data)
-                self._write_start(stage, settings, data, seed, {"device": device, **origin()})
+                self._write_start(stage, settings, data, held_back or {}, seed, start)
             except Failed as error:
                 broadcast(2 if isinstance(error, Misconfigured) else 1)
                 raise
@@ -169,6 +178,7 @@ class RunFolder:
         stage: str,
         settings: BaseModel,
         data: Mapping[str, str],
+        held_back: Mapping[str, str],
         seed: int,
         start: Mapping[str, Any],
     ) -> None:
@@ -183,6 +193,9 @@ class RunFolder:
             provenance = self.provenance()
         if self.finished:
             return
+        if held_back:
+            # The data are those of the first start, so this is true of a run begun without it.
+            provenance["held_back"] = dict(held_back)
         provenance["starts"].append({"at": _now(), **start})
         # The settings last: a folder with settings has a provenance.
         _write_json(self.provenance_file, provenance)

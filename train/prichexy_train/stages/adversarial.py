@@ -60,6 +60,7 @@ from prichexy_train.stages.critics import (
 )
 from prichexy_train.stages.training_run import file_digest, open_pool, train
 from prichexy_train.trained import load_classifier, load_verifier, network_of
+from prichexy_train.unseen import check_unseen, held_back
 
 __all__ = [
     "STAGE",
@@ -323,6 +324,8 @@ def run_adversarial(
     anonymizer = _anonymizer(settings)
     verifiers = [load_verifier(run) for run in settings.critics.verifiers]
     classifier = load_classifier(settings.critics.classifier)
+    for one in named.values():
+        check_unseen(one, pool)
 
     def make_task() -> AdversarialTask:
         of = AdversarialData.of(pool, settings)
@@ -336,6 +339,7 @@ def run_adversarial(
         make_task,
         data={pool.name: pool.digest} | {name: _best_digest(run) for name, run in named.items()},
         device=computing.device,
+        held_back=held_back(pool),
         result=words,
         deadline=deadline,
     )

@@ -31,6 +31,7 @@ from prichexy_train.randomness import initialising, numpy_generator
 from prichexy_train.settings import Section, Training
 from prichexy_train.stages.batches import in_batches
 from prichexy_train.stages.training_run import file_digest, open_pool, train
+from prichexy_train.unseen import held_back
 
 __all__ = [
     "STAGE",
@@ -242,6 +243,7 @@ def run_classifier(
         make_task,
         data=digests,
         device=computing.device,
+        held_back=held_back(pool),
         result=words,
         deadline=deadline,
     )

@@ -35,6 +35,7 @@ from prichexy_train.stages.anonymizers import (
 )
 from prichexy_train.stages.batches import in_batches
 from prichexy_train.stages.training_run import open_pool, train
+from prichexy_train.unseen import held_back
 
 __all__ = ["STAGE", "PretrainingSettings", "PretrainingTask", "run_pretraining"]
 
@@ -147,5 +148,6 @@ def run_pretraining(
         make_task,
         data={pool.name: pool.digest},
         device=computing.device,
+        held_back=held_back(pool),
         deadline=deadline,
     )

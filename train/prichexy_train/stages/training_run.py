@@ -31,18 +31,23 @@ def train(
     *,
     data: Mapping[str, str],
     device: torch.device,
+    held_back: Mapping[str, str] | None = None,
     result: Mapping[str, Any] | None = None,
     deadline: float | None = None,
 ) -> Fitted:
     """Train what ``make_task`` gives in a run folder, from wherever the run stands.
 
-    ``data`` names what the run reads, each with its digest. A finished run is not trained again,
-    and its task not even made. ``result`` is written to the run's ``result.json``, beside the best
-    epoch and its measures. Raises as ``RunFolder.claimed`` and ``fit`` do, and Misconfigured for
-    ImageNet weights that are none or do not fit.
+    ``data`` names what the run reads, each with its digest, and ``held_back`` the test images that
+    it does not learn from, as ``unseen.held_back`` gives them. A finished run is not trained
+    again, and its task not even made. ``result`` is written to the run's ``result.json``, beside
+    the best epoch and its measures. Raises as ``RunFolder.claimed`` and ``fit`` do, and
+    Misconfigured for ImageNet weights that are none or do not fit.
     """
     run = RunFolder(run_folder)
-    with run.claimed(stage, settings, data=data, seed=training.seed, device=device_name(device)):
+    name = device_name(device)
+    with run.claimed(
+        stage, settings, data=data, seed=training.seed, device=name, held_back=held_back
+    ):
         if run.finished:
             return _as_it_ended(run)
         try:

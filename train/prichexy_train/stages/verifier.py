@@ -40,6 +40,7 @@ from prichexy_train.randomness import initialising, numpy_generator
 from prichexy_train.settings import Section, Training
 from prichexy_train.stages.batches import ContrastBatches, in_batches
 from prichexy_train.stages.training_run import file_digest, open_pool, train
+from prichexy_train.unseen import held_back
 
 __all__ = [
     "STAGE",
@@ -122,6 +123,9 @@ class VerifierData:
     one of each. "contrastive" takes ``rows``, each from either side by chance where they differ.
     ``patients`` holds each image's patient, ``serials`` (images, 2) a series, -1 for none, and the
     place in it: neighbours are never contrasted, since they may be one patient.
+    ``redrawn`` are training images that stand in for those of ``first`` (and of ``second``, where
+    that is the same) in other epochs: epoch e trains with number e modulo all of them, of which
+    ``first`` is number 0. Validation is with ``first``, always.
     """
 
     first: Images
@@ -131,6 +135,7 @@ class VerifierData:
     patients: NDArray[np.int64]
     rows: NDArray[np.int64]
     serials: NDArray[np.int64] = field(default_factory=lambda: np.full((0, 2), -1))
+    redrawn: tuple[Images, ...] = ()
 
     @classmethod
     def of(
@@ -202,6 +207,8 @@ class VerifierTask(Task):
                 batch_size=settings.training.batch_size,
             )
         self._first, self._second = self._feeds()
+        # From the disk: memory that is full of draws has no room for a network.
+        self._redrawn = [Feed(one, computing.device, hold=False) for one in data.redrawn]
 
     def batches(self, epoch: int) -> Sequence[NDArray[np.int64]]:
         """Give places in the list of training pairs or, for "contrastive", numbers of images."""
@@ -252,10 +259,20 @@ class VerifierTask(Task):
             Feed(data.second, device, np.concatenate(second), hold=hold),
         )
 
+    def _sides(self, epoch: int) -> tuple[Feed, Feed]:
+        """Give what the first and second images of an epoch's training are looked up in."""
+        # By the epoch's number alone, so that a run that was stopped goes on as it would have.
+        number = epoch % (1 + len(self._redrawn))
+        if not number:
+            return self._first, self._second
+        first = self._redrawn[number - 1]
+        return first, first if self._first is self._second else self._second
+
     def _pair_loss(self, rows: NDArray[np.int64], moment: Moment) -> Tensor:
         pairs = self._data.train.take(rows)
-        first = self._varied(self._first.gather(pairs.first), moment, "first")
-        second = self._varied(self._second.gather(pairs.second), moment, "second")
+        one, other = self._sides(moment.epoch)
+        first = self._varied(one.gather(pairs.first), moment, "first")
+        second = self._varied(other.gather(pairs.second), moment, "second")
         with self._computing.autocast():
             logits = self.verifier(first, second)
         return verification_bce(logits, torch.from_numpy(pairs.same).to(logits.device))
@@ -277,12 +294,13 @@ class VerifierTask(Task):
         }
 
     def _either_side(self, rows: NDArray[np.int64], moment: Moment) -> Tensor:
-        if self._first is self._second:
-            return self._first.gather(rows)
+        first, second = self._sides(moment.epoch)
+        if first is second:
+            return first.gather(rows)
         drawn = torch.rand(len(rows) * moment.world, generator=moment.common_generator("side"))
         on_first = drawn[moment.rank :: moment.world] < 0.5
         chosen = on_first.to(self._computing.device)[:, None, None, None]
-        return torch.where(chosen, self._first.gather(rows), self._second.gather(rows))
+        return torch.where(chosen, first.gather(rows), second.gather(rows))
 
     def _varied(self, images: Tensor, moment: Moment, purpose: str) -> Tensor:
         images = resize(images, self.verifier.size)
@@ -324,6 +342,7 @@ def run_verifier(
         make_task,
         data=digests,
         device=computing.device,
+        held_back=held_back(pool),
         deadline=deadline,
     )
 
