@@ -122,6 +122,24 @@ def test_noise_loses_what_there_was_and_the_control_is_the_same(
     assert np.abs(a - b).max() > 20 * np.abs(b - real.scores()["control"]).max()
 
 
+def test_a_deformations_movement_is_measured_and_nothing_elses(
+    data: PreparedSet, classifier: Path, tmp_path: Path
+) -> None:
+    found = {}
+    for name in ("random:mu=0.1,coarseness=8", "random:mu=0.05,coarseness=8", "dp-pix:b=2"):
+        run = tmp_path / name[-17:]
+        assert run_utility(SETTINGS, [data.folder], run, method=name, classifier=classifier)
+        (stored,) = read_records(run)
+        found[name] = stored.record.details.get("displacement")
+    strong, weak, none = found.values()
+    assert none is None
+    assert isinstance(strong, dict)
+    assert isinstance(weak, dict)
+    assert strong.keys() == {"rms", "p95", "max"}
+    assert 0 < weak["rms"] < weak["p95"] < weak["max"] <= 0.05 * 127.5 * 2**0.5 + 1e-3
+    assert strong["rms"] == pytest.approx(2 * weak["rms"], rel=1e-3), "the same draws, twice as far"
+
+
 def test_a_run_out_of_time_goes_on(data: PreparedSet, classifier: Path, tmp_path: Path) -> None:
     words: dict[str, Any] = {"method": "dp-pix:b=4", "classifier": classifier}
     assert not run_utility(SETTINGS, [data.folder], tmp_path, deadline=0.0, **words)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 from pydantic import Field, JsonValue
 from torch import Tensor
 
-from prichexy_train.anonymised import NotInTime
+from prichexy_model.methods import Deforming
+from prichexy_train.anonymised import NotInTime, displacements
 from prichexy_train.attacks.target import anonymised_images
 from prichexy_train.data.images import Images
 from prichexy_train.data.pool import Pool
@@ -29,6 +31,7 @@ from prichexy_train.feed import Feed
 from prichexy_train.judging import label_logits
 from prichexy_train.measures.auc import auc
 from prichexy_train.measures.bootstrap import Resamples, Weights, interval, weighted_auc
+from prichexy_train.measures.fidelity import moved
 from prichexy_train.methods_from import method_from
 from prichexy_train.precision import choose_device, device_name
 from prichexy_train.records import LabelFigures, MethodOf, UtilityRecord, write_record
@@ -36,6 +39,7 @@ from prichexy_train.runs import RunFolder, origin
 from prichexy_train.settings import Device, Section
 from prichexy_train.stages.training_run import file_digest, open_pool
 from prichexy_train.trained import load_classifier
+from prichexy_train.unseen import check_unseen
 
 __all__ = ["RECORD", "STAGE", "UtilitySettings", "run_utility", "utility_record"]
 
@@ -44,6 +48,8 @@ _log: Final = logging.getLogger(__name__)
 #: The stage's name in provenance, and the record's.
 STAGE: Final = "utility"
 RECORD: Final = "utility"
+#: Of how many test images of a set, at the most, the displacement is measured.
+_MOVED: Final = 500
 
 Scores = NDArray[np.float64]
 
@@ -78,11 +84,15 @@ def run_utility(
     Writes one record a set into the run folder. ``classifier`` is a finished run. Anonymised
     images are made, or found, below ``anonymised``, in the run folder by default. False when the
     deadline came first: the same call goes on. Raises as ``RunFolder.claimed``, ``method_from`` and
-    ``load_classifier`` do, and Misconfigured where the classifier can be judged on no label.
+    ``load_classifier`` do, and Misconfigured where the classifier can be judged on no label, and
+    where a run may have learned from the test patients.
     """
     device = choose_device(settings.device)
     pool, chosen, run = open_pool(data), method_from(method, device), RunFolder(run_folder)
     network = load_classifier(classifier).to(device)
+    for named in (classifier, chosen.run):
+        if named is not None:
+            check_unseen(named, pool)
     digests = {
         pool.name: pool.digest,
         "method": chosen.of.digest,
@@ -118,6 +128,17 @@ def run_utility(
             for each in (images, _Halved(pool.images))
         ]
         seconds = time.monotonic() - began
+
+        def displaced(some: NDArray[np.int64]) -> dict[str, JsonValue]:
+            """Give how far these images' pixels were moved, where the method moves them."""
+            if not isinstance(chosen.method, Deforming):
+                return {}
+            some = some[np.linspace(0, len(some) - 1, min(len(some), _MOVED), dtype=np.int64)]
+            fields = displacements(
+                pool, some, chosen, settings.seed, device=device, batch_size=settings.batch_size
+            )
+            return {"displacement": {**asdict(moved(fields))}}
+
         for prepared, place in _by_set(pool, rows):
             record, scores = utility_record(
                 prepared,
@@ -126,7 +147,7 @@ def run_utility(
                 *(each[place] for each in logits),
                 settings=settings,
                 device=device_name(device),
-                details={"classifier": classifier.name},
+                details={"classifier": classifier.name, **displaced(rows[place])},
                 provenance={**digests, **origin()},
             )
             record = record.model_copy(update={"seconds": round(seconds, 2)})

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,20 @@ def classifier(data: PreparedSet, tmp_path_factory: pytest.TempPathFactory) -> P
     words = {"least_positives": 1, "network": {"backbone": "tiny", "size": 24}, "training": BRIEF}
     run_classifier(ClassifierSettings.model_validate(words), [data.folder], run)
     return run
+
+
+def exchanged(data: PreparedSet, folder: Path) -> PreparedSet:
+    """Give the set as it would be with training and test patients in each other's place."""
+    shutil.copytree(data.folder, folder)
+    split = (folder / "split.csv").read_text()
+    split = re.sub(
+        ",(train|test)$", lambda m: {",train": ",test"}.get(m[0], ",train"), split, flags=re.M
+    )
+    (folder / "split.csv").write_text(split)
+    about = json.loads((folder / "prepared.json").read_text())
+    about["files"]["split.csv"] = hashlib.sha256(split.encode()).hexdigest()
+    (folder / "prepared.json").write_text(json.dumps(about | {"digest": "another"}))
+    return PreparedSet.open(folder)
 
 
 def command(*words: object) -> tuple[int, str]:
@@ -74,6 +91,43 @@ def test_an_attack_is_stopped_taken_up_and_extended(
         attack(data, run, strong, *method, "--set", "fresh.training.learning_rate=0.5")
     with pytest.raises(Misconfigured, match="method"):
         attack(data, run, strong, "--method", "real")
+
+
+def test_what_is_made_of_the_images_is_what_the_rungs_look_at(
+    data: PreparedSet, strong: Path, tmp_path: Path
+) -> None:
+    def made(method: str, rungs: str, *more: str) -> set[str]:
+        run = tmp_path / method[:3] / rungs
+        assert attack(data, run, strong, "--method", method, "--rungs", rungs, *more)[0] == 0
+        return {path.parent.name for path in run.rglob("images.npy")}
+
+    always = {"test", "validation"}
+    assert made("dp-pix:b=4", "8") == always
+    redrawn = {f"learning-draw-{draw}" for draw in (1, 2, 3)}
+    assert made("dp-pix:b=4", "2", "--seeds", "1") == {*always, "learning", *redrawn}
+    run = tmp_path / "dp-" / "2"
+    (tmp_path / "other").mkdir()
+    bent = ("random:mu=0.1", "2", "--seeds", "1", "--set", "draws=1")
+    assert made(*bent) == {*always, "learning"}
+    details = [stored.record.details for stored in read_records(run)]
+    assert all(one["sign"] in {1, -1} and "validation_auc" in one for one in details)
+
+
+def test_a_run_that_may_know_the_test_patients_is_refused(
+    data: PreparedSet, strong: Path, classifier: Path, tmp_path: Path
+) -> None:
+    other = exchanged(data, tmp_path / "other")
+    with pytest.raises(Misconfigured, match="other test images"):
+        attack(other, tmp_path / "attack", strong, "--method", "real", "--rungs", 3)
+    with pytest.raises(Misconfigured, match="other test images"):
+        command(
+            "utility",
+            CONFIGS / "utility-miniature.toml",
+            *("--data", other.folder, "--run", tmp_path / "utility", "--classifier", classifier),
+            *("--method", "real", "--set", "device=cpu"),
+        )
+    assert not (tmp_path / "attack").exists()
+    assert not (tmp_path / "utility").exists()
 
 
 def test_what_is_no_strong_verifier_is_refused_at_once(

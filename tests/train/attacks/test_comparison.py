@@ -15,10 +15,8 @@ from prichexy_train.attacks.comparison import (
     Features,
     OfVerifier,
     Pixels,
-    ensemble,
     likeness,
     score,
-    standardised,
 )
 from prichexy_train.data.pairs import Pairs
 from prichexy_train.errors import Misconfigured
@@ -110,18 +108,12 @@ def test_features_without_weights_are_the_same_each_time_and_with_odd_ones_refus
         Features.of("resnet50", tmp_path / "weights.pt", SIZE, CPU)
 
 
-def test_an_ensemble_hears_a_quiet_member_as_well_as_a_loud_one() -> None:
-    a, b = SOURCE.normal(size=(2, 50))
-    assert np.allclose(ensemble([a, b]), ensemble([1000 * a + 3, b]))
-    assert np.array_equal(standardised(np.full(5, 0.1)), np.zeros(5))
-    # A member that says nothing changes no order.
-    assert np.array_equal(ensemble([a, np.full(50, 0.7)]).argsort(), a.argsort())
-
-
 def test_one_comparators_ranking_is_not_changed_by_standardising() -> None:
     comparator = OfVerifier(verifier("cosine"))
     a, b = torch.rand(2, 6, 8, generator=torch.Generator().manual_seed(2))
-    alone = likeness([(comparator, a, b)])
+    alone = likeness([(comparator, 1.0, a, b)])
     assert torch.equal(alone.argsort(1), comparator.across(a, b).argsort(1))
-    assert torch.allclose(likeness([(comparator, a, b)] * 2), 2 * alone)
-    assert likeness([(comparator, a, torch.ones(6, 8))]).isfinite().all()
+    assert torch.allclose(
+        likeness([(comparator, 0.75, a, b), (comparator, -0.25, a, b)]), alone / 2
+    )
+    assert likeness([(comparator, 1.0, a, torch.ones(6, 8))]).isfinite().all()

@@ -10,16 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from prichexy_testing.attackers import SIZE
 from prichexy_train.anonymised import NotInTime
-from prichexy_train.attacks.features import PixelCorrelation
+from prichexy_train.attacks.comparison import OfVerifier
+from prichexy_train.attacks.features import ImageNetFeatures, PixelCorrelation
 from prichexy_train.attacks.fresh import FreshVerifier
-from prichexy_train.attacks.frozen import Frozen
+from prichexy_train.attacks.frozen import Frozen, ensemble
 from prichexy_train.attacks.ladder import climb, rungs_of
 from prichexy_train.attacks.metadata import Metadata
 from prichexy_train.attacks.rung import Attempt, Interrupted, NotApplicable, Rung, Workplace
 from prichexy_train.attacks.searching import Search
 from prichexy_train.attacks.target import Target
 from prichexy_train.attacks.tuned import FineTuned, TrainedEnsemble
+from prichexy_train.attacks.undoing import Registered, RegistrationResidual
 from prichexy_train.data.pool import Pool
 from prichexy_train.measures.auc import auc
 from prichexy_train.records import (
@@ -159,20 +162,21 @@ def test_the_trained_are_an_ensemble_that_grows_with_them(
     target: MakeTarget, tmp_path: Path
 ) -> None:
     rungs = [FreshVerifier("anonymised"), TrainedEnsemble()]
-    assert "fewer than two" in str(
+    assert "no attacker has trained, or none but one" in str(
         climb(target(settings={"seeds": 1}), tmp_path, rungs=rungs).left_out
     )
     climb(target(), tmp_path, rungs=rungs)
-    rungs[:1] = [FineTuned(), FreshVerifier("anonymised")]
-    climb(target(), tmp_path, rungs=rungs)
+    rungs[:1] = [
+        *(FineTuned(), FreshVerifier("anonymised"), PixelCorrelation()),
+        *(Frozen(), Registered(), RegistrationResidual(), ImageNetFeatures()),
+    ]
+    climb(target(settings={"features": {"backbone": "tiny", "size": SIZE}}), tmp_path, rungs=rungs)
     stored = find_record(tmp_path, "rung-4.trained-ensemble.seed-1.test")
     assert stored is not None
-    assert stored.record.details["members"] == [
-        "fresh-anonymised 1",
-        "fresh-anonymised 2",
-        "fine-tuned 1",
-        "fine-tuned 2",
-    ]
+    assert set(stored.record.details["weights"]) == {
+        *("fresh-anonymised 1", "fresh-anonymised 2", "fine-tuned 1", "fine-tuned 2"),
+        *("frozen 1", "registered 1", "registration-residual 1", "imagenet-features 1"),
+    }
 
 
 def test_a_search_uses_the_networks_that_other_rungs_trained(
@@ -224,3 +228,105 @@ def test_sets_are_learned_from_as_one_and_tested_each_by_itself(
     galleries = {one.gallery for one in records if isinstance(one, RetrievalRecord)}
     assert galleries == {len(one.split("test")) - 1}
     assert climb(against, tmp_path, rungs=rungs).records == 0
+
+
+class Inverted(Rung):
+    """An attacker who gives pairs of one patient the lower scores, in every list."""
+
+    number = 3
+    name = "inverted"
+
+    def attack(self, target: Target, workplace: Workplace) -> Attempt:
+        source = np.random.default_rng(workplace.seed)
+        return Attempt(
+            {
+                name: -4.0 * pairs.same + source.normal(size=len(pairs))
+                for name, pairs in target.scored.items()
+            }
+        )
+
+
+def test_whose_scores_point_the_wrong_way_on_validation_pairs_is_turned_round(
+    target: MakeTarget, tmp_path: Path
+) -> None:
+    against = target()
+    climb(against, tmp_path, rungs=[Inverted()])
+    records = read_records(tmp_path)
+    assert len(records) == 2
+    for stored in records:
+        record = stored.record
+        assert isinstance(record, AttackRecord)
+        assert record.auc > 0.9
+        assert record.details["sign"] == -1
+        validation = record.details["validation_auc"]
+        assert isinstance(validation, float)
+        assert validation < 0.1
+        pairs, arrays = against.validations["miniature"], stored.scores()
+        assert record.auc == auc(arrays["scores"], arrays["same"])
+        assert auc(arrays["validation"], pairs.same) == pytest.approx(1 - validation)
+
+
+def test_what_is_wrong_on_the_test_alone_stays_as_it_is(target: MakeTarget, tmp_path: Path) -> None:
+    class OnlyThere(Inverted):
+        def attack(self, target: Target, workplace: Workplace) -> Attempt:
+            found = dict(super().attack(target, workplace).scores)
+            found["validation"] = -found["validation"]
+            return Attempt(found)
+
+    climb(target(), tmp_path, rungs=[OnlyThere()])
+    for stored in read_records(tmp_path):
+        assert isinstance(stored.record, AttackRecord)
+        assert stored.record.auc < 0.1
+        assert stored.record.details["sign"] == 1
+
+
+def test_validation_pairs_are_an_anonymised_and_a_real_image_of_no_test_patient(
+    target: MakeTarget, pool: Pool
+) -> None:
+    (pairs,) = target().validations.values()
+    test = set(pool.patients[pool.split("test")])
+    assert not test & set(pool.patients[np.concatenate((pairs.first, pairs.second))])
+    one = target(settings={"fresh": {"validation_pairs": "none"}})
+    assert one.validations == {}
+    assert one.scored.keys() == one.lists.keys()
+
+
+def test_an_inverted_verifier_searches_by_what_is_least_alike(
+    target: MakeTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    climb(target(), tmp_path / "as it is", rungs=[Search("frozen")])
+    for name in ("compare", "across"):
+        right = getattr(OfVerifier, name)
+        monkeypatch.setattr(OfVerifier, name, lambda *words, right=right: -right(*words))
+    climb(target(), tmp_path / "inverted", rungs=[Search("frozen")])
+    one, other = (stored.record for stored in read_records(tmp_path))
+    assert isinstance(one, RetrievalRecord)
+    assert isinstance(other, RetrievalRecord)
+    assert (one.details["sign"], other.details["sign"]) == (1, -1)
+    assert other.rank1 == pytest.approx(one.rank1, abs=0.05)
+
+
+def test_an_ensemble_drops_who_is_at_chance(target: MakeTarget, tmp_path: Path) -> None:
+    against = target()
+    source = np.random.default_rng(5)
+    noise = {name: source.normal(size=len(pairs)) for name, pairs in against.scored.items()}
+    good = Inverted().attack(against, Workplace(tmp_path, "inverted", 1)).scores
+    noise["validation"][:] = 0.0
+    attempt = ensemble(against, {"good": good, "noise": noise})
+    assert attempt.shares == {"miniature": {"good": -1.0, "noise": 0.0}}
+    assert auc(attempt.scores["test"], against.lists["test"].same) == pytest.approx(
+        1 - auc(good["test"], against.lists["test"].same)
+    )
+
+
+def test_the_control_that_trains_can_be_left_out_and_the_cheap_ones_stay(
+    target: MakeTarget, tmp_path: Path
+) -> None:
+    against = target(settings={"control_seeds": 0})
+    rungs = rungs_of((0,))
+    climbed = climb(against, tmp_path, rungs=rungs)
+    assert "control_seeds is 0" in climbed.left_out["0 shuffled-identities"]
+    records = [stored.record for stored in read_records(tmp_path)]
+    names = {record.rung.name for record in records if isinstance(record, AttackRecord)}
+    assert names == {"pixel-correlation", "without-border", "border-alone"}
+    assert not any(rung.learns(against.settings) for rung in rungs)

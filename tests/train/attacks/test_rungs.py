@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from prichexy_model.anonymizer import Anonymizer
-from prichexy_testing.attackers import CPU, LEARNS, SIZE
+from prichexy_testing.attackers import BRIEF, CPU, LEARNS, SIZE
 from prichexy_testing.training import MemoryImages
 from prichexy_train.attacks import undoing
 from prichexy_train.attacks.controls import PartlyHidden, ShuffledIdentities, without
@@ -28,6 +28,7 @@ from prichexy_train.attacks.metadata import Metadata, OriginalSize
 from prichexy_train.attacks.other_backbone import OtherBackbone
 from prichexy_train.attacks.rung import NotApplicable, Rung, Workplace
 from prichexy_train.attacks.searching import Search
+from prichexy_train.attacks.settings import TrainedOn
 from prichexy_train.attacks.target import Target
 from prichexy_train.attacks.training import shuffled
 from prichexy_train.attacks.tuned import FineTuned
@@ -52,8 +53,8 @@ def every(pool: Pool) -> Tensor:
 def attacked(rung: Rung, target: Target, folder: Path, seed: int = 1) -> dict[str, float]:
     """Give the AUC on each list."""
     attempt = rung.attack(target, Workplace(folder, rung.name, seed))
-    assert attempt.scores.keys() == target.lists.keys()
-    return {name: auc(scores, target.lists[name].same) for name, scores in attempt.scores.items()}
+    assert attempt.scores.keys() in (target.scored.keys(), target.lists.keys())
+    return {name: auc(attempt.scores[name], pairs.same) for name, pairs in target.lists.items()}
 
 
 class Spy:
@@ -144,7 +145,7 @@ def test_what_an_attacker_learns_from(
     rung: Rung, sees_real: bool, target: MakeTarget, pool: Pool, tmp_path: Path
 ) -> None:
     real, anonymised = Spy(every(pool)), Spy(every(pool))
-    training = set(pool.split("train")) | set(pool.split("val"))
+    training = set(pool.split("train"))
     against = target(anonymised, pool=Pool(**vars(pool) | {"images": real}))
     rung.attack(against, Workplace(tmp_path, rung.name, 1))
     assert bool(real.asked & training) == sees_real
@@ -154,6 +155,23 @@ def test_what_an_attacker_learns_from(
     lists = against.lists.values()
     assert anonymised.asked & test == {row for pairs in lists for row in pairs.first.tolist()}
     assert real.asked & test == {row for pairs in lists for row in pairs.second.tolist()}
+
+
+@pytest.mark.parametrize("objective", ["pairs", "contrastive"])
+@pytest.mark.parametrize("on", ["anonymised", "mixed"])
+def test_every_epoch_learns_from_another_draw_and_none_is_validated_on(
+    on: TrainedOn, objective: str, target: MakeTarget, pool: Pool, tmp_path: Path
+) -> None:
+    draws = [Spy(every(pool)) for _ in range(3)]
+    epochs = BRIEF["training"] | {"epochs": 2}
+    contrast = {"patients": 2, "images": 2}
+    fresh = BRIEF | {"objective": objective, "training": epochs, "contrast": contrast}
+    against = target(draws[0], redrawn=tuple(draws[1:]), settings={"fresh": fresh})
+    FreshVerifier(on).attack(against, Workplace(tmp_path, "fresh", 1))
+    train = set(pool.split("train"))
+    # The first epoch is number 1: with two, the draw with number 0 is not learned from.
+    assert not draws[0].asked & train
+    assert all(one.asked and one.asked <= train for one in draws[1:])
 
 
 def test_attempts_differ_by_seed_and_are_the_same_when_made_again(
@@ -291,6 +309,33 @@ def test_a_search_finds_patients_and_never_a_querys_own_original(
     fewer = target(settings={"retrieval": {"queries": 5}})
     attempt = Search("frozen").attack(fewer, Workplace(tmp_path, "search", 1))
     assert len(attempt.retrievals["miniature"].patients) == 5
+
+
+def test_a_search_leaves_out_patients_of_the_next_numbers(
+    target: MakeTarget, pool: Pool, tmp_path: Path
+) -> None:
+    # Every patient's number is the one before the next patient's.
+    serials = np.stack((np.zeros_like(pool.patients), pool.patients), axis=1)
+    numbered = replace(pool, serials=serials)
+    (before, after) = (
+        Search("frozen").attack(target(pool=one), Workplace(tmp_path, "search", 1))
+        for one in (pool, numbered)
+    )
+    found, all_found = (a.retrievals["miniature"].found for a in (after, before))
+    test = pool.split("test")
+    counts = np.bincount(pool.patients[test], minlength=int(pool.patients.max()) + 2)
+    asked = after.retrievals["miniature"].patients
+    others = counts[asked] - 1
+    near = counts[asked + 1] + np.where(asked > 0, counts[asked - 1], 0)
+    assert near.any()
+    assert np.allclose(all_found.chance, others / (len(test) - 1))
+    assert np.allclose(found.chance, others / (len(test) - 1 - near))
+    # Two series do not meet, and who has no number is nobody's neighbour.
+    for apart in (serials + [[1, 0]] * (pool.patients % 2)[:, None], np.full_like(serials, -1)):
+        attempt = Search("frozen").attack(
+            target(pool=replace(pool, serials=apart)), Workplace(tmp_path, "search", 1)
+        )
+        assert torch.equal(attempt.retrievals["miniature"].found.chance, all_found.chance)
 
 
 def test_the_border_is_painted_over_in_the_grey_of_the_rest() -> None:

@@ -21,7 +21,7 @@ from prichexy_model.backbones import Backbone, build_backbone
 from prichexy_model.preprocessing import imagenet, resize
 from prichexy_model.verifier import SiameseVerifier
 from prichexy_model.weights import WeightsError
-from prichexy_train.attacks.rung import Scores
+from prichexy_train.attacks.validating import Scores
 from prichexy_train.data.pairs import Pairs
 from prichexy_train.errors import Misconfigured
 from prichexy_train.feed import Feed
@@ -35,10 +35,8 @@ __all__ = [
     "Pixels",
     "Side",
     "embed_rows",
-    "ensemble",
     "likeness",
     "score",
-    "standardised",
 ]
 
 #: Of a pair: the anonymised image is the first, the real one the second.
@@ -209,28 +207,18 @@ def score(
     return found
 
 
-def standardised(scores: Scores) -> Scores:
-    """Give ``scores`` with mean 0 and standard deviation 1; all 0 where all are equal."""
-    spread = scores.std()
-    return (scores - scores.mean()) / spread if spread > 0 else scores * 0.0
-
-
-def ensemble(members: Sequence[Scores]) -> Scores:
-    """Give the mean of the members' standardised scores of the same pairs."""
-    mean: Scores = np.mean([standardised(one) for one in members], axis=0)
-    return mean
-
-
-def likeness(members: Sequence[tuple[Comparator, Tensor, Tensor]]) -> Tensor:
+def likeness(members: Sequence[tuple[Comparator, float, Tensor, Tensor]]) -> Tensor:
     """Give how alike (n, m) first and second images are to several comparators together.
 
-    Each with its embeddings (n, E) and (m, E). Each one's likenesses are standardised for each
-    first image by itself, which changes no ranking, and averaged.
+    Each with its share, below 0 where it is to be turned round, and its embeddings (n, E) and
+    (m, E). Each one's likenesses are standardised for each first image by itself, which changes
+    no ranking, and added up by their shares.
     """
     total = torch.zeros(())
-    for comparator, a, b in members:
+    for comparator, share, a, b in members:
         with torch.no_grad():
             across = comparator.across(a, b).double()
         spread = across.std(1, keepdim=True).clamp(min=1e-12)
-        total = (across - across.mean(1, keepdim=True)) / spread + total.to(across.device)
+        standard = (across - across.mean(1, keepdim=True)) / spread
+        total = share * standard + total.to(across.device)
     return total

@@ -14,11 +14,13 @@ from prichexy_train.attacks.features import scored
 from prichexy_train.attacks.fresh import pretrained_digest
 from prichexy_train.attacks.rung import (
     Attempt,
+    NotApplicable,
     OfStrongVerifier,
     Rung,
     Workplace,
     strong_verifiers,
 )
+from prichexy_train.attacks.settings import AttackSettings
 from prichexy_train.attacks.target import Target
 from prichexy_train.attacks.training import (
     attack_with,
@@ -48,8 +50,14 @@ class ShuffledIdentities(Rung):
     role = "control"
     trains = True
 
+    def learns(self, settings: AttackSettings) -> bool:
+        """Say whether there is a training of it."""
+        return settings.control_seeds > 0
+
     def seeds(self, target: Target) -> Sequence[int]:
-        """Give as many as the settings say."""
+        """Give as many as the settings say. Raises NotApplicable where that is none."""
+        if not target.settings.control_seeds:
+            raise NotApplicable("the settings ask for no training of it: control_seeds is 0")
         return range(1, target.settings.control_seeds + 1)
 
     def attack(self, target: Target, workplace: Workplace) -> Attempt:

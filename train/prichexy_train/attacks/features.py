@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 
 from prichexy_train.attacks.comparison import SIDES, Comparator, Features, Pixels, score
 from prichexy_train.attacks.rung import Attempt, NotApplicable, Rung, Scores, Workplace
+from prichexy_train.attacks.settings import AttackSettings
 from prichexy_train.attacks.target import Target, learning_rows
 from prichexy_train.data.pairs import Pairs
 from prichexy_train.feed import Feed
 
 __all__ = [
+    "FEATURES",
     "ImageNetFeatures",
     "PixelCorrelation",
     "centred_features",
     "scored",
     "scored_by_features",
 ]
+
+
+#: What the baseline of ImageNet features is called, by itself and as a member of an ensemble.
+FEATURES: Final = "imagenet-features"
 
 
 class PixelCorrelation(Rung):
@@ -37,9 +44,12 @@ class ImageNetFeatures(Rung):
     """The cosine of mean-centred features of a network that knows photographs only."""
 
     number = 0
-    name = "imagenet-features"
+    name = FEATURES
     role = "baseline"
-    trains = True
+
+    def learns(self, settings: AttackSettings) -> bool:
+        """Say so, where there is a network: its features' mean is of training images."""
+        return settings.features is not None
 
     def seeds(self, target: Target) -> Sequence[int]:
         """Give one. Raises NotApplicable when the settings name no network."""
@@ -80,14 +90,13 @@ def scored_by_features(target: Target) -> dict[str, Scores]:
     """Give the scores of all lists by the features of the settings. Raises NotApplicable."""
     found: dict[str, Scores] = {}
     for of in target.sets:
-        lists = {name: test.pairs for name, test in target.tests.items() if test.of.name == of}
-        found |= _scored(target, centred_features(target, of), lists)
+        found |= _scored(target, centred_features(target, of), target.scored_of(of))
     return found
 
 
 def scored(target: Target, comparator: Comparator) -> dict[str, Scores]:
     """Give a comparator's scores of all lists: the first image anonymised, the second real."""
-    return _scored(target, comparator, target.lists)
+    return _scored(target, comparator, target.scored)
 
 
 def _scored(

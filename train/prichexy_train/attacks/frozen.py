@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from prichexy_train.attacks.comparison import ensemble
-from prichexy_train.attacks.features import scored_by_features
+from pydantic import JsonValue
+
+from prichexy_train.attacks.features import FEATURES, scored_by_features
 from prichexy_train.attacks.rung import (
     Attempt,
     NotApplicable,
     OfStrongVerifier,
     Rung,
+    Scores,
     Workplace,
     strong_verifiers,
 )
+from prichexy_train.attacks.settings import AttackSettings
 from prichexy_train.attacks.target import Target
 from prichexy_train.attacks.training import attack_with
+from prichexy_train.attacks.validating import combined, weights
 from prichexy_train.trained import load_verifier
 
-__all__ = ["Frozen", "FrozenEnsemble", "members_of"]
+__all__ = ["Frozen", "FrozenEnsemble", "ensemble", "members_of"]
 
 
 class Frozen(OfStrongVerifier):
@@ -39,8 +43,10 @@ class FrozenEnsemble(Rung):
 
     number = 3
     name = "frozen-ensemble"
-    #: For the mean of the ImageNet features.
-    trains = True
+
+    def learns(self, settings: AttackSettings) -> bool:
+        """Say so, where ImageNet features are a member: their mean is of training images."""
+        return settings.features is not None
 
     def seeds(self, target: Target) -> Sequence[int]:
         """Give one. Raises NotApplicable when there would be one member."""
@@ -48,16 +54,34 @@ class FrozenEnsemble(Rung):
         return (1,)
 
     def attack(self, target: Target, workplace: Workplace) -> Attempt:  # noqa: ARG002
-        """Average the members' standardised scores; see ``Rung``."""
+        """Add up the members' standardised scores by their shares; see ``Rung``."""
         runs = members_of(target)
-        members = [attack_with(target, load_verifier(run).to(target.device)).scores for run in runs]
+        members = {
+            f"frozen {number}": attack_with(target, load_verifier(run).to(target.device)).scores
+            for number, run in enumerate(runs, start=1)
+        }
         if target.settings.features is not None:
-            members.append(scored_by_features(target))
-        scores = {name: ensemble([member[name] for member in members]) for name in target.lists}
-        return Attempt(
-            scores,
-            details={"verifiers": [run.name for run in runs], "members": len(members)},
-        )
+            members[f"{FEATURES} 1"] = scored_by_features(target)
+        return ensemble(target, members, {"verifiers": [run.name for run in runs]})
+
+
+def ensemble(
+    target: Target,
+    members: Mapping[str, Mapping[str, Scores]],
+    details: Mapping[str, JsonValue] | None = None,
+) -> Attempt:
+    """Give what several attackers find together, each with the share that validation gives him.
+
+    ``members`` gives each one's scores by the names of ``Target.scored``.
+    """
+    scores: dict[str, Scores] = {}
+    shares: dict[str, dict[str, float]] = {}
+    for of in target.sets:
+        shares[of] = weights({name: target.validated(of, each) for name, each in members.items()})
+        for key in target.scored_of(of):
+            if all(key in each for each in members.values()):
+                scores[key] = combined({name: s[key] for name, s in members.items()}, shares[of])
+    return Attempt(scores, shares=shares, details=details or {})
 
 
 def members_of(target: Target) -> Sequence[Path]:

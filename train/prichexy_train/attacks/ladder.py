@@ -33,6 +33,7 @@ from prichexy_train.attacks.searching import Search
 from prichexy_train.attacks.target import Target, TestedSet
 from prichexy_train.attacks.tuned import FineTuned, TrainedEnsemble
 from prichexy_train.attacks.undoing import Registered, RegistrationResidual, Undone
+from prichexy_train.attacks.validating import Validated
 from prichexy_train.measures.auc import auc
 from prichexy_train.measures.bootstrap import Resamples, interval, weighted_auc, weighted_mean
 from prichexy_train.precision import device_name
@@ -177,20 +178,32 @@ def _attempt(
 
 
 def _records(
-    target: Target, attempt: Attempt, known: Mapping[str, Any]
+    target: Target, attempt: Attempt, known: dict[str, Any]
 ) -> Iterator[tuple[str, AttackRecord | RetrievalRecord, dict[str, NDArray[Any]]]]:
     for name, retrieval in attempt.retrievals.items():
-        record, scores = _retrieval_record(retrieval, {**known, **_data(target.sets[name])})
+        words = _words(retrieval.validated, attempt.shares.get(name))
+        record, scores = _retrieval_record(
+            retrieval,
+            {**known, **_data(target.sets[name]), "details": known["details"] | words},
+        )
         yield name if len(target.sets) > 1 else "", record, scores
-    for name, found in attempt.scores.items():
-        test = target.tests[name]
-        pairs = test.pairs
+    validated = {of: target.validated(of, attempt.scores) for of in target.sets}
+    for name, test in target.tests.items():
+        if name not in attempt.scores:
+            continue
+        pairs, reached = test.pairs, validated[test.of.name]
+        found = attempt.scores[name] * (reached.sign if reached else 1)
+        arrays = {"scores": _narrow(found), "same": pairs.same}
+        if reached:
+            own = attempt.scores[target.validation_key(test.of.name)]
+            arrays["validation"] = _narrow(own * reached.sign)
+        words = _words(reached, attempt.shares.get(test.of.name))
         first, second = target.pool.patients[pairs.first], target.pool.patients[pairs.second]
         resamples = Resamples(np.concatenate([first, second]))
         yield (
             name,
             AttackRecord(
-                **known,
+                **known | {"details": known["details"] | words},
                 **_data(test.of),
                 pair_list=test.name,
                 auc=auc(found, pairs.same),
@@ -199,8 +212,22 @@ def _records(
                 positives=int(pairs.same.sum()),
                 patients=len(resamples.codes),
             ),
-            {"scores": _narrow(found), "same": pairs.same, "first": first, "second": second},
+            arrays | {"first": first, "second": second},
         )
+
+
+def _words(validated: Validated | None, shares: Mapping[str, float] | None) -> dict[str, Any]:
+    """Give what a record's details say of validation, and of the members of an ensemble."""
+    words: dict[str, Any] = {}
+    if validated is not None:
+        words = {
+            "validation_auc": validated.auc,
+            "validation_interval": validated.interval and [*validated.interval],
+            "sign": validated.sign,
+        }
+    if shares is not None:
+        words["weights"] = dict(shares)
+    return words
 
 
 def _retrieval_record(

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from prichexy_train.attacks.settings import AttackSettings
 from prichexy_train.attacks.target import Target
+from prichexy_train.attacks.validating import Scores, Validated
 from prichexy_train.measures.retrieval import Found
 from prichexy_train.records import Role
 
@@ -28,9 +30,6 @@ __all__ = [
     "strong_verifiers",
 ]
 
-#: The higher, the likelier one patient; one a pair, float64.
-Scores = NDArray[np.float64]
-
 
 class NotApplicable(Exception):
     """An attack cannot be made here; the text says what it lacks. No failure."""
@@ -42,23 +41,30 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """What was found in a gallery: a value a query in ``found``, and each query's patient."""
+    """What was found in a gallery: a value a query in ``found``, and each query's patient.
+
+    ``validated`` says what the likeness that was searched by reached on validation pairs.
+    """
 
     found: Found
     patients: NDArray[np.int64]
     gallery: int
+    validated: Validated | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """What came of an attack.
 
-    ``scores`` by the names of ``Target.tests``, in the order of the list; or, for a search,
-    ``retrievals`` by set. ``details`` stand in the record.
+    ``scores`` by the names of ``Target.lists``, or, of an attacker who validates, of
+    ``Target.scored``, in the order of the list and as they are: they are turned round where
+    validation says so when they are recorded. Of a search, ``retrievals`` by set. ``details``
+    stand in the record, and of an ensemble the set's ``shares``: each member's, by name.
     """
 
     scores: Mapping[str, Scores] = field(default_factory=dict)
     retrievals: Mapping[str, Retrieval] = field(default_factory=dict)
+    shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     details: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
@@ -105,10 +111,14 @@ class Rung(ABC):
     name: str
     #: What its figures may be used for.
     role: Role = "attack"
-    #: Whether it looks at training and validation images, too.
+    #: Whether it trains a network.
     trains: bool = False
     #: Whether it is made anew at each call, for it rests on the other records.
     anew: bool = False
+
+    def learns(self, settings: AttackSettings) -> bool:  # noqa: ARG002
+        """Say whether, with these settings, it looks at training images, too."""
+        return self.trains
 
     def seeds(self, target: Target) -> Sequence[int]:  # noqa: ARG002
         """Give the numbers of the attempts that differ: one, where nothing is random.
@@ -122,9 +132,9 @@ class Rung(ABC):
         """Attack and give the scores.
 
         The attacker sees anonymised images as the first ones of all test pairs and real ones as
-        the second; their answers he does not see. What is written into the workplace lets the
-        same call go on after NotInTime or a kill. Raises NotInTime past the deadline, Interrupted
-        after a signal, NotApplicable.
+        the second; their answers he does not see. Those of validation pairs he sees.
+        What is written into the workplace lets the same call go on after NotInTime or a kill.
+        Raises NotInTime past the deadline, Interrupted after a signal, NotApplicable.
         """
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from prichexy_train.anonymised import NotInTime
 from prichexy_train.attacks.ladder import Climbed, climb, rungs_of
 from prichexy_train.attacks.settings import AttackSettings
-from prichexy_train.attacks.target import Target, anonymised_images
+from prichexy_train.attacks.target import Target, anonymised_images, redrawn_images
 from prichexy_train.measures.summary import AttackSummary, strongest, summarise
 from prichexy_train.methods_from import method_from
 from prichexy_train.precision import choose_device, device_name
@@ -17,6 +17,7 @@ from prichexy_train.records import read_records
 from prichexy_train.runs import RunFolder, origin
 from prichexy_train.stages.training_run import file_digest, open_pool
 from prichexy_train.trained import network_of
+from prichexy_train.unseen import check_unseen
 
 __all__ = ["STAGE", "run_attack"]
 
@@ -39,34 +40,41 @@ def run_attack(
     Writes a record for each attempt into the run folder, where those that are there count.
     ``verifiers`` are finished runs of strong verifiers. Anonymised images are made, or found,
     below ``anonymised``, in the run folder by default; once the run is finished they are needed
-    no more. Raises as ``RunFolder.claimed``, ``method_from`` and the attacks do.
+    no more. Raises Misconfigured where a run may have learned from the test patients, and as
+    ``RunFolder.claimed``, ``method_from`` and the attacks do.
     """
     device = choose_device(settings.device)
     pool, chosen, run = open_pool(data), method_from(method, device), RunFolder(run_folder)
+    if chosen.run is not None:
+        check_unseen(chosen.run, pool)
     digests = {pool.name: pool.digest, "method": chosen.of.digest}
     for number, verifier in enumerate(verifiers, start=1):
         network_of(verifier)  # refuses what is no finished verifier, before hours of attacks
+        check_unseen(verifier, pool)
         digests[f"verifier-{number}"] = file_digest(RunFolder(verifier).best_file)
     name = device_name(device)
     with run.claimed(STAGE, settings, data=digests, seed=settings.seed, device=name):
         rungs = rungs_of(settings.rungs)
+        learning = [rung for rung in rungs if rung.learns(settings)]
+        trains = any(rung.trains for rung in learning)
+        make: dict[str, Any] = {
+            "seed": settings.seed,
+            "device": device,
+            "batch_size": settings.batch_size,
+            "attackers": settings,
+            "deadline": deadline,
+        }
+        folder = anonymised or run.path / "anonymised"
         try:
-            images = anonymised_images(
-                pool,
-                chosen,
-                anonymised or run.path / "anonymised",
-                seed=settings.seed,
-                device=device,
-                batch_size=settings.batch_size,
-                learning=settings if any(rung.trains for rung in rungs) else None,
-                deadline=deadline,
-            )
+            images = anonymised_images(pool, chosen, folder, learning=bool(learning), **make)
+            redrawn = redrawn_images(pool, chosen, folder, **make) if trains else ()
         except NotInTime:
             return Climbed("deadline", 0, {})
         target = Target(
             pool=pool,
             method=chosen.of,
             anonymised=images,
+            redrawn=redrawn,
             settings=settings,
             device=device,
             verifiers=tuple(verifiers),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -11,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from prichexy_train.anonymised import NotInTime
-from prichexy_train.attacks.comparison import Comparator, OfVerifier, embed_rows, likeness
-from prichexy_train.attacks.features import centred_features
+from prichexy_train.attacks.comparison import Comparator, OfVerifier, embed_rows, likeness, score
+from prichexy_train.attacks.features import FEATURES, centred_features
 from prichexy_train.attacks.frozen import members_of
 from prichexy_train.attacks.rung import (
     Attempt,
@@ -22,7 +23,9 @@ from prichexy_train.attacks.rung import (
     Workplace,
     strong_verifiers,
 )
+from prichexy_train.attacks.settings import AttackSettings
 from prichexy_train.attacks.target import Target, TestedSet
+from prichexy_train.attacks.validating import Validated, combined, weights
 from prichexy_train.measures.retrieval import Found, retrieve
 from prichexy_train.randomness import numpy_generator
 from prichexy_train.runs import RunFolder
@@ -39,10 +42,10 @@ _QUERIES: Final = 64
 class Search(Rung):
     """Every anonymised test image of a patient with another one looks for that patient.
 
-    The gallery is all real test images but the query's own original and what is nearly the same
-    picture, in an order drawn at random, for the order decides between equal likenesses.
-    ``fine-tuned`` and ``fresh-mixed`` are the networks that rungs 4 and 2 trained, where these
-    ran before.
+    The gallery is all real test images but the query's own original, what is nearly the same
+    picture, and patients of the next serial numbers, in an order drawn at random, for the order
+    decides between equal likenesses. ``fine-tuned`` and ``fresh-mixed`` are the networks that
+    rungs 4 and 2 trained, where these ran before.
     """
 
     number = 9
@@ -51,8 +54,11 @@ class Search(Rung):
         self.by = by
         self.name = f"retrieval-{by}"
         self.role = "baseline" if by == "imagenet-features" else "attack"
-        # For the mean ImageNet features of training images.
-        self.trains = by in {"imagenet-features", "ensemble"}
+        self._by_features = by in {"imagenet-features", "ensemble"}
+
+    def learns(self, settings: AttackSettings) -> bool:
+        """Say so, where ImageNet features are searched by: their mean is of training images."""
+        return self._by_features and settings.features is not None
 
     def seeds(self, target: Target) -> Sequence[int]:
         """Give the attempts whose networks there are, or are to be. Raises NotApplicable."""
@@ -72,14 +78,21 @@ class Search(Rung):
 
     def attack(self, target: Target, workplace: Workplace) -> Attempt:
         """Search in each set; see ``Rung``."""
-        networks = [_verifier(target, run) for run in self._runs(target, workplace)]
+        networks = {
+            f"{'frozen' if self.by == 'ensemble' else self.by} {number}": _verifier(target, run)
+            for number, run in enumerate(self._runs(target, workplace), start=1)
+        }
         found: dict[str, Retrieval] = {}
+        shares: dict[str, Mapping[str, float]] = {}
         for name, tested in target.sets.items():
-            members: list[Comparator] = [*networks]
-            if self.trains and target.settings.features is not None:
-                members.append(centred_features(target, name))
-            found[name] = _searched(target, tested, members, workplace)
-        return Attempt(retrievals=found)
+            members: dict[str, Comparator] = {**networks}
+            if self.learns(target.settings):
+                members[f"{FEATURES} 1"] = centred_features(target, name)
+            shares[name], on_validation = _shares(target, name, members)
+            retrieval = _searched(target, tested, members, shares[name], workplace)
+            found[name] = replace(retrieval, validated=on_validation)
+        several = self.by == "ensemble"
+        return Attempt(retrievals=found, shares=shares if several else {})
 
     def _runs(self, target: Target, workplace: Workplace) -> Sequence[Path]:
         """Give the runs of the networks that are searched with."""
@@ -95,36 +108,79 @@ class Search(Rung):
         return (run,)
 
 
+def _shares(
+    target: Target, of: str, members: Mapping[str, Comparator]
+) -> tuple[dict[str, float], Validated | None]:
+    """Give each member's share in the likeness, with its sign, and what they reach in validation.
+
+    All together, by their shares, before the sign that follows from it.
+    """
+    key = target.validation_key(of)
+    if key not in target.scored:
+        return weights(dict.fromkeys(members)), None
+    batch_size = target.settings.batch_size
+    found = {
+        name: score(one, target.first, target.second, target.scored[key], batch_size=batch_size)
+        for name, one in members.items()
+    }
+    shares = dict.fromkeys(found, 1.0)
+    if len(found) > 1:
+        shares = weights({name: target.validated(of, {key: one}) for name, one in found.items()})
+    together = target.validated(of, {key: combined(found, shares)})
+    sign = 1 if together is None else together.sign
+    return {name: sign * share for name, share in shares.items()}, together
+
+
 def _searched(
-    target: Target, tested: TestedSet, members: Sequence[Comparator], workplace: Workplace
+    target: Target,
+    tested: TestedSet,
+    members: Mapping[str, Comparator],
+    shares: Mapping[str, float],
+    workplace: Workplace,
 ) -> Retrieval:
     gallery, queries = _sides(target, tested)
-    patients, pictures = target.pool.patients, target.pool.pictures
+    patients = target.pool.patients
     batch_size = target.settings.batch_size
     embedded = [
         (
             comparator,
+            shares[name],
             embed_rows(comparator, target.first, queries, "first", batch_size),
             embed_rows(comparator, target.second, gallery, "second", batch_size),
         )
-        for comparator in members
+        for name, comparator in members.items()
+        if shares[name]
     ]
     parts: list[Found] = []
     for start in range(0, len(queries), _QUERIES):
         if workplace.late:
             raise NotInTime
         rows = queries[start : start + _QUERIES]
-        some = [(one, a[start : start + _QUERIES], b) for one, a, b in embedded]
-        who, whose, same = (
+        some = [(one, share, a[start : start + _QUERIES], b) for one, share, a, b in embedded]
+        who, whose, out = (
             torch.from_numpy(values).to(target.device)
-            for values in (
-                patients[rows],
-                patients[gallery],
-                pictures[rows][:, None] == pictures[gallery],
-            )
+            for values in (patients[rows], patients[gallery], _left_out(target, rows, gallery))
         )
-        parts.append(retrieve(likeness(some), who, whose, same))
+        parts.append(retrieve(likeness(some), who, whose, out))
     return Retrieval(Found.joined(parts), patients[queries], len(gallery) - 1)
+
+
+def _left_out(
+    target: Target, queries: NDArray[np.int64], gallery: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Say (queries, gallery) what a query is not to find, nor to be blamed for finding.
+
+    What is (nearly) its own picture; and other patients whose serial number is the one before or
+    after its patient's: they may be one person.
+    """
+    pictures, patients = target.pool.pictures, target.pool.patients
+    mine, theirs = target.pool.serials[queries][:, None], target.pool.serials[gallery][None]
+    series = (mine[..., 0] >= 0) & (mine[..., 0] == theirs[..., 0])
+    neighbours = series & (np.abs(mine[..., 1] - theirs[..., 1]) == 1)
+    same = patients[queries][:, None] == patients[gallery]
+    same_picture = pictures[queries][:, None] == pictures[gallery]
+    out: NDArray[np.bool_] = same_picture | (neighbours & ~same)
+    return out
 
 
 def _verifier(target: Target, run: Path) -> OfVerifier:

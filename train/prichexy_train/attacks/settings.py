@@ -92,10 +92,14 @@ class AttackSettings(Section):
     rungs: tuple[RungNumber, ...] = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
     #: Trainings of each attacker.
     seeds: Annotated[int, Field(ge=1)] = 5
-    #: Trainings of the control with shuffled identities, which costs as much as an attacker.
-    control_seeds: Annotated[int, Field(ge=1)] = 2
+    #: Trainings of the control with shuffled identities, which costs as much as an attacker; 0
+    #: leaves it out, and it alone.
+    control_seeds: Annotated[int, Field(ge=0)] = 2
     #: All randomness of a run follows from it and the number of the training.
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
+    #: Of a method that draws at random: how often the images that attackers learn from are drawn.
+    #: Epochs take turns. Each draw needs the disk space of all training images that are used.
+    draws: Annotated[int, Field(ge=1)] = 4
     #: Lists of pairs that every attacker is tested on; those that the data lack are left out.
     pair_lists: Annotated[tuple[PairName, ...], Field(min_length=1)] = ("test", "test_matched")
     #: Where what needs no training computes.

@@ -16,6 +16,7 @@ from prichexy_model.anonymizer import Anonymizer
 from prichexy_model.methods import Real
 from prichexy_train.anonymised import AnonymisedImages, anonymise
 from prichexy_train.attacks.settings import AttackSettings
+from prichexy_train.attacks.validating import Scores, Validated, validated
 from prichexy_train.data.catalogue import Part
 from prichexy_train.data.images import Images
 from prichexy_train.data.pairs import Pairs
@@ -34,6 +35,8 @@ __all__ = [
     "TestedSet",
     "anonymised_images",
     "learning_rows",
+    "redrawn_images",
+    "validation_rows",
 ]
 
 
@@ -72,9 +75,11 @@ class Target:
     """A method of anonymisation as it stands before its attackers.
 
     ``anonymised`` holds, under the pool's numbering, what the method made of the images: of part
-    test at least. ``verifiers`` are runs of strong verifiers, trained on real images.
-    ``anonymizer``, where the method is a deformation, is the generator, which an attacker has:
-    it ships. ``run`` is the run that trained the method, if any, with its critics.
+    test and of the validation pairs at least. ``verifiers`` are runs of strong verifiers, trained
+    on real images. ``redrawn`` holds, where the method is random, what it made another time, and
+    another, of the images that attackers learn from: whoever owns the method is not bound to one
+    draw. ``anonymizer``, where the method is a deformation, is the generator, which an attacker
+    has: it ships. ``run`` is the run that trained the method, if any, with its critics.
     """
 
     pool: Pool
@@ -83,6 +88,7 @@ class Target:
     settings: AttackSettings
     device: torch.device
     verifiers: tuple[Path, ...] = ()
+    redrawn: tuple[Images, ...] = ()
     anonymizer: Anonymizer | None = None
     run: Path | None = None
     #: What was computed about the target and may be wanted again.
@@ -121,20 +127,66 @@ class Target:
         """Give the pairs of ``tests``, under the pool's numbering."""
         return {key: test.pairs for key, test in self.tests.items()}
 
+    @cached_property
+    def validations(self) -> Mapping[str, Pairs]:
+        """Give each set's validation pairs, under the pool's numbering, by the set's name.
+
+        Their first image is looked at anonymised and their second real, as those of the tests. A
+        set without pairs of both kinds in its list, or without the list, is left out.
+        """
+        wanted = self.settings.fresh.validation_pairs
+        found: dict[str, Pairs] = {}
+        for name, of in self.sets.items():
+            if wanted in of.prepared.pair_names:
+                pairs = of.prepared.pairs(wanted).shifted(of.start)
+                if pairs.same.any() and not pairs.same.all():
+                    found[name] = pairs
+        return found
+
+    @cached_property
+    def scored(self) -> Mapping[str, Pairs]:
+        """Give ``lists``, and the validation pairs by ``validation_key``: all to be scored."""
+        of = {self.validation_key(name): pairs for name, pairs in self.validations.items()}
+        return {**self.lists, **of}
+
+    def validation_key(self, of: str) -> str:
+        """Give the name that the validation pairs of the set ``of`` have in ``scored``."""
+        return "validation" if len(self.sets) == 1 else f"{of}.validation"
+
+    def scored_of(self, of: str) -> Mapping[str, Pairs]:
+        """Give those of ``scored`` that are of the set ``of``."""
+        keys = [key for key, test in self.tests.items() if test.of.name == of]
+        if of in self.validations:
+            keys.append(self.validation_key(of))
+        return {key: self.scored[key] for key in keys}
+
+    def validated(self, of: str, scores: Mapping[str, Scores]) -> Validated | None:
+        """Give what ``scores``, by the names of ``scored``, reach in the set ``of``'s validation.
+
+        None where they are not validated.
+        """
+        key = self.validation_key(of)
+        if key not in scores:
+            return None
+        pairs = self.scored[key]
+        patients = self.pool.patients
+        return validated(scores[key], pairs.same, patients[pairs.first], patients[pairs.second])
+
     @property
     def first(self) -> Feed:
-        """Give the images of part test, anonymised, on the device."""
+        """Give the images of part test and of the validation pairs, anonymised, on the device."""
         return self._feed("first", self.anonymised)
 
     @property
     def second(self) -> Feed:
-        """Give the images of part test, real, on the device."""
+        """Give the images of part test and of the validation pairs, real, on the device."""
         return self._feed("second", self.pool.images)
 
     def _feed(self, side: str, images: Images) -> Feed:
         feed = self.memory.get(side)
         if not isinstance(feed, Feed):
-            feed = self.memory[side] = Feed(images, self.device, self.pool.split("test"))
+            rows = np.union1d(self.pool.split("test"), _images(*self.validations.values()))
+            feed = self.memory[side] = Feed(images, self.device, rows)
         return feed
 
 
@@ -177,6 +229,19 @@ def learning_rows(pool: Pool, settings: AttackSettings) -> NDArray[np.int64]:
     return _images(pool.pairs(settings.fresh.train_pairs))
 
 
+def validation_rows(pool: Pool, settings: AttackSettings) -> NDArray[np.int64]:
+    """Give the images of the validation pairs, ascending, of each set that has such a list."""
+    wanted = settings.fresh.validation_pairs
+    starts = np.cumsum([0, *(len(prepared.catalogue) for prepared in pool.sets)])
+    return _images(
+        *(
+            prepared.pairs(wanted).shifted(int(start))
+            for prepared, start in zip(pool.sets, starts, strict=False)
+            if wanted in prepared.pair_names
+        )
+    )
+
+
 def anonymised_images(
     pool: Pool,
     chosen: ChosenMethod,
@@ -185,21 +250,24 @@ def anonymised_images(
     seed: int,
     device: torch.device,
     batch_size: int,
-    learning: AttackSettings | None = None,
+    attackers: AttackSettings | None = None,
+    learning: bool = False,
     deadline: float | None = None,
 ) -> Images:
     """Give the images of part test anonymised; below ``folder`` they are made if need be.
 
-    With ``learning`` also those that attackers learn from and are validated on. Real images are
-    given as they are. Raises NotInTime past ``deadline``, and Misconfigured, as ``anonymise``.
+    For ``attackers`` also those that they are validated on and, with ``learning``, those that
+    they learn from. Real images are given as they are. Raises NotInTime past ``deadline``, and
+    Misconfigured, as ``anonymise``.
     """
     if isinstance(chosen.method, Real):
         return pool.images
     wanted = {"test": pool.split("test")}
-    if learning is not None:
-        validated = _images(pool.pairs(learning.fresh.validation_pairs))
-        rows = np.union1d(learning_rows(pool, learning), validated)
-        wanted["learning"] = np.setdiff1d(rows, wanted["test"])
+    if attackers is not None:
+        wanted["validation"] = np.setdiff1d(validation_rows(pool, attackers), wanted["test"])
+        if learning:
+            known = np.concatenate(list(wanted.values()))
+            wanted["learning"] = np.setdiff1d(learning_rows(pool, attackers), known)
     return SomeAnonymised(
         [
             anonymise(
@@ -217,5 +285,40 @@ def anonymised_images(
     )
 
 
-def _images(pairs: Pairs) -> NDArray[np.int64]:
+def redrawn_images(
+    pool: Pool,
+    chosen: ChosenMethod,
+    folder: Path,
+    *,
+    seed: int,
+    device: torch.device,
+    batch_size: int,
+    attackers: AttackSettings,
+    deadline: float | None = None,
+) -> tuple[Images, ...]:
+    """Give the images that ``attackers`` learn from as a random method makes them again.
+
+    Once for each draw of the settings but the first, which is ``anonymised_images``'; nothing
+    where the method is not random. Raises as ``anonymised_images`` does.
+    """
+    if not chosen.method.stochastic:
+        return ()
+    return tuple(
+        anonymise(
+            pool,
+            learning_rows(pool, attackers),
+            chosen,
+            seed,
+            folder / f"learning-draw-{draw}",
+            draw=draw,
+            device=device,
+            batch_size=batch_size,
+            deadline=deadline,
+        )
+        for draw in range(1, attackers.draws)
+    )
+
+
+def _images(*lists: Pairs) -> NDArray[np.int64]:
+    pairs = Pairs.joined(lists)
     return np.unique(np.concatenate((pairs.first, pairs.second)))

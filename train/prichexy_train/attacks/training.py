@@ -37,10 +37,15 @@ def seeded(settings: VerifierSettings, target: Target, workplace: Workplace) -> 
 
 
 def training_data(target: Target, settings: VerifierSettings, on: TrainedOn) -> VerifierData:
-    """Give training and validation pairs, anonymised on both sides or on the first alone."""
+    """Give training and validation pairs, anonymised on both sides or on the first alone.
+
+    What a random method makes of the training images is another draw in every epoch, as far as
+    there are draws.
+    """
     second = target.anonymised if on == "anonymised" else target.pool.images
     data = VerifierData.of(target.pool, settings, first=target.anonymised, second=second)
-    return dataclasses.replace(data, rows=learning_rows(target.pool, target.settings))
+    rows = learning_rows(target.pool, target.settings)
+    return dataclasses.replace(data, rows=rows, redrawn=target.redrawn)
 
 
 def shuffled(data: VerifierData, seed: int) -> VerifierData:

@@ -1,4 +1,4 @@
-"""Rung 4: a strong verifier that learns on with anonymised images, and all who trained together."""
+"""Rung 4: a strong verifier that learns on with anonymised images, and all attackers together."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from prichexy_train.attacks.comparison import ensemble
+from prichexy_train.attacks.features import FEATURES
+from prichexy_train.attacks.frozen import ensemble
 from prichexy_train.attacks.rung import (
     Attempt,
     NotApplicable,
@@ -34,6 +35,14 @@ _TRAINED: Final = (
     (2, "fresh-mixed"),
     (4, "fine-tuned"),
     (6, "other-backbone"),
+)
+#: Those that any attacker can try beside them.
+_OTHERS: Final = (
+    (0, FEATURES),
+    (3, "frozen"),
+    (8, "undone"),
+    (8, "registration-residual"),
+    (8, "registered"),
 )
 
 
@@ -66,9 +75,11 @@ class FineTuned(OfStrongVerifier):
 
 
 class TrainedEnsemble(Rung):
-    """All attackers who trained, together: who can train one can train several.
+    """All attackers together: who can train one can train several, and does what needs none, too.
 
-    Of rungs 1, 2, 4 and 6, every seed that has its record.
+    Of rungs 1, 2, 4 and 6, every seed that has its record; and what the strong verifiers, as they
+    are and after undoing and registration, the registration's residual and the ImageNet features
+    have in theirs.
     """
 
     number = 4
@@ -76,30 +87,34 @@ class TrainedEnsemble(Rung):
     anew = True
 
     def attack(self, target: Target, workplace: Workplace) -> Attempt:
-        """Average the standardised scores of the records; see ``Rung``."""
-        members: list[dict[str, Scores]] = []
-        names: list[str] = []
-        for number, name in _TRAINED:
-            for seed in range(1, target.settings.seeds + 1):
-                found = {
-                    pair_list: find_record(
-                        workplace.run, record_name(number, name, seed, pair_list)
-                    )
-                    for pair_list in target.lists
-                }
-                if all(found.values()):
-                    members.append(
-                        {
-                            pair_list: stored.scores()["scores"].astype(np.float64)
-                            for pair_list, stored in found.items()
-                            if stored is not None
-                        }
-                    )
-                    names.append(f"{name} {seed}")
-        if len(members) < 2:
-            raise NotApplicable("fewer than two attackers have trained")
-        scores = {name: ensemble([member[name] for member in members]) for name in target.lists}
-        return Attempt(scores, details={"members": [*names]})
+        """Add up the standardised scores of the records by their shares; see ``Rung``."""
+        trained = _recorded(target, workplace.run, _TRAINED, target.settings.seeds)
+        members = trained | _recorded(target, workplace.run, _OTHERS, max(1, len(target.verifiers)))
+        if not trained or len(members) < 2:
+            raise NotApplicable("no attacker has trained, or none but one has a record")
+        return ensemble(target, members)
+
+
+def _recorded(
+    target: Target, run: Path, rungs: Sequence[tuple[int, str]], seeds: int
+) -> dict[str, dict[str, Scores]]:
+    """Give the scores of these rungs' attempts that are recorded, by rung and seed."""
+    members: dict[str, dict[str, Scores]] = {}
+    for number, name in rungs:
+        for seed in range(1, seeds + 1):
+            scores: dict[str, Scores] = {}
+            for key, test in target.tests.items():
+                stored = find_record(run, record_name(number, name, seed, key))
+                if stored is None:
+                    break
+                arrays = stored.scores()
+                scores[key] = arrays["scores"].astype(np.float64)
+                if "validation" in arrays:
+                    of = target.validation_key(test.of.name)
+                    scores[of] = arrays["validation"].astype(np.float64)
+            else:
+                members[f"{name} {seed}"] = scores
+    return members
 
 
 def _settings(target: Target, run: Path) -> VerifierSettings:
@@ -107,6 +122,8 @@ def _settings(target: Target, run: Path) -> VerifierSettings:
     tuning = target.settings.tuning
     return VerifierSettings(
         objective=tuning.objective,
+        train_pairs=target.settings.fresh.train_pairs,
+        validation_pairs=target.settings.fresh.validation_pairs,
         monitor=tuning.monitor,
         network=network_of(run).model_copy(update={"pretrained": None}),
         contrast=tuning.contrast,

@@ -60,10 +60,10 @@ class Undone(OfStrongVerifier):
         """Undo, then score with the verifier of that number; see ``Rung``."""
         run = strong_verifiers(target)[workplace.seed - 1]
         comparator = OfVerifier(load_verifier(run).to(target.device))
-        rows = np.unique(np.concatenate([pairs.first for pairs in target.lists.values()]))
+        rows = np.unique(np.concatenate([pairs.first for pairs in target.scored.values()]))
         first = torch.cat(list(_undone(target, rows, workplace)))
         scores: dict[str, Scores] = {}
-        for name, pairs in target.lists.items():
+        for name, pairs in target.scored.items():
             a = first[_places(rows, pairs.first).to(first.device)]
             scores[name] = _compared(comparator, a, _second(comparator, target, pairs))
         return Attempt(scores, details={"verifier": run.name})
@@ -80,7 +80,7 @@ class Registered(OfStrongVerifier):
         run = strong_verifiers(target)[workplace.seed - 1]
         comparator = OfVerifier(load_verifier(run).to(target.device))
         scores: dict[str, Scores] = {}
-        for name, pairs in target.lists.items():
+        for name, pairs in target.scored.items():
             moved: list[Tensor] = []
             for part, control in _registrations(target, name, workplace):
                 for start in range(0, len(part), target.settings.batch_size):
@@ -104,7 +104,7 @@ class RegistrationResidual(Rung):
         """Register, then correlate; see ``Rung``."""
         size = target.settings.registration.size
         scores: dict[str, Scores] = {}
-        for name in target.lists:
+        for name in target.scored:
             found: list[Tensor] = []
             for part, control in _registrations(target, name, workplace):
                 first = resize(target.first.gather(part.first), size)
@@ -169,7 +169,7 @@ def _registrations(
 
     Points that were found before are read from the shared folder. Raises NotInTime.
     """
-    pairs, settings = target.lists[name], target.settings.registration
+    pairs, settings = target.scored[name], target.settings.registration
     folder = workplace.shared / "registrations" / name
     folder.mkdir(parents=True, exist_ok=True)
     for start in range(0, len(pairs), _TOGETHER):
