@@ -98,10 +98,12 @@ def test_what_is_made_of_the_images_is_what_the_rungs_look_at(
 ) -> None:
     def made(method: str, rungs: str, *more: str) -> set[str]:
         run = tmp_path / method[:3] / rungs
+        assert not run.exists()
         assert attack(data, run, strong, "--method", method, "--rungs", rungs, *more)[0] == 0
         return {path.parent.name for path in run.rglob("images.npy")}
 
     always = {"test", "validation"}
+    assert made("random:mu=0.2", "0", "--set", "control_seeds=0") == {*always, "means"}
     assert made("dp-pix:b=4", "8") == always
     redrawn = {f"learning-draw-{draw}" for draw in (1, 2, 3)}
     assert made("dp-pix:b=4", "2", "--seeds", "1") == {*always, "learning", *redrawn}

@@ -21,7 +21,7 @@ from prichexy_train.attacks.rung import (
     strong_verifiers,
 )
 from prichexy_train.attacks.settings import AttackSettings
-from prichexy_train.attacks.target import Target
+from prichexy_train.attacks.target import Learning, Target
 from prichexy_train.attacks.training import (
     attack_with,
     seeded,
@@ -48,11 +48,10 @@ class ShuffledIdentities(Rung):
     number = 0
     name = "shuffled-identities"
     role = "control"
-    trains = True
 
-    def learns(self, settings: AttackSettings) -> bool:
-        """Say whether there is a training of it."""
-        return settings.control_seeds > 0
+    def learns(self, settings: AttackSettings) -> Learning:
+        """Say that it is all, where there is a training of it."""
+        return "all" if settings.control_seeds else "nothing"
 
     def seeds(self, target: Target) -> Sequence[int]:
         """Give as many as the settings say. Raises NotApplicable where that is none."""

@@ -10,7 +10,7 @@ import numpy as np
 from prichexy_train.attacks.comparison import SIDES, Comparator, Features, Pixels, score
 from prichexy_train.attacks.rung import Attempt, NotApplicable, Rung, Scores, Workplace
 from prichexy_train.attacks.settings import AttackSettings
-from prichexy_train.attacks.target import Target, learning_rows
+from prichexy_train.attacks.target import Learning, Target, mean_rows
 from prichexy_train.data.pairs import Pairs
 from prichexy_train.feed import Feed
 
@@ -47,9 +47,9 @@ class ImageNetFeatures(Rung):
     name = FEATURES
     role = "baseline"
 
-    def learns(self, settings: AttackSettings) -> bool:
-        """Say so, where there is a network: its features' mean is of training images."""
-        return settings.features is not None
+    def learns(self, settings: AttackSettings) -> Learning:
+        """Say what its features' mean needs, where there is a network."""
+        return "nothing" if settings.features is None else "means"
 
     def seeds(self, target: Target) -> Sequence[int]:
         """Give one. Raises NotApplicable when the settings name no network."""
@@ -75,10 +75,7 @@ def centred_features(target: Target, of: str) -> Features:
     if settings is None:
         raise NotApplicable("the settings name no ImageNet network")
     features = Features.of(settings.backbone, settings.pretrained, settings.size, target.device)
-    known = learning_rows(target.pool, target.settings)
-    rows = np.intersect1d(known, target.sets[of].rows("train"))
-    # Evenly over the set, whose order is often one of classes.
-    rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), settings.mean_of), dtype=np.int64)]
+    rows = mean_rows(target.pool, target.settings)[of]
     for side, images in zip(SIDES, (target.anonymised, target.pool.images), strict=True):
         feed = Feed(images, target.device, rows, hold=False)
         features.centre(side, feed, rows, target.settings.batch_size)

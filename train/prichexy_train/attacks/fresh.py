@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prichexy_train.attacks.rung import Attempt, Rung, Workplace
-from prichexy_train.attacks.settings import TrainedOn
-from prichexy_train.attacks.target import Target
+from prichexy_train.attacks.settings import AttackSettings, TrainedOn
+from prichexy_train.attacks.target import Learning, Target
 from prichexy_train.attacks.training import attack_with, seeded, train_attacker, training_data
 from prichexy_train.stages.training_run import file_digest
 from prichexy_train.stages.verifier import VerifierSettings, build_verifier
@@ -24,12 +24,14 @@ class FreshVerifier(Rung):
     from and was stopped early by. "mixed" (rung 2) learns from what he will meet.
     """
 
-    trains = True
-
     def __init__(self, on: TrainedOn) -> None:
         self.on: TrainedOn = on
         self.number = 1 if on == "anonymised" else 2
         self.name = f"fresh-{on}"
+
+    def learns(self, settings: AttackSettings) -> Learning:  # noqa: ARG002
+        """Say that it is all."""
+        return "all"
 
     def seeds(self, target: Target) -> Sequence[int]:
         """Give as many as the settings say."""

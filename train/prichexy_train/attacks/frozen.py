@@ -18,7 +18,7 @@ from prichexy_train.attacks.rung import (
     strong_verifiers,
 )
 from prichexy_train.attacks.settings import AttackSettings
-from prichexy_train.attacks.target import Target
+from prichexy_train.attacks.target import Learning, Target
 from prichexy_train.attacks.training import attack_with
 from prichexy_train.attacks.validating import combined, weights
 from prichexy_train.trained import load_verifier
@@ -44,9 +44,9 @@ class FrozenEnsemble(Rung):
     number = 3
     name = "frozen-ensemble"
 
-    def learns(self, settings: AttackSettings) -> bool:
-        """Say so, where ImageNet features are a member: their mean is of training images."""
-        return settings.features is not None
+    def learns(self, settings: AttackSettings) -> Learning:
+        """Say what the mean of ImageNet features needs, where they are a member."""
+        return "nothing" if settings.features is None else "means"
 
     def seeds(self, target: Target) -> Sequence[int]:
         """Give one. Raises NotApplicable when there would be one member."""

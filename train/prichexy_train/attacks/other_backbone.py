@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from prichexy_train.attacks.fresh import train_afresh
 from prichexy_train.attacks.rung import Attempt, NotApplicable, Rung, Workplace
 from prichexy_train.attacks.settings import AttackSettings
-from prichexy_train.attacks.target import Target
+from prichexy_train.attacks.target import Learning, Target
 from prichexy_train.attacks.training import seeded
 
 __all__ = ["OtherBackbone"]
@@ -18,11 +18,10 @@ class OtherBackbone(Rung):
 
     number = 6
     name = "other-backbone"
-    trains = True
 
-    def learns(self, settings: AttackSettings) -> bool:
-        """Say so, where there is another network."""
-        return settings.other is not None
+    def learns(self, settings: AttackSettings) -> Learning:
+        """Say that it is all, where there is another network."""
+        return "nothing" if settings.other is None else "all"
 
     def seeds(self, target: Target) -> Sequence[int]:
         """Give as many as the settings say. Raises NotApplicable without another network."""

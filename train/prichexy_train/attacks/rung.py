@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from prichexy_train.attacks.settings import AttackSettings
-from prichexy_train.attacks.target import Target
+from prichexy_train.attacks.target import Learning, Target
 from prichexy_train.attacks.validating import Scores, Validated
 from prichexy_train.measures.retrieval import Found
 from prichexy_train.records import Role
@@ -111,14 +111,12 @@ class Rung(ABC):
     name: str
     #: What its figures may be used for.
     role: Role = "attack"
-    #: Whether it trains a network.
-    trains: bool = False
     #: Whether it is made anew at each call, for it rests on the other records.
     anew: bool = False
 
-    def learns(self, settings: AttackSettings) -> bool:  # noqa: ARG002
-        """Say whether, with these settings, it looks at training images, too."""
-        return self.trains
+    def learns(self, settings: AttackSettings) -> Learning:  # noqa: ARG002
+        """Say which training images, with these settings, it looks at."""
+        return "nothing"
 
     def seeds(self, target: Target) -> Sequence[int]:  # noqa: ARG002
         """Give the numbers of the attempts that differ: one, where nothing is random.

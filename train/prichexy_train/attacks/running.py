@@ -9,7 +9,7 @@ from typing import Any, Final
 from prichexy_train.anonymised import NotInTime
 from prichexy_train.attacks.ladder import Climbed, climb, rungs_of
 from prichexy_train.attacks.settings import AttackSettings
-from prichexy_train.attacks.target import Target, anonymised_images, redrawn_images
+from prichexy_train.attacks.target import Learning, Target, anonymised_images, redrawn_images
 from prichexy_train.measures.summary import AttackSummary, strongest, summarise
 from prichexy_train.methods_from import method_from
 from prichexy_train.precision import choose_device, device_name
@@ -55,8 +55,10 @@ def run_attack(
     name = device_name(device)
     with run.claimed(STAGE, settings, data=digests, seed=settings.seed, device=name):
         rungs = rungs_of(settings.rungs)
-        learning = [rung for rung in rungs if rung.learns(settings)]
-        trains = any(rung.trains for rung in learning)
+        looked_at = {rung.learns(settings) for rung in rungs}
+        learning: Learning = "means" if "means" in looked_at else "nothing"
+        if "all" in looked_at:
+            learning = "all"
         make: dict[str, Any] = {
             "seed": settings.seed,
             "device": device,
@@ -66,8 +68,8 @@ def run_attack(
         }
         folder = anonymised or run.path / "anonymised"
         try:
-            images = anonymised_images(pool, chosen, folder, learning=bool(learning), **make)
-            redrawn = redrawn_images(pool, chosen, folder, **make) if trains else ()
+            images = anonymised_images(pool, chosen, folder, learning=learning, **make)
+            redrawn = redrawn_images(pool, chosen, folder, **make) if learning == "all" else ()
         except NotInTime:
             return Climbed("deadline", 0, {})
         target = Target(

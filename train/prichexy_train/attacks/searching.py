@@ -24,7 +24,7 @@ from prichexy_train.attacks.rung import (
     strong_verifiers,
 )
 from prichexy_train.attacks.settings import AttackSettings
-from prichexy_train.attacks.target import Target, TestedSet
+from prichexy_train.attacks.target import Learning, Target, TestedSet
 from prichexy_train.attacks.validating import Validated, combined, weights
 from prichexy_train.measures.retrieval import Found, retrieve
 from prichexy_train.randomness import numpy_generator
@@ -56,9 +56,9 @@ class Search(Rung):
         self.role = "baseline" if by == "imagenet-features" else "attack"
         self._by_features = by in {"imagenet-features", "ensemble"}
 
-    def learns(self, settings: AttackSettings) -> bool:
-        """Say so, where ImageNet features are searched by: their mean is of training images."""
-        return self._by_features and settings.features is not None
+    def learns(self, settings: AttackSettings) -> Learning:
+        """Say what the mean of ImageNet features needs, where they are searched by."""
+        return "means" if self._by_features and settings.features is not None else "nothing"
 
     def seeds(self, target: Target) -> Sequence[int]:
         """Give the attempts whose networks there are, or are to be. Raises NotApplicable."""
@@ -86,7 +86,7 @@ class Search(Rung):
         shares: dict[str, Mapping[str, float]] = {}
         for name, tested in target.sets.items():
             members: dict[str, Comparator] = {**networks}
-            if self.learns(target.settings):
+            if self._by_features and target.settings.features is not None:
                 members[f"{FEATURES} 1"] = centred_features(target, name)
             shares[name], on_validation = _shares(target, name, members)
             retrieval = _searched(target, tested, members, shares[name], workplace)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -29,15 +30,21 @@ from prichexy_train.methods_from import ChosenMethod
 from prichexy_train.records import MethodOf
 
 __all__ = [
+    "Learning",
     "SomeAnonymised",
     "Target",
     "TestedList",
     "TestedSet",
     "anonymised_images",
     "learning_rows",
+    "mean_rows",
     "redrawn_images",
     "validation_rows",
 ]
+
+
+#: What is looked at of the training images: "means", those of ImageNet features' means alone.
+Learning = Literal["nothing", "means", "all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +236,24 @@ def learning_rows(pool: Pool, settings: AttackSettings) -> NDArray[np.int64]:
     return _images(pool.pairs(settings.fresh.train_pairs))
 
 
+def mean_rows(pool: Pool, settings: AttackSettings) -> dict[str, NDArray[np.int64]]:
+    """Give, by set, the images that the mean ImageNet features are taken of; none without them.
+
+    Of those that attackers learn from, some, evenly over the set, whose order is often one of
+    classes.
+    """
+    most = 0 if settings.features is None else settings.features.mean_of
+    known = learning_rows(pool, settings)
+    found: dict[str, NDArray[np.int64]] = {}
+    start = 0
+    for prepared in pool.sets:
+        rows = np.intersect1d(known, prepared.split("train") + start)
+        start += len(prepared.catalogue)
+        some = np.linspace(0, len(rows) - 1, min(len(rows), most), dtype=np.int64)
+        found[prepared.name] = rows[some]
+    return found
+
+
 def validation_rows(pool: Pool, settings: AttackSettings) -> NDArray[np.int64]:
     """Give the images of the validation pairs, ascending, of each set that has such a list."""
     wanted = settings.fresh.validation_pairs
@@ -251,12 +276,12 @@ def anonymised_images(
     device: torch.device,
     batch_size: int,
     attackers: AttackSettings | None = None,
-    learning: bool = False,
+    learning: Learning = "nothing",
     deadline: float | None = None,
 ) -> Images:
     """Give the images of part test anonymised; below ``folder`` they are made if need be.
 
-    For ``attackers`` also those that they are validated on and, with ``learning``, those that
+    For ``attackers`` also those that they are validated on and, as ``learning`` says, those that
     they learn from. Real images are given as they are. Raises NotInTime past ``deadline``, and
     Misconfigured, as ``anonymise``.
     """
@@ -265,9 +290,12 @@ def anonymised_images(
     wanted = {"test": pool.split("test")}
     if attackers is not None:
         wanted["validation"] = np.setdiff1d(validation_rows(pool, attackers), wanted["test"])
-        if learning:
-            known = np.concatenate(list(wanted.values()))
+        known = np.concatenate(list(wanted.values()))
+        if learning == "all":
             wanted["learning"] = np.setdiff1d(learning_rows(pool, attackers), known)
+        if learning == "means":
+            means = np.concatenate(list(mean_rows(pool, attackers).values()))
+            wanted["means"] = np.setdiff1d(means, known)
     return SomeAnonymised(
         [
             anonymise(
@@ -281,6 +309,7 @@ def anonymised_images(
                 deadline=deadline,
             )
             for name, rows in wanted.items()
+            if len(rows)
         ]
     )
 

@@ -19,7 +19,8 @@ from prichexy_train.attacks.rung import (
     Workplace,
     strong_verifiers,
 )
-from prichexy_train.attacks.target import Target
+from prichexy_train.attacks.settings import AttackSettings
+from prichexy_train.attacks.target import Learning, Target
 from prichexy_train.attacks.training import attack_with, seeded, train_attacker, training_data
 from prichexy_train.records import find_record, record_name
 from prichexy_train.runs import RunFolder
@@ -51,7 +52,10 @@ class FineTuned(OfStrongVerifier):
 
     number = 4
     name = "fine-tuned"
-    trains = True
+
+    def learns(self, settings: AttackSettings) -> Learning:  # noqa: ARG002
+        """Say that it is all."""
+        return "all"
 
     def seeds(self, target: Target) -> Sequence[int]:
         """Give as many as the settings say. Raises NotApplicable without a strong verifier."""
