@@ -105,7 +105,13 @@ class AttackRecord(_Measured):
 
     ``auc`` is oriented: below 0.5 the attacker is worse than chance. ``interval`` holds 95 % of
     ``measures.bootstrap``'s resamples of patients, and is null where too few were to be had.
-    The scores' file holds ``scores``, ``same``, ``first`` and ``second`` (the patients' codes).
+    The scores' file holds ``scores``, ``same``, ``first`` and ``second`` (the patients' codes),
+    and ``validation``, the scores of the set's validation pairs, where there are any.
+
+    ``details`` of whoever looks at images say how his scores did on validation pairs, an
+    anonymised image and a real one: ``validation_auc`` and ``validation_interval`` as they were,
+    and ``sign``, -1 where all scores of the record were turned round for it. Of an ensemble,
+    ``weights``: each member's share by name, below 0 where he was turned round in it.
     """
 
     kind: Literal["attack"] = "attack"
@@ -120,7 +126,8 @@ class AttackRecord(_Measured):
 class RetrievalRecord(_Measured):
     """How well one attacker found a patient's other images in a gallery of real ones.
 
-    A query's own original, and what is nearly the same picture, are not in its gallery.
+    A query's own original, what is nearly the same picture, and other patients of the serial
+    numbers beside its patient's are not in its gallery. ``details`` as an ``AttackRecord``'s.
     ``chance_rank1`` is what guessing finds. The scores' file holds ``rank1``,
     ``average_precision`` and ``patient``, a value a query.
     """
@@ -156,7 +163,8 @@ class UtilityRecord(_Measured):
     ``auc`` is the mean over the labels that have a figure; ``control`` the same for the real
     images, resized the same way; ``difference`` = auc - control, whose interval comes of the same
     resamples for both. The scores' file holds ``scores``, ``control`` (images, labels),
-    ``targets`` and ``patient``.
+    ``targets`` and ``patient``. ``details`` of a deformation hold ``displacement``, how far it
+    moves pixels at 256 × 256: ``rms`` an axis, ``p95`` and ``max`` of the length.
     """
 
     kind: Literal["utility"] = "utility"
