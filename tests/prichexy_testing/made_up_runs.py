@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
 from prichexy_train.measures.auc import auc
 from prichexy_train.measures.bootstrap import Resamples, interval, weighted_auc
@@ -40,6 +41,11 @@ RANDOM = MethodOf(
     digest="d-random",
 )
 PAPERS_ATTACK = RungOf(number=1, name="fresh-anonymised")
+MIXED = RungOf(number=2, name="fresh-mixed")
+TUNED = RungOf(number=4, name="fine-tuned")
+CRITIC = RungOf(number=5, name="critic")
+UNDONE = RungOf(number=8, name="undone")
+ENSEMBLE = RungOf(number=4, name="trained-ensemble")
 STRONG = RungOf(number=3, name="strong-frozen")
 FLOOR = RungOf(number=7, name="metadata", role="floor")
 CONTROL = RungOf(number=0, name="shuffled-identities", role="control")
@@ -71,6 +77,8 @@ class MadeUp:
         pair_list: str = "test",
         data: str = "made-up",
         run: str | None = None,
+        details: dict[str, JsonValue] | None = None,
+        provenance: dict[str, JsonValue] | None = None,
     ) -> None:
         for seed in seeds:
             scores = self.scores(separation, seed + 10 * rung.number)
@@ -91,6 +99,8 @@ class MadeUp:
                 interval=interval(found),
                 pairs=len(self.same),
                 positives=int(self.same.sum()),
+                details=details or {},
+                provenance=provenance or {},
             )
             arrays = {
                 "scores": scores,
@@ -102,6 +112,17 @@ class MadeUp:
             write_record(
                 where, f"{data}.{pair_list}.{rung.number}.{rung.name}.{seed}", record, arrays
             )
+
+    def ladder(
+        self, method: MethodOf, separation: float, *, pair_list: str = "test", data: str = "made-up"
+    ) -> None:
+        """Put in the attacks that evidence of a measured method is made of."""
+        for rung in (PAPERS_ATTACK, MIXED, TUNED):
+            seeds = (1, 2, 3, 4, 5)
+            self.attack(method, rung, separation / 2, seeds=seeds, pair_list=pair_list, data=data)
+        alone = (STRONG,) if method == REAL else (STRONG, CRITIC, UNDONE)
+        for rung in alone:
+            self.attack(method, rung, separation, seeds=(1,), pair_list=pair_list, data=data)
 
     def retrieval(self, method: MethodOf, found: float, *, data: str = "made-up") -> None:
         hits = (np.arange(60) < 60 * found).astype(float)
@@ -126,7 +147,14 @@ class MadeUp:
         write_record(self.folder / f"attack-{method.digest}", "retrieval", record, arrays)
 
     def utility(
-        self, method: MethodOf, value: float, *, control: float = 0.8, data: str = "made-up"
+        self,
+        method: MethodOf,
+        value: float,
+        *,
+        control: float = 0.8,
+        data: str = "made-up",
+        details: dict[str, JsonValue] | None = None,
+        provenance: dict[str, JsonValue] | None = None,
     ) -> None:
         def figures(positives: int) -> LabelFigures:
             return LabelFigures(
@@ -155,6 +183,8 @@ class MadeUp:
             difference_interval=(difference - 0.01, difference + 0.01),
             labels={"Pneumonia": figures(80), "Effusion": figures(9)},
             images=200,
+            details=details or {},
+            provenance=provenance or {},
         )
         write_record(self.folder / f"utility-{method.digest}", "utility", record, {})
 

@@ -13,6 +13,7 @@ from prichexy_train.measures.auc import auc
 from prichexy_train.measures.bootstrap import (
     Resamples,
     interval,
+    mean_over_seeds,
     pair_weights,
     weighted_auc,
     weighted_mean,
@@ -126,3 +127,22 @@ def test_intervals_hold_the_truth_where_a_few_patients_have_most_pairs() -> None
     # Pairs that are resampled one by one pass for independent: that is what patients are for.
     assert coverage("skewed", 40, 80, by_patient=True) >= 0.89
     assert coverage("skewed", 40, 80, by_patient=False) < 0.75
+
+
+def test_drawn_seeds_vary_as_much_as_a_mean_of_trainings_does() -> None:
+    seeds = np.array([0.55, 0.7, 0.62, 0.66, 0.81])
+    means = mean_over_seeds(np.repeat(seeds[:, None], 200_000, axis=1), stream=0)
+    assert means.mean() == pytest.approx(seeds.mean(), abs=1e-3)
+    assert means.std() == pytest.approx(seeds.std(ddof=1) / 5**0.5, rel=0.01)
+
+
+def test_one_seed_is_taken_as_it_is() -> None:
+    values = np.linspace(0, 1, 9)[None]
+    assert np.array_equal(mean_over_seeds(values, stream=0), values[0])
+
+
+def test_seeds_are_drawn_alike_in_one_stream_and_apart_in_two() -> None:
+    values = np.random.default_rng(1).normal(size=(4, 100))
+    again = mean_over_seeds(values, stream=0)
+    assert np.array_equal(mean_over_seeds(values, stream=0), again)
+    assert not np.array_equal(mean_over_seeds(values, stream=1), again)

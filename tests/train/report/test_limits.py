@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import pytest
+
 from prichexy_testing.made_up_runs import (
     CONTROL,
     CORRECTED,
@@ -82,14 +84,41 @@ def test_the_price_in_utility_is_told(made_up: MadeUp) -> None:
     assert "PriCheXy-Net μ = 0.01 changes the class AUC by −8.0 points" in said(made_up, findings)
 
 
+AS_PUBLISHED = '[fresh]\nobjective = "pairs"\n[fresh.network]\nbackbone = "resnet50"\n'
+BY_CONTRAST = AS_PUBLISHED.replace("pairs", "contrastive")
+ANOTHER_NETWORK = AS_PUBLISHED.replace("resnet50", "efficientnet-lite0")
+
+
+def compared(made_up: MadeUp) -> str:
+    return said(made_up, lambda one, name: agreement(one, name, published()))
+
+
 def test_a_published_figure_is_compared_with_the_papers_attack_only(made_up: MadeUp) -> None:
-    made_up.attack(CORRECTED, STRONG, 3.0)
-    assert said(made_up, lambda one, name: agreement(one, name, published())) == ""
-    made_up.attack(CORRECTED, PAPERS_ATTACK, 3.0)
-    words = said(made_up, lambda one, name: agreement(one, name, published()))
+    made_up.attack(CORRECTED, STRONG, 3.0, data="chestxray14")
+    made_up.run("attack-d-corrected", "attack", epochs=0, settings=AS_PUBLISHED)
+    assert compared(made_up) == ""
+    made_up.attack(CORRECTED, PAPERS_ATTACK, 3.0, data="chestxray14")
+    words = compared(made_up)
     assert "published 57.7" in words
     assert "lies outside" in words
     assert "with the other operator" in words
+
+
+@pytest.mark.parametrize(
+    ("data", "settings"),
+    [
+        ("chestxray14", BY_CONTRAST),
+        ("chestxray14", ANOTHER_NETWORK),
+        ("kermany224", AS_PUBLISHED),
+        ("chestxray14", ""),
+    ],
+)
+def test_another_attacker_or_other_data_agree_with_no_published_figure(
+    made_up: MadeUp, data: str, settings: str
+) -> None:
+    made_up.attack(CORRECTED, PAPERS_ATTACK, 3.0, data=data)
+    made_up.run("attack-d-corrected", "attack", epochs=0, settings=settings)
+    assert compared(made_up) == ""
 
 
 def test_a_training_that_was_still_improving_is_named(made_up: MadeUp) -> None:

@@ -5,14 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import JsonValue
 
 from prichexy_testing.made_up_runs import (
     CONTROL,
     CORRECTED,
+    ENSEMBLE,
     FLOOR,
+    MIXED,
+    PAPERS_ATTACK,
     RANDOM,
     REAL,
     STRONG,
+    UNDONE,
     MadeUp,
 )
 from prichexy_train.errors import Failed
@@ -45,6 +50,81 @@ def test_a_method_like_the_real_images_has_no_certain_change(made_up: MadeUp) ->
     made_up.attack(RANDOM, STRONG, 1.0)
     change = results(made_up.folder)["d-random"].changes["test"]
     assert change.difference == pytest.approx(0)
+    assert not change.certain
+
+
+def test_an_attack_that_only_real_images_met_shows_no_protection(made_up: MadeUp) -> None:
+    for method in (REAL, RANDOM):
+        made_up.attack(method, PAPERS_ATTACK, 0.5)
+        made_up.attack(method, STRONG, 1.2, seeds=(1,))
+    made_up.attack(REAL, MIXED, 2.5)
+    found = results(made_up.folder)
+    change = found["d-random"].changes["test"]
+    assert change.difference == 0
+    assert not change.certain
+    assert [one.attack.rung for one in change.compared] == ["fresh-anonymised", "strong-frozen"]
+    # What is shown of either is still the maximum over all that it met.
+    assert found["d-real"].strongest["test"].rung == MIXED.name
+
+
+def test_seeds_that_only_one_side_has_are_left_out(made_up: MadeUp) -> None:
+    made_up.attack(REAL, STRONG, 1.0, seeds=(1,))
+    made_up.attack(REAL, STRONG, 6.0, seeds=(2, 3))
+    made_up.attack(RANDOM, STRONG, 1.0, seeds=(1, 4))
+    change = results(made_up.folder)["d-random"].changes["test"]
+    assert change.difference == 0
+    assert (change.attack.seeds, change.real.seeds) == ((1,), (1,))
+
+
+@pytest.mark.parametrize(("members", "compared"), [(["a 1", "b 1"], 2), (["a 1"], 1)])
+def test_an_ensemble_is_compared_with_one_of_the_same_members_only(
+    made_up: MadeUp, members: list[str], compared: int
+) -> None:
+    for method in (REAL, RANDOM):
+        made_up.attack(method, STRONG, 1.0, seeds=(1,))
+    ours: JsonValue = [*members]
+    made_up.attack(REAL, ENSEMBLE, 3.0, seeds=(1,), details={"members": ["a 1", "b 1"]})
+    made_up.attack(RANDOM, ENSEMBLE, 1.0, seeds=(1,), details={"members": ours})
+    change = results(made_up.folder)["d-random"].changes["test"]
+    assert len(change.compared) == compared
+    assert (change.difference < -0.1) == (compared == 2)
+
+
+def test_an_attack_that_only_the_method_met_can_only_speak_against_it(made_up: MadeUp) -> None:
+    made_up.attack(REAL, STRONG, 2.5, seeds=(1,))
+    made_up.attack(CORRECTED, STRONG, 0.2, seeds=(1,))
+    assert results(made_up.folder)["d-corrected"].changes["test"].certain
+    made_up.attack(CORRECTED, UNDONE, 2.5, seeds=(1,))
+    change = results(made_up.folder)["d-corrected"].changes["test"]
+    assert change.difference < -0.2
+    assert change.beyond is not None
+    assert change.beyond.rung == UNDONE.name
+    assert not change.certain
+
+
+def test_with_no_attack_in_common_there_is_no_change_and_a_reason(made_up: MadeUp) -> None:
+    made_up.attack(REAL, STRONG, 2.5, seeds=(1,))
+    made_up.attack(CORRECTED, STRONG, 0.2, seeds=(2,))
+    found = results(made_up.folder)["d-corrected"]
+    assert "test" not in found.changes
+    assert "no attack with the same seed" in found.uncompared["test"]
+
+
+def test_attacks_on_other_pairs_are_not_compared(made_up: MadeUp) -> None:
+    made_up.attack(REAL, STRONG, 2.5)
+    made_up.second = made_up.second.copy()
+    made_up.second[60:] = (made_up.second[60:] + 7) % 60
+    made_up.same = made_up.first == made_up.second
+    made_up.attack(CORRECTED, STRONG, 0.2)
+    assert "other pairs" in results(made_up.folder)["d-corrected"].uncompared["test"]
+
+
+def test_a_change_is_as_uncertain_as_its_trainings(made_up: MadeUp) -> None:
+    for seed, separation in ((1, 0.1), (2, 0.4), (3, 2.5)):
+        made_up.attack(REAL, PAPERS_ATTACK, 1.7, seeds=(seed,), details={"epochs": 3})
+        made_up.attack(CORRECTED, PAPERS_ATTACK, separation, seeds=(seed,), details={"epochs": 3})
+    change = results(made_up.folder)["d-corrected"].changes["test"]
+    assert change.difference < -0.1
     assert not change.certain
 
 

@@ -16,6 +16,9 @@ err on for a claim of privacy.
 
 The same patients are resampled the same way every time (one seed), so figures of several methods
 on one list compare pair by pair.
+
+An attacker who would be trained again would do a little better or worse. Where a claim must hold
+for that, too, seeds are resampled as well (``mean_over_seeds``).
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ __all__ = [
     "Resamples",
     "Weights",
     "interval",
+    "mean_over_seeds",
     "pair_weights",
     "weighted_auc",
     "weighted_mean",
@@ -174,3 +178,19 @@ def interval(values: NDArray[np.float64], level: float = 0.95) -> tuple[float, f
     tail = (1 - level) / 2
     low, high = np.quantile(usable, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def mean_over_seeds(values: NDArray[np.float64], *, stream: int) -> NDArray[np.float64]:
+    """Give for each replicate of ``values`` (seeds, replicates) the mean of seeds drawn by chance.
+
+    Of n seeds n - 1 are drawn, with replacement: the mean then varies as the mean of n trainings
+    does, where n of n would vary too little (Rao and Wu 1988). One seed alone is taken as it is,
+    and nothing is then known of the others. Equal ``stream``, equal draws.
+    """
+    seeds, replicates = values.shape
+    if seeds == 1:
+        return values.mean(axis=0)
+    generator = np.random.Generator(np.random.PCG64([SEED, stream]))
+    drawn = generator.integers(seeds, size=(seeds - 1, replicates))
+    means: NDArray[np.float64] = np.take_along_axis(values, drawn, axis=0).mean(axis=0)
+    return means

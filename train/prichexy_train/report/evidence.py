@@ -6,13 +6,23 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from prichexy_train.errors import Failed
-from prichexy_train.records import Stored, read_records
+from prichexy_train.records import Stored, UtilityRecord, read_records
 from prichexy_train.runs import RunFolder
 
-__all__ = ["Evidence", "Run", "gather"]
+__all__ = ["Evidence", "Run", "attempt_provenance", "began_with", "gather"]
+
+#: Of a digest, what tells files apart for people.
+_DIGITS: Final = 16
+
+#: What runs call the weights that they begin with.
+_GENERATORS: Final[Mapping[str, str]] = {"start": "pretrained generator"}
+_NETWORKS: Final[Mapping[str, str]] = {
+    "network.pretrained": "pretrained weights",
+    "verifier": "strong verifier",
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,32 @@ class Evidence:
             if (name := folder.relative_to(self.folder).as_posix()) in names:
                 return name
         return place.relative_to(self.folder).as_posix()
+
+    def run_of(self, stored: Stored) -> Run | None:
+        """Give the run that a record lies in; None where only a folder does."""
+        name = self.owner(stored)
+        return next((run for run in self.runs if run.name == name), None)
+
+
+def attempt_provenance(stored: Stored) -> Mapping[str, Any] | None:
+    """Give how the attacker of a record was trained; None where its run is not kept."""
+    record = stored.record
+    if isinstance(record, UtilityRecord):
+        return None
+    run = stored.path.parent.parent / "attempts" / record.rung.name / f"seed-{record.seed}"
+    folder = RunFolder(run)
+    return folder.provenance() if folder.provenance_file.is_file() else None
+
+
+def began_with(provenance: Mapping[str, Any]) -> str:
+    """Say what a trained network was before it learned, by its run's provenance."""
+    data: Mapping[str, str] = provenance.get("data", {})
+    # What else a generator's run reads are its critics.
+    known = _GENERATORS if provenance.get("stage") == "anonymizer" else _NETWORKS
+    for key, words in known.items():
+        if key in data:
+            return f"{words} {data[key][:_DIGITS]}"
+    return "random weights"
 
 
 def gather(folder: str | Path) -> Evidence:

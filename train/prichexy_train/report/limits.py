@@ -11,7 +11,7 @@ from prichexy_train.measures.summary import AttackSummary
 from prichexy_train.records import AttackRecord
 from prichexy_train.report.evidence import Run
 from prichexy_train.report.published import Published
-from prichexy_train.report.results import PAPERS_ATTACK, MethodResult, Section
+from prichexy_train.report.results import FRESH, MethodResult, Section
 from prichexy_train.report.wording import (
     counted,
     in_words,
@@ -46,7 +46,12 @@ def limits(section: Section, pair_list: str) -> tuple[str, ...]:
 
 
 def agreement(section: Section, pair_list: str, paper: Published) -> tuple[str, ...]:
-    """Give a sentence for each method that was published: where the paper's attack agrees."""
+    """Give a sentence for each method that was published: where the paper's attack agrees.
+
+    None where rung 1 is another attacker, or on other data: there is nothing to agree in.
+    """
+    if not section.papers_attack:
+        return ()
     return tuple(
         sentence
         for method in section.methods
@@ -79,6 +84,16 @@ def _findings(section: Section, pair_list: str) -> Iterator[str]:
             f"For {listed(unproven)} the 95 % interval of the change reaches zero or lies above: "
             "no protection was shown."
         )
+    for one in tried:
+        if (beyond := one.changes[pair_list].beyond) is not None:
+            yield (
+                f"The strongest attack on {one.label}, {in_words(beyond.rung)}, was not made on "
+                "real images with the same members: it is not in the change, and protection is "
+                "shown only where it, too, does worse than the strongest there."
+            )
+    for one in section.methods:
+        if (reason := one.uncompared.get(pair_list)) is not None:
+            yield f"{one.label} cannot be compared with real images: {reason}."
     for one in section.methods:
         utility = one.utility
         if one.real or utility is None or utility.difference_interval is None:
@@ -108,6 +123,7 @@ def _limits(section: Section, pair_list: str) -> Iterator[str]:
         yield "There are too few patients for an interval: no figure here can be generalised."
     yield _seeds([one for one in attacks if one.counted])
     yield from _missing_rungs(section, pair_list)
+    yield from _left_aside(section, pair_list)
     yield from _floor(attacks)
     yield from _controls(attacks)
     yield from _labels(section)
@@ -171,6 +187,28 @@ def _missing_rungs(section: Section, pair_list: str) -> Iterator[str]:
     yield f"{text} Not tried: {'; '.join(each)}." if each else text
 
 
+def _left_aside(section: Section, pair_list: str) -> Iterator[str]:
+    """Say which attacks on real images the comparison does without: a method did not meet them."""
+    real = section.real
+    if real is None:
+        return
+    met = [(one.number, one.rung) for one in real.attacks.get(pair_list, ()) if one.counted]
+    aside: dict[tuple[str, ...], list[str]] = {}
+    for method in section.methods:
+        if (found := method.changes.get(pair_list)) is not None:
+            known = {(one.attack.number, one.attack.rung) for one in found.compared}
+            if names := tuple(
+                in_words(name) for number, name in met if (number, name) not in known
+            ):
+                aside.setdefault(names, []).append(method.label)
+    each = [f"{listed(names)} for {listed(labels)}" for names, labels in aside.items()]
+    if each:
+        yield (
+            "Changes compare only what an equal attacker did on both. Left aside of the attacks on "
+            f"real images: {'; '.join(each)}."
+        )
+
+
 def _floor(attacks: Sequence[AttackSummary]) -> Iterator[str]:
     floors = [one for one in attacks if one.role == "floor"]
     if floors:
@@ -213,7 +251,7 @@ def _labels(section: Section) -> Iterator[str]:
 
 
 def _agreement(method: MethodResult, pair_list: str, paper: Published) -> str | None:
-    row, attack = paper.of(method.words), method.rung(pair_list, PAPERS_ATTACK)
+    row, attack = paper.of(method.words), method.rung(pair_list, FRESH)
     if row is None or attack is None:
         return None
     printed, ours = row.verification.mean / 100, attack.auc

@@ -5,50 +5,37 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Final
 
 from prichexy_train.errors import Failed
-from prichexy_train.measures.bootstrap import Resamples, interval, weighted_auc
 from prichexy_train.measures.summary import (
     AttackSummary,
     RetrievalSummary,
     strongest,
     summarise,
 )
-from prichexy_train.records import MethodOf, Stored, UtilityRecord
+from prichexy_train.records import AttackRecord, MethodOf, Stored, UtilityRecord
+from prichexy_train.report.changes import Change, NotComparable, change
 from prichexy_train.report.evidence import Evidence
 from prichexy_train.report.methods import Described, described
 
-__all__ = ["PAPERS_ATTACK", "Change", "MethodResult", "Section", "change", "sections"]
+__all__ = ["FRESH", "MethodResult", "Section", "sections"]
 
-#: The rung that the paper itself reports.
-PAPERS_ATTACK = 1
-
-
-@dataclass(frozen=True)
-class Change:
-    """How far one attack's AUC lies from another's on the same pairs, below 0 where it is lower.
-
-    The interval comes of the same resamples of patients for both.
-    """
-
-    difference: float
-    interval: tuple[float, float] | None
-
-    @property
-    def certain(self) -> bool:
-        """Whether the whole interval lies below 0: fewer patients are told than before."""
-        return self.interval is not None and self.interval[1] < 0
+#: The rung of an attacker who learns afresh from anonymised pairs, as the paper's own does.
+FRESH: Final = 1
+#: What makes him the paper's: his settings, and what he is tested on.
+_PAPERS_OBJECTIVE: Final = "pairs"
+_PAPERS_BACKBONE: Final = "resnet50"
+_PAPERS_DATA: Final = "chestxray14"
 
 
 @dataclass(frozen=True)
 class MethodResult:
     """All that was measured of one method on one data set.
 
-    ``attacks`` has, for each list of pairs, the rungs in the ladder's order. ``label`` is unique
-    in its section.
+    ``attacks`` has, for each list of pairs, the rungs in the ladder's order. ``strongest`` is the
+    maximum over all of them, ``changes`` that over what real images met, too, against theirs;
+    ``uncompared`` says of each list without a change why. ``label`` is unique in its section.
     """
 
     words: Described
@@ -57,6 +44,7 @@ class MethodResult:
     attacks: Mapping[str, Sequence[AttackSummary]]
     strongest: Mapping[str, AttackSummary]
     changes: Mapping[str, Change]
+    uncompared: Mapping[str, str]
     retrievals: Sequence[RetrievalSummary]
     utility: UtilityRecord | None
 
@@ -80,12 +68,16 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class Section:
-    """A data set's results; ``pair_lists`` in the order of their names, methods in a table's."""
+    """A data set's results; ``pair_lists`` in the order of their names, methods in a table's.
+
+    ``papers_attack``: rung 1 is the paper's own attacker, on the paper's own data.
+    """
 
     data: str
     digests: tuple[str, ...]
     pair_lists: tuple[str, ...]
     methods: tuple[MethodResult, ...]
+    papers_attack: bool = False
 
     @property
     def real(self) -> MethodResult | None:
@@ -102,25 +94,6 @@ def sections(evidence: Evidence) -> tuple[Section, ...]:
     summaries = summarise(evidence.records)
     names = sorted({stored.record.data for stored in evidence.records})
     return tuple(_section(name, evidence, summaries) for name in names)
-
-
-def change(attack: AttackSummary, real: AttackSummary) -> Change | None:
-    """Give how ``attack`` differs from ``real``; None where they are not of the same pairs."""
-    ours = [stored.scores() for stored in attack.records]
-    theirs = [stored.scores() for stored in real.records]
-    first, second, same = (ours[0][name] for name in ("first", "second", "same"))
-    if any(not np.array_equal(ours[0][name], theirs[0][name]) for name in ("first", "second")):
-        return None
-    resamples = Resamples(np.concatenate([first, second]))
-
-    def replicates(all_scores: Sequence[Mapping[str, NDArray[np.float64]]]) -> NDArray[np.float64]:
-        each = [
-            resamples.of(weighted_auc(one["scores"], same), first, second) for one in all_scores
-        ]
-        values: NDArray[np.float64] = np.mean(each, axis=0)
-        return values
-
-    return Change(attack.auc.mean - real.auc.mean, interval(replicates(ours) - replicates(theirs)))
 
 
 def _section(
@@ -144,6 +117,25 @@ def _section(
         digests=tuple(sorted({stored.record.data_digest for stored in here} - {""})),
         pair_lists=tuple(sorted({name for one in methods for name in one.attacks})),
         methods=tuple(_told_apart(methods, owners)),
+        papers_attack=data == _PAPERS_DATA and _as_published(here, evidence),
+    )
+
+
+def _as_published(here: Sequence[Stored], evidence: Evidence) -> bool:
+    """Whether every attacker of rung 1 was trained by the settings that were published."""
+    fresh = [
+        stored
+        for stored in here
+        if isinstance(stored.record, AttackRecord) and stored.record.rung.number == FRESH
+    ]
+    tables = []
+    for stored in fresh:
+        run = evidence.run_of(stored)
+        tables.append({} if run is None else run.settings.get("fresh", {}))
+    return bool(tables) and all(
+        table.get("objective") == _PAPERS_OBJECTIVE
+        and table.get("network", {}).get("backbone") == _PAPERS_BACKBONE
+        for table in tables
     )
 
 
@@ -173,6 +165,7 @@ def _method(
             if (name, digest) == (method.name, method.digest)
         },
         changes={},
+        uncompared={},
         retrievals=tuple(one for one in ours if isinstance(one, RetrievalSummary)),
         utility=_utility(method, here),
     )
@@ -191,12 +184,14 @@ def _utility(method: MethodOf, here: Sequence[Stored]) -> UtilityRecord | None:
 
 
 def _changed(method: MethodResult, real: MethodResult) -> MethodResult:
-    changes = {
-        name: found
-        for name, attack in method.strongest.items()
-        if name in real.strongest and (found := change(attack, real.strongest[name])) is not None
-    }
-    return replace(method, changes=changes)
+    changes: dict[str, Change] = {}
+    uncompared: dict[str, str] = {}
+    for name in method.strongest:
+        try:
+            changes[name] = change(method.attacks[name], real.attacks.get(name, ()))
+        except NotComparable as reason:
+            uncompared[name] = str(reason)
+    return replace(method, changes=changes, uncompared=uncompared)
 
 
 def _told_apart(methods: Sequence[MethodResult], owners: Mapping[str, str]) -> list[MethodResult]:

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from prichexy_train.measures.summary import AttackSummary, RetrievalSummary
 from prichexy_train.records import ROLES, RungOf, UtilityRecord
-from prichexy_train.report.evidence import Run
+from prichexy_train.report.evidence import Run, began_with
 from prichexy_train.report.methods import Described
 from prichexy_train.report.published import Published, PublishedRow
-from prichexy_train.report.results import PAPERS_ATTACK, MethodResult, Section
+from prichexy_train.report.results import FRESH, MethodResult, Section
 from prichexy_train.report.wording import (
     NONE,
     counted,
@@ -87,14 +87,20 @@ def main_table(section: Section, pair_list: str, paper: Published) -> Table:
     rows = [one for one in section.methods if one.attacks.get(pair_list) or one.utility]
     printed = {one.label: paper.of(one.words) for one in rows}
     columns = [
-        Column("Paper’s attack", "verification AUC, rung 1 ↓"),
+        Column(
+            "Paper’s attack" if section.papers_attack else "Fresh attacker",
+            "verification AUC, rung 1 ↓",
+        ),
         Column("Strongest attack", "verification AUC, maximum over rungs ↓"),
-        Column("Against real images", "strongest against strongest"),
+        Column("Against real images", "strongest against strongest, of attacks on both"),
         Column("Rank-1", "retrieval among real images ↓"),
         Column("mAP@R", "the same retrieval ↓"),
         Column("Class AUC", "mean over labels ↑"),
         Column("Change by the method", "class AUC, same resizing"),
     ]
+    show_displacement = any(_displacement(one.utility) for one in rows)
+    if show_displacement:
+        columns.append(Column("Displacement", "RMS, then 95th percentile; pixels at 256"))
     show_published = any(printed.values())
     if show_published:
         columns += [
@@ -109,11 +115,12 @@ def main_table(section: Section, pair_list: str, paper: Published) -> Table:
             (
                 one.label,
                 [
-                    _paper_cell(one, pair_list),
+                    _fresh_cell(one, pair_list),
                     _strongest_cell(one, pair_list),
                     _change_cell(one, pair_list),
                     *_retrieval_cells(one),
                     *_utility_cells(one.utility),
+                    *([_displacement_cell(one.utility)] if show_displacement else ()),
                     *(_published_cells(printed[one.label], one.words) if show_published else ()),
                 ],
             )
@@ -256,6 +263,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
                 [
                     Cell(run.stage),
                     Cell(network(run) or NONE),
+                    Cell(began_with(run.provenance) if run.history else NONE),
                     Cell(NONE if seconds is None else duration(seconds)),
                     Cell(
                         counted(len(run.history), "epoch") if run.history else NONE,
@@ -271,6 +279,7 @@ def runs_table(runs: Sequence[Run]) -> Table:
     columns = [
         Column("Stage", text=True),
         Column("Network", text=True),
+        Column("Began with", text=True),
         Column("Time"),
         Column("Trained"),
         Column("Machine", text=True),
@@ -300,8 +309,8 @@ def _rung_head(rung: RungOf) -> str:
     return f"{rung.number}. {in_words(rung.name)}" if rung.number else in_words(rung.name)
 
 
-def _paper_cell(method: MethodResult, pair_list: str) -> Cell:
-    attack = method.rung(pair_list, PAPERS_ATTACK)
+def _fresh_cell(method: MethodResult, pair_list: str) -> Cell:
+    attack = method.rung(pair_list, FRESH)
     if attack is None:
         return _EMPTY
     return Cell(spread(attack.auc), _seeds(attack))
@@ -318,9 +327,9 @@ def _strongest_cell(method: MethodResult, pair_list: str) -> Cell:
 def _change_cell(method: MethodResult, pair_list: str) -> Cell:
     found = method.changes.get(pair_list)
     if found is None:
-        return _EMPTY
+        return Cell(NONE, method.uncompared.get(pair_list, ""))
     note = interval_text(found.interval, signed=True)
-    return Cell(points(found.difference), note)
+    return Cell(points(found.difference), f"{note} by {counted(len(found.compared), 'attack')}")
 
 
 def _retrieval_cells(method: MethodResult) -> tuple[Cell, Cell]:
@@ -342,6 +351,18 @@ def _utility_cells(utility: UtilityRecord | None) -> tuple[Cell, Cell]:
     )
 
 
+def _displacement(utility: UtilityRecord | None) -> Mapping[str, Any]:
+    """Give how far a method moves pixels, as its record's details tell; empty where they do not."""
+    found = None if utility is None else utility.details.get("displacement")
+    return found if isinstance(found, Mapping) else {}
+
+
+def _displacement_cell(utility: UtilityRecord | None) -> Cell:
+    found = _displacement(utility)
+    rms, high = found.get("rms"), found.get("p95")
+    return Cell(NONE if rms is None else f"{rms:.2f}", "" if high is None else f"95 %: {high:.2f}")
+
+
 def _published_cells(row: PublishedRow | None, words: Described) -> tuple[Cell, Cell]:
     if row is None:
         return _EMPTY, _EMPTY
@@ -359,6 +380,11 @@ def _rung_cell(attack: AttackSummary | None, best: AttackSummary | None) -> Cell
     if attack is None:
         return _EMPTY
     note = f"{interval_text(attack.auc.interval)} {_seeds(attack)}".strip()
+    if turned := [
+        one.record.seed for one in attack.records if one.record.details.get("sign") == -1
+    ]:
+        seeds = f"{'seed' if len(turned) == 1 else 'seeds'} {listed(map(str, turned))}"
+        note += f"; scores turned round, by the validation pairs ({seeds})"
     return Cell(spread(attack.auc), note, strong=attack is best)
 
 

@@ -17,7 +17,6 @@ __all__ = [
     "percent",
     "points",
     "spread",
-    "with_interval",
 ]
 
 #: Stands where there is no figure.
@@ -50,11 +49,6 @@ def spread(figure: Figure) -> str:
     """Give mean and deviation over seeds: ``57.7 ± 4.0``; the mean alone for one seed."""
     deviation = "" if figure.sd is None else f" ± {percent(figure.sd)}"
     return f"{percent(figure.mean)}{deviation}"
-
-
-def with_interval(figure: Figure) -> str:
-    """Give mean, deviation and the interval over patients: ``57.7 ± 4.0 [52.1, 63.0]``."""
-    return f"{spread(figure)} {interval_text(figure.interval)}".strip()
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:
