@@ -189,7 +189,7 @@ def mean_over_seeds(values: NDArray[np.float64], *, stream: int) -> NDArray[np.f
     """
     seeds, replicates = values.shape
     if seeds == 1:
-        return values.mean(axis=0)
+        return values.reshape(replicates)
     generator = np.random.Generator(np.random.PCG64([SEED, stream]))
     drawn = generator.integers(seeds, size=(seeds - 1, replicates))
     means: NDArray[np.float64] = np.take_along_axis(values, drawn, axis=0).mean(axis=0)

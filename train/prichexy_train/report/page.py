@@ -11,6 +11,7 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from prichexy_train.checkpoints import write_whole
+from prichexy_train.report.attackers import attackers_table, attackers_warnings
 from prichexy_train.report.evidence import Evidence, Run
 from prichexy_train.report.examples import Example
 from prichexy_train.report.limits import agreement, findings, limits, training_notes
@@ -58,6 +59,8 @@ class DataView:
 
     name: str
     lists: Sequence[ListView]
+    attackers: Table | None
+    attackers_warnings: Sequence[str]
     retrieval: Table | None
     labels: Table | None
 
@@ -104,7 +107,7 @@ def compose(
         title=title,
         subtitle=_subtitle(found, evidence),
         warnings=_warnings(evidence, unfinished),
-        data=tuple(_data_view(section) for section in found),
+        data=tuple(_data_view(section, evidence) for section in found),
         published=f"{paper.citation}; {paper.data}",
         citation=paper.citation,
         examples=examples,
@@ -139,7 +142,7 @@ def _template(name: str) -> str:
     return file.read_text(encoding="utf-8")
 
 
-def _data_view(section: Section) -> DataView:
+def _data_view(section: Section, evidence: Evidence) -> DataView:
     paper = published()
     return DataView(
         name=section.data,
@@ -156,6 +159,8 @@ def _data_view(section: Section) -> DataView:
             )
             for name in section.pair_lists
         ),
+        attackers=attackers_table(section, evidence),
+        attackers_warnings=attackers_warnings(section),
         retrieval=retrieval_table(section),
         labels=label_table(section),
     )
