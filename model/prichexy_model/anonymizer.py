@@ -31,8 +31,9 @@ class Anonymizer(nn.Module):
     ) -> None:
         """Join ``generator`` and the operator of ``flow.displacement``.
 
-        ``mu`` is the largest displacement, in normalised coordinates; ``size`` the rows and
-        columns of every image. Raises ValueError for a negative mu or an unknown border.
+        ``mu`` is the largest displacement along an axis, in normalised coordinates (border "paper"
+        adds to it within four pixels of the border); ``size`` the rows and columns of every
+        image. Raises ValueError for a negative mu or an unknown border.
         """
         super().__init__()
         if not 0 <= mu < 1:

@@ -107,7 +107,8 @@ class Bundle:
 
     ``digest`` is the SHA-256 of the generator's weights' file, ``statement`` the sentence people
     are shown, ``mu`` the largest displacement in normalised coordinates along an axis (of the
-    fine field, where there is a coarse one, too), ``input_size`` the rows and columns of the
+    fine field, where there is a coarse one, too; with border "paper" only four pixels and more
+    inside the border, see ``flow.displacement``), ``input_size`` the rows and columns of the
     image that the generator sees. The other networks are there for judging the generator:
     nothing that deforms needs them.
     """

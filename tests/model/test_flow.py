@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from prichexy_model.flow import (
     BORDERS,
     Border,
+    border_defect,
     displacement,
     gaussian_weights,
     identity_grid,
@@ -115,6 +116,8 @@ def test_the_papers_border_displaces_the_frame_even_without_a_field() -> None:
     length = nothing[0].square().sum(0).sqrt() * PIXELS
     assert length.max().item() == pytest.approx(116, abs=1)
     assert length[0, 0] == length.max()
+    assert border_defect(256) == pytest.approx(nothing.abs().max().item() * PIXELS)
+    assert border_defect(256) == pytest.approx(81.7, abs=0.05)
     never = ~model_reference.touched(nothing[0].numpy())
     assert never.mean() == pytest.approx(0.06, abs=0.005)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib import metadata as installed
 from typing import Any, Final
 
+from prichexy_model.flow import BORDER_PIXELS, border_defect
 from prichexy_train.bundle_figures import Figures
 
 __all__ = ["Card", "metadata", "readme"]
@@ -84,7 +85,7 @@ def metadata(base: Mapping[str, Any], card: Card) -> dict[str, Any]:
         "required_packages_version": {"prichexy": installed.version("prichexy")},
         "name": card.name,
         "description": "A U-Net proposes a smooth displacement for every pixel of a chest "
-        "radiograph; the displacement, which is bounded, is applied to the radiograph. "
+        f"radiograph; the radiograph is resampled along it: {_reach(card.section)}. "
         f"{card.section['statement']}",
         "data_source": card.trained_on,
         "data_type": f"grey image in [0, 1], {size} by {size} pixels, bone bright",
@@ -185,16 +186,14 @@ def _heading(text: str) -> Iterator[str]:
 def _networks(section: Mapping[str, Any]) -> Iterator[str]:
     coarse = section.get("coarse")
     size = section["input_size"]
-    reach = section["mu"] + (coarse["mu"] if coarse else 0.0)
     yield "| network | file | what it is | SHA-256 of its file |"
     yield "|---|---|---|---|"
     field = f"μ = {section['mu']:g}, border `{section['border']}`"
     if coarse:
         field += f", and a coarse field of μ = {coarse['mu']:g} on {coarse['cells']} cells"
     yield (
-        f"| generator | `models/model.pt` | sees {size} × {size} pixels; {field}: at most "
-        f"{reach * (size - 1) / 2:.2f} pixels along an axis at that size "
-        f"| `{section['weights_sha256']}` |"
+        f"| generator | `models/model.pt` | sees {size} × {size} pixels; {field}: "
+        f"{_reach(section)} | `{section['weights_sha256']}` |"
     )
     if "verifier" in section:
         part = section["verifier"]
@@ -215,6 +214,19 @@ def _networks(section: Mapping[str, Any]) -> Iterator[str]:
         "whoever has the verifier can attack with it."
         if len(section.keys() & {"verifier", "classifier"})
         else "The gateway deforms with it."
+    )
+
+
+def _reach(section: Mapping[str, Any]) -> str:
+    """Say how far pixels are moved at most, at the generator's own size."""
+    coarse, size = section.get("coarse"), section["input_size"]
+    mu = section["mu"] + (coarse["mu"] if coarse else 0.0)
+    reach = f"at most {mu * (size - 1) / 2:.2f} pixels along an axis"
+    if section["border"] == "corrected":
+        return f"{reach} at that size"
+    return (
+        f"{reach} at that size, {BORDER_PIXELS} pixels and more inside the border; nearer to it a "
+        f"field of zeros already moves pixels by up to {border_defect(size):.1f} along an axis"
     )
 
 
