@@ -18,6 +18,7 @@ from prichexy_gateway.model_store import ModelStore
 from prichexy_model.bundle import load_anonymizer, load_classifier, load_verifier, read_bundle
 from prichexy_model.multiscale import MultiscaleAnonymizer
 from prichexy_testing import miniature_runs
+from prichexy_testing.made_up_runs import REAL, MadeUp
 from prichexy_testing.miniature_runs import SIZE, Runs
 from prichexy_testing.monai_bundle import run_on, verify_metadata, verify_net_in_out
 from prichexy_testing.shared_data import REPO
@@ -86,7 +87,8 @@ def bundle(runs: Runs, anonymizer: Path, records: Path) -> Path:
         ],
     )
     assert done.exit_code == 0, done.output
-    assert "measured" in done.output
+    assert "trained" in done.output
+    assert "For `measured` there lacks: rungs 2, 4, 5 and 8 (list test); 5 seeds" in done.output
     return to
 
 
@@ -156,7 +158,7 @@ def test_each_network_comes_back_as_its_run_trained_it(bundle: Path, runs: Runs)
 
 def test_a_worker_loads_it_and_a_gateway_promotes_it(bundle: Path, tmp_path: Path) -> None:
     engine = Engine.load(bundle, "cpu")
-    assert ModelInfo.from_json(engine.model.to_json()).evidence == "measured"
+    assert ModelInfo.from_json(engine.model.to_json()).evidence == "trained"
     store = ModelStore(tmp_path / "store")
     change = store.promote(bundle, "test")
     assert change is not None
@@ -172,15 +174,15 @@ def test_a_worker_loads_it_and_a_gateway_promotes_it(bundle: Path, tmp_path: Pat
 
 
 def test_the_evidence_and_the_figures_are_those_of_the_records(said: dict[str, Any]) -> None:
-    assert said["prichexy"]["evidence"] == "measured"
-    assert said["prichexy"]["statement"].startswith("Measured on ")
+    assert said["prichexy"]["evidence"] == "trained"
+    assert said["prichexy"]["statement"].startswith("Trained, not fully measured: rungs 2, 4, 5")
     (figures,) = said["eval_metrics"].values()
     found = figures["verification"]["test"]
     assert {attack["rung"] for attack in found["attacks"]} >= {1, 3}
     assert found["real_images"]["auc"]["mean"] > 0
     assert figures["utility"]["images"] > 0
-    # On a handful of drawn patients nothing can be shown, and so nothing is offered.
-    assert said["prichexy"]["statement"].endswith("No protection was shown.")
+    # By one seed of two rungs nothing can be shown, and so nothing is offered.
+    assert said["prichexy"]["statement"].endswith("No privacy is claimed.")
     assert said["intended_use"].startswith("Research")
     assert any("rungs" in sentence for sentence in said["limits"])
 
@@ -210,7 +212,7 @@ def test_the_card_tells_people_the_same(bundle: Path, said: dict[str, Any]) -> N
     card = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
     section = said["prichexy"]
     for text in (
-        "**Evidence: measured.**",
+        "**Evidence: trained.**",
         section["statement"],
         said["intended_use"],
         *said["limits"],
@@ -222,6 +224,54 @@ def test_the_card_tells_people_the_same(bundle: Path, said: dict[str, Any]) -> N
     ):
         assert text in card
     assert "Apache License" in (bundle / "LICENSE").read_text(encoding="utf-8")
+
+
+def test_with_the_whole_ladder_the_evidence_is_measured(anonymizer: Path, tmp_path: Path) -> None:
+    made_up, ours = MadeUp(tmp_path / "records"), method_from(f"run:{anonymizer}").of
+    made_up.ladder(REAL, 2.0)
+    made_up.ladder(ours, 0.8)
+    made_up.utility(ours, 0.78)
+    made = export_bundle(anonymizer, tmp_path / "bundle", records=made_up.folder)
+    assert made.figures.missing == ()
+    bundle = read_bundle(made.folder)
+    assert bundle.evidence == "measured"
+    assert bundle.statement.startswith("Measured on made-up")
+    validate(made.folder)
+    card = (made.folder / "docs" / "README.md").read_text(encoding="utf-8")
+    assert "**Evidence: measured.**" in card
+    assert "there lacks" not in card
+
+
+def test_a_network_that_the_records_do_not_know_is_refused(
+    runs: Runs, anonymizer: Path, records: Path, tmp_path: Path
+) -> None:
+    to = tmp_path / "bundle"
+    with pytest.raises(Misconfigured, match="no verifier that the records were measured with"):
+        export_bundle(anonymizer, to, records=records, verifier=runs.other_verifier)
+    made_up, ours = MadeUp(tmp_path / "records"), method_from(f"run:{anonymizer}").of
+    made_up.utility(ours, 0.78, provenance={"classifier": "0" * 64})
+    with pytest.raises(Misconfigured, match="no classifier that the records were measured with"):
+        export_bundle(anonymizer, to, records=made_up.folder, classifier=runs.classifier)
+    assert not to.exists()
+
+
+@pytest.mark.parametrize("role", ["verifier", "classifier"])
+def test_a_network_that_comes_back_with_other_answers_is_refused(
+    runs: Runs, anonymizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str
+) -> None:
+    load = {"verifier": load_verifier, "classifier": load_classifier}[role]
+
+    def damaged(folder: Path) -> Any:
+        network, part = load(folder)
+        state = {name: value * 2 for name, value in network.state_dict().items()}
+        network.load_state_dict(state)
+        return network, part
+
+    monkeypatch.setattr(f"prichexy_train.bundle_export.load_{role}", damaged)
+    run = {role: runs.verifier if role == "verifier" else runs.classifier}
+    with pytest.raises(Failed, match=f"the {role} answers otherwise"):
+        export_bundle(anonymizer, tmp_path / "bundle", **run)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_records_the_evidence_is_trained(anonymizer: Path, tmp_path: Path) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import prichexy_model
 from prichexy_model.anonymizer import Anonymizer
@@ -35,6 +35,7 @@ from prichexy_train.randomness import generator
 from prichexy_train.runs import RunFolder, origin
 from prichexy_train.stages.anonymizers import DeformationSettings
 from prichexy_train.stages.critics import CLASSIFIER
+from prichexy_train.stages.training_run import file_digest
 
 __all__ = ["DEFAULT_TEMPLATE", "Exported", "export_bundle"]
 
@@ -47,6 +48,8 @@ _LICENCE: Final = "LICENSE"
 _README: Final = "docs/README.md"
 #: Half precision may move a displacement by this, in pixels, before the export is refused.
 _MOST_MOVED: Final = 0.02
+#: And what verifier or classifier give by this share. Sound ones were seen to be off by 0.015.
+_MOST_OFF: Final = 0.1
 _TRIED: Final = 4
 
 
@@ -78,10 +81,12 @@ def export_bundle(
     """Make the bundle in the new folder ``to`` from finished runs; it appears whole or not at all.
 
     ``records`` is a folder below which the records of attacks and utility lie: they decide
-    whether the evidence is "measured". Weights go in half precision, and the networks that come
-    back out are compared with those of the runs. ``version`` by default follows from all that
-    decides over the result. Raises Misconfigured for a run that is none of a deformation, when
-    ``to`` is there, and when no record is about the anonymizer; Damaged, Failed, RecordError.
+    whether the evidence is "measured", and verifier and classifier must then be among the networks
+    that they were measured with. Weights go in half precision, and what the networks that come
+    back out give is compared with what those of the runs give. ``version`` by default follows from
+    all that decides over the result. Raises Misconfigured for a run that is none of a deformation,
+    when ``to`` is there, when no record is about the anonymizer, and for a network that the
+    records do not know; Damaged, Failed, RecordError.
     """
     if to.exists():
         raise Misconfigured(f"{to}: is there already; name a folder that is not")
@@ -91,7 +96,12 @@ def export_bundle(
     if not (settings.mu > 0):
         raise Misconfigured(f"{anonymizer}: with mu = 0 nothing is anonymised")
     digest = method_from(f"run:{anonymizer}").of.digest
-    figures = no_figures() if records is None else figures_of(records, digest)
+    figures = no_figures()
+    if records is not None:
+        critics = "critics" in RunFolder(anonymizer).result()
+        figures = figures_of(records, digest, critics=critics)
+        _check_measured_with("verifier", verifier, figures.sources["verifiers"])
+        _check_measured_with("classifier", classifier, figures.sources["classifiers"])
     partial = to.with_name(f".{to.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -144,6 +154,14 @@ _COARSE_INFERENCE: Final[Mapping[str, str]] = {
 }
 
 
+def _check_measured_with(role: str, run: Path | None, known: Sequence[str]) -> None:
+    if run is not None and file_digest(RunFolder(run).best_file) not in known:
+        raise Misconfigured(
+            f"{run}: is no {role} that the records were measured with, so their figures are not "
+            f"its own; name that one's run, or leave --{role} out"
+        )
+
+
 def _generator_section(
     folder: Path, network: Anonymizer, settings: DeformationSettings, figures: Figures
 ) -> dict[str, Any]:
@@ -187,17 +205,22 @@ def _compared(
     """Load the bundle as others will, and give how far its displacements lie from the run's.
 
     In pixels, at most. Raises WeightsError for a bundle that cannot be loaded, Failed where half
-    precision changed what the generator does.
+    precision changed what a network does.
     """
     ours, _ = load_anonymizer(folder)
-    if verifier is not None:
-        load_verifier(folder)
-    if classifier is not None:
-        load_classifier(folder)
     # Smooth noise over the whole range: not radiographs, but no easy case either.
     coarse = torch.rand(_TRIED, 1, 16, 16, generator=generator(1, "export"))
     images = nn.functional.interpolate(coarse, size=ours.size, mode="bilinear")
+    others = images.roll(1, 0)
     with torch.inference_mode():
+        if verifier is not None:
+            back, _ = load_verifier(folder)
+            before = trained.load_verifier(verifier)
+            _check_alike("verifier", back.embed(images), before.embed(images))
+            _check_alike("verifier", back(images, others), before(images, others))
+        if classifier is not None:
+            judge, _ = load_classifier(folder)
+            _check_alike("classifier", judge(images), trained.load_classifier(classifier)(images))
         difference = (ours.displacement(images) - network.eval().displacement(images)).abs()
     moved = float(difference.max()) * (ours.size - 1) / 2
     if not moved <= _MOST_MOVED:
@@ -206,6 +229,20 @@ def _compared(
             f"was trained and measured; {_MOST_MOVED} are allowed"
         )
     return moved
+
+
+def _check_alike(role: str, ours: Tensor, expected: Tensor) -> None:
+    """Compare outputs (B, ...) by the length of their difference, as a share of what is expected.
+
+    At least 1 is expected: logits near 0 mean a guess, whatever share of them is lost.
+    """
+    length = max(float(expected.norm()), 1.0)
+    off = float((ours - expected).norm()) / length
+    if not off <= _MOST_OFF:
+        raise Failed(
+            f"in half precision the {role} answers otherwise than as it was trained and measured: "
+            f"its outputs are off by {100 * off:.1f} %; {100 * _MOST_OFF:.0f} are allowed"
+        )
 
 
 def _version(section: Mapping[str, Any], figures: Figures) -> str:

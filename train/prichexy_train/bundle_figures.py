@@ -5,6 +5,7 @@ Nothing here is typed in: each number and each sentence follows from the records
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -14,7 +15,7 @@ from typing import Any, Final
 from prichexy_model.bundle import Evidence as Level
 from prichexy_train.errors import Misconfigured
 from prichexy_train.measures.summary import AttackSummary, Figure, RetrievalSummary
-from prichexy_train.records import Role, UtilityRecord
+from prichexy_train.records import Role, Stored, UtilityRecord
 from prichexy_train.report.evidence import Evidence, gather
 from prichexy_train.report.limits import limits
 from prichexy_train.report.results import MethodResult, Section, sections
@@ -32,6 +33,9 @@ _UNDOING: Final = 8
 #: What the strongest attack must reach on real images. Who tells few patients apart there proves
 #: nothing by telling as few apart elsewhere; the paper's own attacker, a weak one, reaches 0.818.
 _LEAST_ON_REAL: Final = 0.8
+#: What records call the digests of the networks that measured.
+_VERIFIERS: Final = re.compile(r"verifier-[0-9]+")
+_CLASSIFIER: Final = re.compile(r"classifier")
 #: What a bundle's statement may hold; see ``prichexy_model.bundle``.
 _LONGEST: Final = 400
 
@@ -329,6 +333,18 @@ def _plain(text: str) -> str:
     return text
 
 
+def _networks(records: Iterable[Stored], key: re.Pattern[str]) -> list[str]:
+    """Give the digests of the networks that these records say they were measured with."""
+    return sorted(
+        {
+            str(digest)
+            for stored in records
+            for name, digest in stored.record.provenance.items()
+            if key.fullmatch(name)
+        }
+    )
+
+
 def _sources(evidence: Evidence, digest: str) -> dict[str, Any]:
     ours = [one for one in evidence.records if one.record.method.digest == digest]
     digests = sorted(sha256(one.path.read_bytes()).hexdigest() for one in ours)
@@ -339,6 +355,8 @@ def _sources(evidence: Evidence, digest: str) -> dict[str, Any]:
     return {
         "records": len(ours),
         "records_sha256": sha256("\n".join(digests).encode()).hexdigest(),
+        "verifiers": _networks(ours, _VERIFIERS),
+        "classifiers": _networks(ours, _CLASSIFIER),
         "software": told("software"),
         "commits": told("commit"),
     }

@@ -166,4 +166,4 @@ def test_how_far_pixels_are_moved_stands_in_the_main_table(made_up: MadeUp) -> N
     (section,) = sections(gather(made_up.folder))
     table = main_table(section, "test", published())
     cell = table.rows[0][1][[one.head for one in table.columns].index("Displacement")]
-    assert (cell.text, cell.note) == ("0.71", "95 %: 1.20")
+    assert (cell.text, cell.note) == ("0.71", "95 % below 1.20")

@@ -100,7 +100,7 @@ def main_table(section: Section, pair_list: str, paper: Published) -> Table:
     ]
     show_displacement = any(_displacement(one.utility) for one in rows)
     if show_displacement:
-        columns.append(Column("Displacement", "RMS, then 95th percentile; pixels at 256"))
+        columns.append(Column("Displacement", "RMS along an axis, 95 % of lengths; pixels at 256"))
     show_published = any(printed.values())
     if show_published:
         columns += [
@@ -360,7 +360,9 @@ def _displacement(utility: UtilityRecord | None) -> Mapping[str, Any]:
 def _displacement_cell(utility: UtilityRecord | None) -> Cell:
     found = _displacement(utility)
     rms, high = found.get("rms"), found.get("p95")
-    return Cell(NONE if rms is None else f"{rms:.2f}", "" if high is None else f"95 %: {high:.2f}")
+    return Cell(
+        NONE if rms is None else f"{rms:.2f}", "" if high is None else f"95 % below {high:.2f}"
+    )
 
 
 def _published_cells(row: PublishedRow | None, words: Described) -> tuple[Cell, Cell]:
