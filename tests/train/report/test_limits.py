@@ -20,6 +20,7 @@ from prichexy_train.report.evidence import gather
 from prichexy_train.report.limits import agreement, findings, limits, training_notes
 from prichexy_train.report.published import published
 from prichexy_train.report.results import Section, sections
+from prichexy_train.report.tables import main_table
 
 
 def said(made_up: MadeUp, part: Callable[[Section, str], Sequence[str]]) -> str:
@@ -89,6 +90,11 @@ BY_CONTRAST = AS_PUBLISHED.replace("pairs", "contrastive")
 ANOTHER_NETWORK = AS_PUBLISHED.replace("resnet50", "efficientnet-lite0")
 
 
+def fresh_column(made_up: MadeUp) -> str:
+    (section,) = sections(gather(made_up.folder))
+    return main_table(section, "test", published()).columns[0].head
+
+
 def compared(made_up: MadeUp) -> str:
     return said(made_up, lambda one, name: agreement(one, name, published()))
 
@@ -102,6 +108,7 @@ def test_a_published_figure_is_compared_with_the_papers_attack_only(made_up: Mad
     assert "published 57.7" in words
     assert "lies outside" in words
     assert "with the other operator" in words
+    assert fresh_column(made_up) == "Paper’s attack"
 
 
 @pytest.mark.parametrize(
@@ -119,6 +126,7 @@ def test_another_attacker_or_other_data_agree_with_no_published_figure(
     made_up.attack(CORRECTED, PAPERS_ATTACK, 3.0, data=data)
     made_up.run("attack-d-corrected", "attack", epochs=0, settings=settings)
     assert compared(made_up) == ""
+    assert fresh_column(made_up) == "Fresh attacker"
 
 
 def test_a_training_that_was_still_improving_is_named(made_up: MadeUp) -> None:

@@ -87,8 +87,8 @@ def _findings(section: Section, pair_list: str) -> Iterator[str]:
     for one in tried:
         if (beyond := one.changes[pair_list].beyond) is not None:
             yield (
-                f"The strongest attack on {one.label}, {in_words(beyond.rung)}, was not made on "
-                "real images with the same members: it is not in the change, and protection is "
+                f"The strongest attack on {one.label}, {in_words(beyond.rung)}, was not made by "
+                "the same attacker on real images: it is not in the change, and protection is "
                 "shown only where it, too, does worse than the strongest there."
             )
     for one in section.methods:
