@@ -6,14 +6,16 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Final
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from prichexy_testing.shared_data import REPO, SHARED, need
+from prichexy_train.data import chestxray14
 from prichexy_train.data.catalogue import Catalogue, Reading
-from prichexy_train.data.chestxray14 import read_lists, read_pairs, read_table
+from prichexy_train.data.chestxray14 import read_catalogue, read_lists, read_pairs
 from prichexy_train.data.drawing import draw_pairs
 from prichexy_train.data.pairs import Pairs
 from prichexy_train.data.problems import Problems
@@ -42,7 +44,12 @@ def no_problems() -> Iterator[Problems]:
 
 @pytest.fixture(scope="module")
 def catalogue(no_problems: Problems) -> Catalogue:
-    return read_table(TABLES / "Data_Entry_2017_v2020.csv.gz", "chestxray14", no_problems)
+    settings = ChestXray14Source(layout="chestxray14")
+    lists = read_lists(TABLES, settings, no_problems)
+    # The tables are here, the images are not.
+    files = {name: f"images/{name}" for name in (*lists.train_val, *lists.test)}
+    with patch.object(chestxray14, "_files", lambda *_: files):
+        return read_catalogue(TABLES, "chestxray14", settings, no_problems).catalogue
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +98,21 @@ def matched(catalogue: Catalogue, parts: NDArray[np.int64]) -> Pairs:
     pairs, seconds = draw(catalogue, parts, "test", settings)
     assert seconds < 20
     return pairs
+
+
+def test_all_pairs_of_one_patient_are_drawn_within_seconds(
+    catalogue: Catalogue, parts: NDArray[np.int64]
+) -> None:
+    settings = read_settings(CONFIG, PrepareSettings).pairs["train_all"]
+    assert isinstance(settings, DrawnPairs)
+    pairs, seconds = draw(catalogue, parts, "train", settings)
+    assert seconds < 30
+    of_each = np.bincount(catalogue.patients[parts == PARTS["train"]])
+    possible = int((of_each * (of_each - 1) // 2).sum())
+    assert int(pairs.same.sum()) == possible == 396_147
+    assert len(pairs) == 792_294
+    assert (parts[pairs.first] == PARTS["train"]).all()
+    assert (parts[pairs.second] == PARTS["train"]).all()
 
 
 def test_the_official_split_has_the_papers_sizes(

@@ -19,7 +19,7 @@ from prichexy_train.data.problems import Problems
 from prichexy_train.data.settings import CHESTXRAY14_LABELS, ChestXray14Source
 from prichexy_train.data.tables import csv_rows, lines, number, table_file
 
-__all__ = ["OfficialLists", "read_catalogue", "read_lists", "read_pairs", "read_table"]
+__all__ = ["OfficialLists", "read_catalogue", "read_lists", "read_pairs"]
 
 #: What a comma within brackets makes of the column OriginalImage[Width,Height].
 _WIDTH, _HEIGHT = "OriginalImage[Width", "Height]"
@@ -85,13 +85,6 @@ def read_catalogue(
     for image in sorted(files.keys() - seen):
         problems.add("A file that the table does not list: remove it", files[image])
     return Reading(Catalogue(name, CHESTXRAY14_LABELS, tuple(records)), frozenset(seen), notes)
-
-
-def read_table(table: Path, name: str, problems: Problems) -> Catalogue:
-    """Give all that the table lists, with or without files: paths are empty."""
-    rows = csv_rows(table, _COLUMNS, problems)
-    read = (_record(cells, f"{table.name}, row {row}", problems, {}) for row, cells in rows)
-    return Catalogue(name, CHESTXRAY14_LABELS, tuple(record for record in read if record))
 
 
 def read_lists(folder: Path, settings: ChestXray14Source, problems: Problems) -> OfficialLists:

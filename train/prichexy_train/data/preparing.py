@@ -59,6 +59,7 @@ _TOP: Final = 50
 
 _PART_OF: Final[dict[PairName, Part]] = {
     "train": "train",
+    "train_all": "train",
     "val": "val",
     "test": "test",
     "test_matched": "test",

@@ -40,7 +40,7 @@ CHESTXRAY14_LABELS: Final = (
     "Hernia",
 )
 
-PairName = Literal["train", "val", "test", "test_matched"]
+PairName = Literal["train", "train_all", "val", "test", "test_matched"]
 Match = Literal["labels", "view", "sex", "age"]
 
 
