@@ -150,7 +150,7 @@ class DPPix:
 
 @dataclass(frozen=True)
 class RandomWarp:
-    """A random smooth deformation of PriCheXy-Net's strength, that nothing was taught to."""
+    """A random smooth deformation, bounded as PriCheXy-Net's by mu; most of it is far weaker."""
 
     mu: float
     border: Border = "corrected"

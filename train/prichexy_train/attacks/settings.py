@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from prichexy_train.augment import Augmentation
 from prichexy_train.data.settings import PairName
-from prichexy_train.settings import Device, Section, Training
+from prichexy_train.settings import Device, ImageNetWeights, Section, Training
 from prichexy_train.stages.verifier import Contrast, VerifierNetwork, VerifierSettings
 
 __all__ = [
@@ -45,8 +44,8 @@ class FeatureSettings(Section):
     changeable = frozenset({"pretrained"})
 
     backbone: str = "efficientnet-lite0"
-    #: A file of ImageNet weights; left out: random ones, which see little.
-    pretrained: Path | None = None
+    #: Random ones see little.
+    pretrained: ImageNetWeights = None
     #: Rows and columns that images are resized to.
     size: Annotated[int, Field(ge=16)] = 224
     #: Of how many training images of a set, at the most, the mean features are taken.
