@@ -84,14 +84,23 @@ def _stages(folder: Path) -> Sequence[tuple[str, Any, Any, str, Sequence[str], i
         f"critics.classifier={folder / 'classifier'}",
         f"start={folder / 'pretrain'}",
     )
+    # What a step takes does not depend on what the weights are.
+    random = ("network.pretrained=none",)
     return (
-        ("verifier", run_verifier, VerifierSettings, "verifier-paper.toml", (), TRAINING_PAIRS),
+        (
+            "verifier",
+            run_verifier,
+            VerifierSettings,
+            "verifier-paper.toml",
+            random,
+            TRAINING_PAIRS,
+        ),
         (
             "classifier",
             run_classifier,
             ClassifierSettings,
             "classifier-paper.toml",
-            (),
+            random,
             TRAINING_IMAGES,
         ),
         (

@@ -9,25 +9,38 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 import pytest
 from typer.main import get_command
 
 from prichexy_testing import miniature_chestxray14, miniature_runs
+from prichexy_train.attacks.settings import AttackSettings
 from prichexy_train.cli import create_app
 from prichexy_train.data.settings import PrepareSettings
+from prichexy_train.errors import Misconfigured
 from prichexy_train.experiment import Experiment, Places, steps_of
 from prichexy_train.performing import Stages
 from prichexy_train.records import read_records
 from prichexy_train.runs import RunFolder
-from prichexy_train.settings import read_settings
+from prichexy_train.settings import flat, read_settings
+from prichexy_train.stages.classifier import ClassifierSettings
+from prichexy_train.stages.verifier import VerifierSettings
 
 CONFIGS: Final = Path(__file__).resolve().parents[2] / "train" / "configs"
 SIZE: Final = miniature_runs.SIZE
+
+#: No file of weights is needed to read an experiment.
+WEIGHTS: Final[tuple[str, ...]] = (
+    "train.verifier.change.network.pretrained=none",
+    "train.classifier.change.network.pretrained=none",
+    "attack.change.fresh.network.pretrained=none",
+    "attack.change.other.pretrained=none",
+    "attack.change.features.pretrained=none",
+)
 
 #: A file's first word, and the command that it is for.
 COMMANDS: Final = {
@@ -49,6 +62,7 @@ TINY: Final = {
     "verifier": (
         *ONE_STEP,
         "network.backbone=tiny",
+        "network.pretrained=none",
         f"network.size={SIZE}",
         "training.batch_size=8",
         "contrast.patients=4",
@@ -56,6 +70,7 @@ TINY: Final = {
     "classifier": (
         *ONE_STEP,
         "network.backbone=tiny",
+        "network.pretrained=none",
         f"network.size={SIZE}",
         "training.batch_size=8",
         "least_positives=1",
@@ -140,6 +155,8 @@ def test_an_attack_is_made_for_a_step(
         "seeds=1",
         "fresh.network.backbone=tiny",
         f"fresh.network.size={SIZE}",
+        "fresh.network.pretrained=none",
+        "other.pretrained=none",
         "fresh.training.batch_size=8",
         "fresh.contrast.patients=4",
         "tuning.training.batch_size=8",
@@ -147,11 +164,48 @@ def test_an_attack_is_made_for_a_step(
         *(f"{table}.training.{change}" for table in ("fresh", "tuning") for change in one_step),
     )
     if "[features]" in config.read_text(encoding="utf-8"):
-        changes += ("features.backbone=tiny", f"features.size={SIZE}")
+        changes += (
+            "features.backbone=tiny",
+            f"features.size={SIZE}",
+            "features.pretrained=none",
+        )
     words = ("--data", runs.data, "--run", tmp_path / "run", "--method", f"run:{runs.pretrained}")
     run("attack", config, *words, "--verifier", runs.verifier, changes=changes)
     kinds = {stored.record.kind for stored in read_records(tmp_path / "run")}
     assert kinds == {"attack", "retrieval"}
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        (f"{stage}-{size}.toml", key)
+        for size in ("paper", "light")
+        for stage, key in (
+            ("verifier", "network.pretrained"),
+            ("classifier", "network.pretrained"),
+            ("attack", "fresh.network.pretrained"),
+            ("attack", "features.pretrained"),
+        )
+    ]
+    + [("attack-paper.toml", "other.pretrained")],
+)
+def test_imagenet_weights_are_given_or_done_without_on_purpose(config: str, key: str) -> None:
+    model = {
+        "verifier": VerifierSettings,
+        "classifier": ClassifierSettings,
+        "attack": AttackSettings,
+    }[command_of(CONFIGS / config)]
+    given = [change.partition("change.")[2] for change in WEIGHTS[2:]]
+    others = [change for change in given if not change.startswith(f"{key}=")]
+    if model is not AttackSettings:
+        others = []
+    with pytest.raises(Misconfigured, match=rf'{key}: .*file of ImageNet weights, or "none"'):
+        read_settings(CONFIGS / config, model, others)
+    for value, expected in (("none", None), ("weights.pth", "weights.pth")):
+        chosen = flat(
+            read_settings(CONFIGS / config, model, [*others, f"{key}={value}"]).model_dump()
+        )
+        assert chosen[key] == (expected and Path(expected))
 
 
 @pytest.mark.parametrize("config", files_of("utility"), ids=lambda file: file.stem)
@@ -183,7 +237,7 @@ def test_the_official_layout_is_prepared_as_its_file_says(tmp_path: Path) -> Non
     "config", sorted((CONFIGS / "experiments").glob("*.toml")), ids=lambda file: file.stem
 )
 def test_each_step_of_an_experiment_has_settings(config: Path, tmp_path: Path) -> None:
-    experiment = read_settings(config, Experiment)
+    experiment = read_settings(config, Experiment, WEIGHTS)
     assert experiment.name == config.stem
     places = Places(config, tmp_path / "data", tmp_path / "runs", tmp_path / "report", {})
     stages = Stages(experiment, places.runs)
@@ -201,6 +255,58 @@ def test_each_step_of_an_experiment_has_settings(config: Path, tmp_path: Path) -
         "utility",
         "report",
     }
+
+
+def attacks_of(name: str) -> dict[str, Mapping[str, Any]]:
+    """Give an experiment's attack settings, dotted, by row."""
+    config = CONFIGS / "experiments" / f"{name}.toml"
+    experiment = read_settings(config, Experiment, WEIGHTS)
+    places = Places(config, Path("data"), Path("runs"), Path("report"), {})
+    stages = Stages(experiment, places.runs)
+    steps = (step for step in steps_of(experiment, places) if step.stage == "attack")
+    return {step.method: stages.settings(step) for step in steps}
+
+
+@pytest.mark.parametrize("name", ["miniature", "slice", "paper"])
+def test_every_row_meets_the_baselines_and_undoing(name: str) -> None:
+    rows = attacks_of(name)
+    for method, settings in rows.items():
+        assert {0, 1, 3, 4, 8, 9} <= set(settings["rungs"]), method
+    assert set().union(*(settings["rungs"] for settings in rows.values())) == set(range(10))
+    assert any(settings["control_seeds"] for settings in rows.values())
+
+
+def test_the_papers_attackers_are_trained_ten_times() -> None:
+    assert {settings["seeds"] for settings in attacks_of("paper").values()} == {10}
+
+
+def test_a_generator_for_the_published_operator_is_pretrained_with_its_own_mu() -> None:
+    config = CONFIGS / "experiments" / "paper.toml"
+    experiment = read_settings(config, Experiment, WEIGHTS)
+    places = Places(config, Path("data"), Path("runs"), Path("report"), {})
+    stages = Stages(experiment, places.runs)
+    by_name = {step.name: step for step in steps_of(experiment, places)}
+    for step in by_name.values():
+        if step.stage == "anonymizer" and step.name.endswith("-border"):
+            settings = stages.settings(step)
+            (pretrained,) = (name for name in step.needs if name.startswith("pretrain"))
+            start = stages.settings(by_name[pretrained])
+            for key in ("anonymizer.mu", "anonymizer.border"):
+                assert start[key] == settings[key], step.name
+
+
+def test_the_slice_tests_both_sets_and_learns_from_them_together() -> None:
+    config = CONFIGS / "experiments" / "slice.toml"
+    assert read_settings(config, Experiment, WEIGHTS).tested == (("nih512", "kermany224"),)
+
+
+def test_the_strong_verifier_of_the_paper_learns_from_all_pairs_and_its_attackers_do_not() -> None:
+    config = CONFIGS / "experiments" / "paper.toml"
+    experiment = read_settings(config, Experiment, WEIGHTS)
+    places = Places(config, Path("data"), Path("runs"), Path("report"), {})
+    (verifier,) = (one for one in steps_of(experiment, places) if one.name == "verifier")
+    assert Stages(experiment, places.runs).settings(verifier)["train_pairs"] == "train_all"
+    assert {row["fresh.train_pairs"] for row in attacks_of("paper").values()} == {"train"}
 
 
 def test_one_command_makes_the_whole_table(tmp_path: Path) -> None:

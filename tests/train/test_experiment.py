@@ -163,6 +163,20 @@ def test_a_name_that_stands_for_nothing_is_refused(changes: dict[str, Any], name
         experiment(**changes)
 
 
+def test_settings_that_cannot_be_read_are_told_before_anything_is_done(
+    progress: Progress, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def settings(step: Step) -> Mapping[str, Any]:
+        if step.name == "attack-prichexy":
+            raise Misconfigured("fresh.network.pretrained: must be given")
+        return {}
+
+    monkeypatch.setattr(recorder, "settings", settings)
+    with pytest.raises(Misconfigured, match=r"step attack-prichexy: fresh\.network\.pretrained"):
+        progress.carry_on(None)
+    assert recorder.performed == []
+
+
 def test_trainings_that_need_each_other_are_refused(tmp_path: Path) -> None:
     train = {
         "a": {"stage": "pretrain", "config": "a.toml", "uses": {"start": "b"}},

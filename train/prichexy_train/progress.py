@@ -103,9 +103,11 @@ class Progress:
 
         A step that another process is at is left to it, with all that rests on it; when nothing
         else is left, it is waited for, and taken over where that process ended before the step.
-        Raises Failed, naming the step and the cause, when one fails. An error that nobody foresaw
-        goes through, with a note of the step.
+        Raises Failed, naming the step and the cause, when one fails, and Misconfigured before
+        anything is done when the settings of any cannot be read. An error that nobody foresaw goes
+        through, with a note of the step.
         """
+        self._check()
         others_at: set[str] = set()
         left = list(self.steps)
         while left:
@@ -146,6 +148,16 @@ class Progress:
             self.tell(f"{place}: another process is at it")
             others_at.add(step.name)
         return ended
+
+    def _check(self) -> None:
+        """Read all settings: what is wrong with the last step's need not wait for the others."""
+        for step in self.steps:
+            if step.stage == "report":
+                continue
+            try:
+                self.performer.settings(step)
+            except Misconfigured as error:
+                raise Misconfigured(f"step {step.name}: {error}") from error
 
     def _perform(self, step: Step, deadline: float | None) -> Ended | Literal["in use"]:
         try:

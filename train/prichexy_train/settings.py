@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from prichexy_train.errors import Misconfigured
 
 __all__ = [
+    "RANDOM_WEIGHTS",
     "Device",
+    "ImageNetWeights",
     "Precision",
     "Section",
     "Training",
@@ -23,6 +25,23 @@ __all__ = [
 
 Precision = Literal["float32", "bfloat16"]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+
+#: What stands in a configuration, or in a run's provenance, for weights drawn at random.
+RANDOM_WEIGHTS: Final = "none"
+
+
+def _weights(value: Any) -> Any:
+    if value == "":
+        raise ValueError(
+            "must be given: a file of ImageNet weights, or "
+            f'"{RANDOM_WEIGHTS}" for random ones, which learn far less from as many images'
+        )
+    return None if value == RANDOM_WEIGHTS else value
+
+
+#: The file of ImageNet weights that a backbone begins with; None, and "none" in a file: random
+#: ones. A file with "" leaves the choice to who uses it, and is refused until it is made.
+ImageNetWeights = Annotated[Path | None, BeforeValidator(_weights)]
 
 
 class Section(BaseModel):

@@ -136,7 +136,10 @@ def test_it_learns_to_tell_patients_apart(
     result = RunFolder(tmp_path).result()
     assert result["validation"] == fitted.history[fitted.best_epoch - 1]["validation"]
     assert set(result["validation"]) == {"loss", "auc"}
-    assert RunFolder(tmp_path).provenance()["data"] == {"miniature": PreparedSet.open(data).digest}
+    assert RunFolder(tmp_path).provenance()["data"] == {
+        "miniature": PreparedSet.open(data).digest,
+        "network.pretrained": "none",
+    }
     build_verifier(settings(*changes).network, 0).load_state_dict(load_best(tmp_path, "verifier"))
 
 

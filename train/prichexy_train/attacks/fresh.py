@@ -11,7 +11,7 @@ from prichexy_train.attacks.rung import Attempt, Rung, Workplace
 from prichexy_train.attacks.settings import AttackSettings, TrainedOn
 from prichexy_train.attacks.target import Learning, Target
 from prichexy_train.attacks.training import attack_with, seeded, train_attacker, training_data
-from prichexy_train.stages.training_run import file_digest
+from prichexy_train.stages import training_run
 from prichexy_train.stages.verifier import VerifierSettings, build_verifier
 
 __all__ = ["FreshVerifier", "pretrained_digest", "train_afresh"]
@@ -44,9 +44,8 @@ class FreshVerifier(Rung):
 
 
 def pretrained_digest(settings: VerifierSettings) -> dict[str, str]:
-    """Give the digest of the ImageNet weights to begin with, if any."""
-    path = settings.network.pretrained
-    return {} if path is None else {"network.pretrained": file_digest(path)}
+    """Give the digest of the ImageNet weights to begin with, or "none"."""
+    return {"network.pretrained": training_run.pretrained_digest(settings.network.pretrained)}
 
 
 def train_afresh(

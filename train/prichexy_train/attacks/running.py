@@ -15,7 +15,7 @@ from prichexy_train.methods_from import method_from
 from prichexy_train.precision import choose_device, device_name
 from prichexy_train.records import read_records
 from prichexy_train.runs import RunFolder, origin
-from prichexy_train.stages.training_run import file_digest, open_pool
+from prichexy_train.stages.training_run import file_digest, open_pool, pretrained_digest
 from prichexy_train.trained import network_of
 from prichexy_train.unseen import check_unseen
 
@@ -52,6 +52,7 @@ def run_attack(
         network_of(verifier)  # refuses what is no finished verifier, before hours of attacks
         check_unseen(verifier, pool)
         digests[f"verifier-{number}"] = file_digest(RunFolder(verifier).best_file)
+    digests |= _weights(settings)
     name = device_name(device)
     with run.claimed(STAGE, settings, data=digests, seed=settings.seed, device=name):
         rungs = rungs_of(settings.rungs)
@@ -89,6 +90,20 @@ def run_attack(
         if climbed.finished:
             _finish(run, climbed)
     return climbed
+
+
+def _weights(settings: AttackSettings) -> dict[str, str]:
+    """Give what the provenance says of the ImageNet weights that attackers begin with."""
+    networks = {
+        "fresh.network.pretrained": settings.fresh.network,
+        "other.pretrained": settings.other,
+        "features.pretrained": settings.features,
+    }
+    return {
+        name: pretrained_digest(network.pretrained)
+        for name, network in networks.items()
+        if network is not None
+    }
 
 
 def _finish(run: RunFolder, climbed: Climbed) -> None:

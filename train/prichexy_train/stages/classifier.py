@@ -28,9 +28,9 @@ from prichexy_train.measures.auc import mean_auc
 from prichexy_train.optimizers import build_optimizer, descend
 from prichexy_train.precision import Computing
 from prichexy_train.randomness import initialising, numpy_generator
-from prichexy_train.settings import Section, Training
+from prichexy_train.settings import ImageNetWeights, Section, Training
 from prichexy_train.stages.batches import in_batches
-from prichexy_train.stages.training_run import file_digest, open_pool, train
+from prichexy_train.stages.training_run import open_pool, pretrained_digest, train
 from prichexy_train.unseen import held_back
 
 __all__ = [
@@ -56,8 +56,8 @@ class ClassifierNetwork(Section):
     backbone: str = "densenet121"
     #: Rows and columns that every image is resized to.
     size: Annotated[int, Field(ge=16)] = 224
-    #: A file of ImageNet weights for the backbone; left out: random ones.
-    pretrained: Path | None = None
+    #: For the backbone.
+    pretrained: ImageNetWeights = None
 
 
 class ClassifierSettings(Section):
@@ -226,9 +226,10 @@ def run_classifier(
     computing = Computing.of(settings.training)
     pool = open_pool(data)
     chosen = ClassifierData.of(pool, settings)
-    digests = {pool.name: pool.digest}
-    if settings.network.pretrained is not None:
-        digests["network.pretrained"] = file_digest(settings.network.pretrained)
+    digests = {
+        pool.name: pool.digest,
+        "network.pretrained": pretrained_digest(settings.network.pretrained),
+    }
     words: dict[str, Any] = {"labels": list(chosen.labels), "left_out": dict(chosen.left_out)}
 
     def make_task() -> ClassifierTask:

@@ -17,9 +17,9 @@ from prichexy_train.errors import Misconfigured
 from prichexy_train.loop import Fitted, Task, fit
 from prichexy_train.precision import device_name
 from prichexy_train.runs import RunFolder
-from prichexy_train.settings import Training
+from prichexy_train.settings import RANDOM_WEIGHTS, Training
 
-__all__ = ["file_digest", "open_pool", "train"]
+__all__ = ["file_digest", "open_pool", "pretrained_digest", "train"]
 
 
 def train(
@@ -83,6 +83,14 @@ def file_digest(path: Path) -> str:
         return hashlib.sha256(path.expanduser().read_bytes()).hexdigest()
     except OSError as error:
         raise Misconfigured(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def pretrained_digest(weights: Path | None) -> str:
+    """Give what a provenance says of the weights a network began with: their digest, or "none".
+
+    Raises Misconfigured where the file cannot be read.
+    """
+    return RANDOM_WEIGHTS if weights is None else file_digest(weights)
 
 
 def _as_it_ended(run: RunFolder) -> Fitted:

@@ -37,9 +37,9 @@ from prichexy_train.optimizers import build_optimizer, descend
 from prichexy_train.parallel import gather_rows
 from prichexy_train.precision import Computing
 from prichexy_train.randomness import initialising, numpy_generator
-from prichexy_train.settings import Section, Training
+from prichexy_train.settings import ImageNetWeights, Section, Training
 from prichexy_train.stages.batches import ContrastBatches, in_batches
-from prichexy_train.stages.training_run import file_digest, open_pool, train
+from prichexy_train.stages.training_run import open_pool, pretrained_digest, train
 from prichexy_train.unseen import held_back
 
 __all__ = [
@@ -72,8 +72,8 @@ class VerifierNetwork(Section):
     embedding: Annotated[int, Field(ge=1)] = 128
     #: Rows and columns that every image is resized to.
     size: Annotated[int, Field(ge=16)] = 256
-    #: A file of ImageNet weights for the backbone; left out: random ones.
-    pretrained: Path | None = None
+    #: For the backbone.
+    pretrained: ImageNetWeights = None
 
 
 class Contrast(Section):
@@ -326,9 +326,10 @@ def run_verifier(
     """
     computing = Computing.of(settings.training)
     pool = open_pool(data)
-    digests = {pool.name: pool.digest}
-    if settings.network.pretrained is not None:
-        digests["network.pretrained"] = file_digest(settings.network.pretrained)
+    digests = {
+        pool.name: pool.digest,
+        "network.pretrained": pretrained_digest(settings.network.pretrained),
+    }
 
     def make_task() -> VerifierTask:
         verifier = build_verifier(settings.network, settings.training.seed)
