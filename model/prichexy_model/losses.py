@@ -6,17 +6,23 @@ whatever autocast does around them, these sums are not rounded to 8 bits.
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 __all__ = [
     "classification_bce",
-    "gap_privacy",
     "paper_privacy",
+    "rank_privacy",
+    "rank_scale",
     "supervised_contrastive",
     "verification_bce",
 ]
+
+#: Where most logits are equal, this stands for their distance.
+_LEAST_SCALE: Final = 1e-6
 
 
 def verification_bce(logits: Tensor, same: Tensor) -> Tensor:
@@ -38,26 +44,40 @@ def paper_privacy(logits: Tensor) -> Tensor:
     return functional.softplus(_single(logits)).mean()
 
 
-def gap_privacy(logits: Tensor, same: Tensor) -> Tensor:
-    """Give how far apart the logits of equal and of different patients lie: 0 for not at all.
+def rank_privacy(logits: Tensor, same: Tensor, scale: Tensor | None = None) -> Tensor:
+    """Give how well the logits rank equal patients before different ones, in [0, 1]: 0 for not.
 
-    With d the difference of the two means over the standard deviation within (the attacker's d′:
-    for normal logits its AUC is Φ(d / √2)), this is √(1 + d²) - 1. As the AUC does, it ignores a
-    shift and a scale of the logits; unlike it, it has a slope wherever they lie. Its minimum is
-    equality, not the reverse order, which would serve an attacker as well.
+    The mean of tanh((z⁺ - z⁻) / scale) over all pairs of an equal and a different one, squared.
+    With the sign in the place of tanh the mean is 2 · AUC - 1, so this is 0 at chance, and nearly 1
+    for logits that are apart or in the reverse order, which would serve an attacker as well. As
+    the AUC does, it ignores a shift and a scale of the logits, and a few of them count for no more
+    than their rank, however far they lie; unlike it, it has a slope.
 
-    ``logits`` and ``same`` are (B,). A batch without both kinds of pairs gives 0.
+    ``logits`` and ``same`` are (B,). ``scale`` is that of ``rank_scale`` where it is not given, and
+    held: no gradient runs through it. A batch without both kinds of pairs gives 0. Takes memory in
+    proportion to B².
     """
     logits = _single(logits)
-    positive = same.to(logits.dtype)
-    negative = 1 - positive
-    # Weights, not selections: a device need not be asked how many pairs there are of a kind.
-    count = torch.stack((negative.sum(), positive.sum()))
-    mean = torch.stack(((logits * negative).sum(), (logits * positive).sum())) / count.clamp(min=1)
-    variance = (logits - mean[0] * negative - mean[1] * positive).square().mean()
-    # Where all logits of a kind are alike, 1e-6 stands for their variance.
-    gap = (mean[1] - mean[0]) * (count.amin() > 0)
-    return (1 + gap.square() / (variance + 1e-6)).sqrt() - 1
+    scale = rank_scale(logits, same) if scale is None else scale.detach()
+    both = _both_kinds(same).to(logits.dtype)
+    ranked = torch.tanh((logits[:, None] - logits[None, :]) / scale)
+    return ((ranked * both).sum() / both.sum().clamp(min=1)).square()
+
+
+def rank_scale(logits: Tensor, same: Tensor) -> Tensor:
+    """Give half the median distance of an equal from a different patient's logit, detached.
+
+    Half: most distances then lie where tanh is steep enough to learn from, and still tells ranks
+    rather than lengths. Single precision at least; infinite without both kinds of pairs.
+    """
+    with torch.no_grad():
+        logits = _single(logits)
+        both = _both_kinds(same)
+        far = (logits[:, None] - logits[None, :]).abs().masked_fill(~both, torch.inf)
+        # Weights and places, not selections: a device need not be asked how many pairs there are.
+        place = (both.sum() - 1).clamp(min=0) // 2
+        median = far.flatten().sort().values.gather(0, place[None])[0]
+        return (median / 2).clamp(min=_LEAST_SCALE)
 
 
 def supervised_contrastive(embeddings: Tensor, patients: Tensor, temperature: float) -> Tensor:
@@ -79,6 +99,12 @@ def supervised_contrastive(embeddings: Tensor, patients: Tensor, temperature: fl
     log_share = likeness - likeness.logsumexp(1, keepdim=True)
     terms = -log_share.masked_fill(~same, 0).sum(1) / count.clamp(min=1)
     return terms.sum() / (count > 0).sum().clamp(min=1)
+
+
+def _both_kinds(same: Tensor) -> Tensor:
+    """Give (B, B): whether the first is one patient's pair and the second two patients'."""
+    alike = same > 0
+    return alike[:, None] & ~alike[None, :]
 
 
 def _bce(logits: Tensor, targets: Tensor) -> Tensor:

@@ -16,7 +16,13 @@ from prichexy_model.classifier import AbnormalityClassifier
 from prichexy_model.flow import Border
 from prichexy_model.generator import build_generator
 from prichexy_model.initial import initial_weights
-from prichexy_model.losses import classification_bce, gap_privacy, paper_privacy, verification_bce
+from prichexy_model.losses import (
+    classification_bce,
+    paper_privacy,
+    rank_privacy,
+    rank_scale,
+    verification_bce,
+)
 from prichexy_model.privacynet import PrivacyNet
 from prichexy_model.verifier import HEADS, Head, SiameseVerifier
 
@@ -83,7 +89,7 @@ def test_privacy_nets_gradients_to_image_and_parameters() -> None:
     assert torch.autograd.gradcheck(network, (one,))
 
 
-@pytest.mark.parametrize(("border", "privacy"), [("paper", "paper"), ("corrected", "gap")])
+@pytest.mark.parametrize(("border", "privacy"), [("paper", "paper"), ("corrected", "rank")])
 def test_the_generators_gradient_through_operator_critics_and_losses(
     border: Border, privacy: str
 ) -> None:
@@ -97,10 +103,13 @@ def test_the_generators_gradient_through_operator_critics_and_losses(
         _settle(critic, x1)
     labels = torch.tensor([[0, 1], [1, 0], [0, 0], [1, 1]])
 
+    # Held, as no gradient runs through it.
+    scale = rank_scale(verifier(anonymizer(x1), x2), SAME)
+
     def loss() -> Tensor:
         made = anonymizer(x1)
         logits = verifier(made, x2)
-        hidden = paper_privacy(logits) if privacy == "paper" else gap_privacy(logits, SAME)
+        hidden = paper_privacy(logits) if privacy == "paper" else rank_privacy(logits, SAME, scale)
         return hidden + classification_bce(classifier(made), labels)
 
     assert slopes_agree(loss, list(generator.parameters()), 1e-6)

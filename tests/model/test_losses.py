@@ -15,8 +15,9 @@ from torch.nn import functional
 
 from prichexy_model.losses import (
     classification_bce,
-    gap_privacy,
     paper_privacy,
+    rank_privacy,
+    rank_scale,
     supervised_contrastive,
     verification_bce,
 )
@@ -81,30 +82,47 @@ def test_large_logits_do_not_overflow() -> None:
 
 @unhurried
 @given(seed=st.integers(0, 2**32))
-def test_the_gap_is_what_the_definition_says(seed: int) -> None:
+def test_the_rank_loss_is_what_the_definition_says(seed: int) -> None:
     values = logits(6, seed=seed)
-    positive, negative = values[SAME].numpy(), values[~SAME].numpy()
-    within = (positive.var() * len(positive) + negative.var() * len(negative)) / 6
-    d = (positive.mean() - negative.mean()) / math.sqrt(within + 1e-6)
-    expected = math.sqrt(1 + d**2) - 1
-    assert gap_privacy(values, SAME).item() == pytest.approx(expected, rel=1e-9)
+    far = (values[SAME].numpy()[:, None] - values[~SAME].numpy()[None]).flatten()
+    scale = sorted(abs(far))[(len(far) - 1) // 2] / 2
+    assert rank_scale(values, SAME).item() == pytest.approx(scale, rel=1e-9)
+    expected = np.tanh(far / scale).mean() ** 2
+    assert rank_privacy(values, SAME).item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
-def test_the_gap_ignores_a_shift_and_a_scale_as_an_attackers_ranking_does() -> None:
+def test_the_rank_loss_ignores_a_shift_and_a_scale_as_an_attackers_ranking_does() -> None:
     values = logits(6)
-    expected = gap_privacy(values, SAME).item()
-    assert gap_privacy(values - 50, SAME).item() == pytest.approx(expected, rel=1e-6)
-    assert gap_privacy(7 * values, SAME).item() == pytest.approx(expected, rel=1e-6)
-    assert gap_privacy(-values, SAME).item() == pytest.approx(expected, rel=1e-6)
+    expected = rank_privacy(values, SAME).item()
+    assert rank_privacy(values - 50, SAME).item() == pytest.approx(expected, rel=1e-6)
+    assert rank_privacy(7 * values, SAME).item() == pytest.approx(expected, rel=1e-6)
+    assert rank_privacy(-values, SAME).item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_no_gap_is_no_loss_and_the_reverse_order_is_one() -> None:
+@pytest.mark.parametrize("outliers", [1, 2])
+@pytest.mark.parametrize("far", [20.0, 50.0, 1000.0])
+def test_a_few_outliers_do_not_hide_a_ranking(outliers: int, far: float) -> None:
+    same = torch.arange(64) % 2 == 1
+    values = logits(64, scale=1.0) + 2 * same.double()
+    moved = values.clone()
+    moved[:outliers] += far * torch.tensor([1.0, -1.0], dtype=torch.float64)[:outliers]
+    before, after = auc(values, same), auc(moved, same)
+    assert after > 0.85
+    # As much less as the ranking is worse, and no more.
+    worse = ((2 * after - 1) / (2 * before - 1)) ** 2
+    expected = worse * rank_privacy(values, same).item()
+    assert rank_privacy(moved, same).item() == pytest.approx(expected, rel=0.1)
+
+
+def test_chance_is_no_loss_and_order_in_either_direction_is_nearly_one() -> None:
     level = torch.tensor([1.0, 2.0, 3.0, 2.0, 1.0, 3.0])
-    assert gap_privacy(level, SAME).item() == 0
-    assert gap_privacy(level - 5 * SAME.float(), SAME) > 1
+    assert auc(level, SAME) + (level[SAME][:, None] == level[~SAME]).double().mean() / 2 == 0.5
+    assert rank_privacy(level, SAME).item() == pytest.approx(0, abs=1e-12)
+    for direction in (50, -50):
+        assert 0.9 < rank_privacy(level + direction * SAME.float(), SAME) <= 1
 
 
-def test_descending_the_gap_brings_a_strong_attacker_to_chance() -> None:
+def test_descending_the_rank_loss_brings_a_strong_attacker_to_chance() -> None:
     same = torch.arange(64) % 2 == 0
     values = logits(64, scale=1.0) + 8 * same.double()
     assert auc(values, same) > 0.99
@@ -112,35 +130,47 @@ def test_descending_the_gap_brings_a_strong_attacker_to_chance() -> None:
     optimizer = torch.optim.Adam([values], lr=0.3)
     for _ in range(60):
         optimizer.zero_grad()
-        gap_privacy(values, same).backward()
+        rank_privacy(values, same).backward()
         optimizer.step()
     assert auc(values.detach(), same) == pytest.approx(0.5, abs=0.1)
 
 
-def test_the_gap_has_a_slope_where_a_sigmoid_would_have_none() -> None:
-    values = (logits(6, scale=1.0) + 200 * SAME.double()).requires_grad_()
-    gap_privacy(values, SAME).backward()
-    assert values.grad is not None
-    assert values.grad.abs().min() > 1e-3
+def test_the_rank_loss_has_a_slope_however_far_apart_the_logits_are() -> None:
+    for far in (2.0, 200.0):
+        values = (logits(6, scale=1.0) + far * SAME.double()).requires_grad_()
+        rank_privacy(values, SAME).backward()
+        assert values.grad is not None
+        # In units of the distance, that is: of what there is to go.
+        assert (values.grad * far).abs().min() > 1e-2
 
 
 @pytest.mark.parametrize("same", [torch.zeros(6), torch.ones(6)], ids=["no pair", "only pairs"])
-def test_a_batch_of_one_kind_has_no_gap_and_a_gradient_of_zero(same: torch.Tensor) -> None:
+def test_a_batch_of_one_kind_has_no_rank_and_a_gradient_of_zero(same: torch.Tensor) -> None:
     values = logits(6).requires_grad_()
-    loss = gap_privacy(values, same)
+    loss = rank_privacy(values, same)
     loss.backward()
     assert loss.item() == 0
     assert values.grad is not None
     assert torch.count_nonzero(values.grad) == 0
 
 
-def test_pairs_that_are_all_alike_have_a_finite_gap() -> None:
-    values = SAME.double().requires_grad_()
-    loss = gap_privacy(values, SAME)
+@pytest.mark.parametrize("values", [SAME.double(), torch.zeros(6, dtype=torch.float64)])
+def test_pairs_that_are_all_alike_have_a_finite_loss(values: torch.Tensor) -> None:
+    values = values.clone().requires_grad_()
+    loss = rank_privacy(values, SAME)
     loss.backward()
     assert loss.isfinite()
     assert values.grad is not None
     assert values.grad.isfinite().all()
+
+
+def test_no_gradient_runs_through_the_scale() -> None:
+    one, other = (logits(6, scale=1.0).requires_grad_() for _ in range(2))
+    rank_privacy(one, SAME).backward()
+    rank_privacy(other, SAME, rank_scale(other, SAME)).backward()
+    assert one.grad is not None
+    assert other.grad is not None
+    assert torch.equal(one.grad, other.grad)
 
 
 @unhurried
@@ -192,7 +222,7 @@ LOSSES: dict[str, tuple[Callable[..., torch.Tensor], tuple[int, ...], tuple[Any,
     "verification": (verification_bce, (6,), (SAME,)),
     "classification": (classification_bce, (6, 3), (logits(6, 3, seed=9) > 0,)),
     "paper": (paper_privacy, (6,), ()),
-    "gap": (gap_privacy, (6,), (SAME,)),
+    "rank": (rank_privacy, (6,), (SAME, torch.tensor(1.5))),
     "contrastive": (supervised_contrastive, (6, 4), (PATIENTS, 0.2)),
 }
 

@@ -53,6 +53,6 @@ TOLERANCE = 1e-9
 with connected() as process:
     assert process.world == 2
     check(process.rank, process.world, Objective())
-    check(process.rank, process.world, Objective(privacy="gap"))
+    check(process.rank, process.world, Objective(privacy="rank"))
     if process.first:
         print("all checks passed")  # noqa: T201

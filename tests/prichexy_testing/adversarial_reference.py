@@ -107,9 +107,9 @@ def step(
             parts.append(-(1 - _sigmoid(logits)).log().mean())
         else:
             alike, unlike = logits[same == 1], logits[same == 0]
-            within = alike.var(correction=0) * len(alike) + unlike.var(correction=0) * len(unlike)
-            gap = alike.mean() - unlike.mean()
-            parts.append((1 + gap**2 / (within / len(logits) + 1e-6)) ** 0.5 - 1)
+            far = (alike[:, None] - unlike[None, :]).flatten()
+            scale = far.detach().abs().median() / 2
+            parts.append((far / scale).tanh().mean() ** 2)
     of_privacy = torch.stack(parts).mean()
     of_classes = _bce(classified(made, classifier, training=False), labels)
     total = of_privacy + of_classes

@@ -81,11 +81,11 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
         {},
         {"anonymizer": {"kind": "deformation", "size": SIZE, "border": "paper"}},
         {"anonymizer": {"kind": "deformation", "size": SIZE, "mu_coarse": 0.1}},
-        {"objective": {"privacy": "gap"}},
+        {"objective": {"privacy": "rank"}},
         {"augmentation": {"rotation": 5.0, "noise": 0.05, "erasing": 0.5}},
         {"training": training(precision="bfloat16")},
     ],
-    ids=["privacy-net", "paper-border", "multi-scale", "gap", "augmentation", "bfloat16"],
+    ids=["privacy-net", "paper-border", "multi-scale", "rank", "augmentation", "bfloat16"],
 )
 def test_a_step_changes_every_network(changes: dict[str, Any], miniature_runs_made: Runs) -> None:
     adversarial = task(miniature_runs_made, **changes)
@@ -364,7 +364,7 @@ def test_a_classifier_of_labels_that_the_data_lack_is_refused(miniature_runs_mad
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("privacy", ["paper", "gap"])
+@pytest.mark.parametrize("privacy", ["paper", "rank"])
 def test_a_step_never_waits_for_the_gpu(privacy: str, miniature_runs_made: Runs) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no GPU here")

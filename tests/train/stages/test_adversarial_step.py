@@ -41,7 +41,7 @@ def play(networks: Players, batch: Batch, objective: Objective) -> dict[str, Ten
 
 @pytest.mark.parametrize(
     ("border", "privacy", "verifiers"),
-    [(BORDERS[0], "paper", 1), (BORDERS[1], "paper", 1), (BORDERS[0], "gap", 2)],
+    [(BORDERS[0], "paper", 1), (BORDERS[1], "paper", 1), (BORDERS[0], "rank", 2)],
 )
 def test_three_steps_are_what_plain_float64_arithmetic_gives(
     border: Border, privacy: Privacy, verifiers: int
@@ -140,7 +140,7 @@ def test_freezing_ends_with_every_mode_and_every_gradient_as_before() -> None:
     assert state() == before
 
 
-@pytest.mark.parametrize("privacy", ["paper", "gap"])
+@pytest.mark.parametrize("privacy", ["paper", "rank"])
 def test_against_critics_that_do_not_learn_the_generator_gets_its_way(privacy: Privacy) -> None:
     networks = players()
     using = optimizers(networks)
@@ -180,15 +180,15 @@ def test_without_the_privacy_weight_the_verifier_does_not_move_the_generator() -
         torch.testing.assert_close(value, other.anonymizer.state_dict()[name], rtol=0, atol=0)
 
 
-def test_the_papers_privacy_is_blind_to_a_gap_and_the_gap_to_a_shift() -> None:
+def test_the_papers_privacy_is_blind_to_a_rank_and_the_rank_to_a_shift() -> None:
     same = torch.tensor([1.0, 1.0, 0.0, 0.0])
     logits = torch.tensor([2.0, 1.0, -1.0, 0.0])
-    paper, gap = Objective(privacy="paper"), Objective(privacy="gap")
+    paper, rank = Objective(privacy="paper"), Objective(privacy="rank")
     assert paper.privacy_loss(logits - 50, same) < 1e-9
     torch.testing.assert_close(
-        gap.privacy_loss(logits - 50, same), gap.privacy_loss(logits, same), rtol=1e-4, atol=1e-5
+        rank.privacy_loss(logits - 50, same), rank.privacy_loss(logits, same), rtol=1e-4, atol=1e-5
     )
-    assert gap.privacy_loss(logits * same * 0, same) < gap.privacy_loss(logits, same)
+    assert rank.privacy_loss(logits * same * 0, same) < rank.privacy_loss(logits, same)
 
 
 def test_losses_are_single_precision_when_networks_run_in_half() -> None:

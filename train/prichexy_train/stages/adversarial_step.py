@@ -19,8 +19,8 @@ from torch.optim import Optimizer
 
 from prichexy_model.losses import (
     classification_bce,
-    gap_privacy,
     paper_privacy,
+    rank_privacy,
     verification_bce,
 )
 from prichexy_train.optimizers import descend
@@ -39,8 +39,8 @@ __all__ = [
 
 #: "paper": mean of -log(1 - σ(logit)) over all pairs. A shift of every logit by one number drives
 #: it to zero and leaves the attacker's ranking, and so the AUC, untouched.
-#: "gap": what a positive pair's logit has over a negative pair's, which is what an AUC counts.
-Privacy = Literal["paper", "gap"]
+#: "rank": how often a positive pair's logit is above a negative one's, which is what an AUC counts.
+Privacy = Literal["paper", "rank"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +101,8 @@ class Objective(Section):
         """Give the loss of one verifier's ``logits`` (B,)."""
         if self.privacy == "paper":
             return paper_privacy(logits)
-        # Over the pairs of all processes: a gap of means is no mean of gaps.
-        return gap_privacy(gather_rows(logits), gather_rows(same))
+        # Over the pairs of all processes: a share of them ranks fewer pairs with each other.
+        return rank_privacy(gather_rows(logits), gather_rows(same))
 
     def losses(
         self, verified: Sequence[Tensor], classified: Tensor, same: Tensor, labels: Tensor
