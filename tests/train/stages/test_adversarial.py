@@ -177,6 +177,11 @@ def test_validation_is_what_every_pair_alone_would_give(miniature_runs_made: Run
     assert found["total"] == pytest.approx((privacy + classification).item(), rel=1e-5)
     assert found["auc"] == pytest.approx(max(scores[:2]))
     assert found["frozen_auc"] == pytest.approx(max(scores[2:]))
+    with torch.no_grad():
+        classified = load_classifier(miniature_runs_made.classifier)(made)
+    utility = nn.functional.binary_cross_entropy_with_logits(classified, targets)
+    frozen = 2 * max(abs(one - 0.5) for one in scores[2:]) + utility.item()
+    assert found["frozen"] == pytest.approx(frozen, rel=1e-5)
 
 
 def test_the_frozen_verifiers_do_not_follow_the_training(miniature_runs_made: Runs) -> None:
@@ -209,6 +214,32 @@ def test_the_epoch_with_the_lowest_validation_total_is_kept(
         "classifier",
     }
     assert list(load_critics(tmp_path)) == ["verifier"]
+
+
+def test_the_frozen_measure_does_not_depend_on_how_far_the_critics_are(
+    miniature_runs_made: Runs,
+) -> None:
+    adversarial = task(miniature_runs_made, monitor="frozen")
+    before = adversarial.validate()
+    with torch.no_grad():
+        for name in ("verifier", "classifier"):
+            for weight in adversarial.networks[name].parameters():
+                weight.mul_(-0.7)
+    after = adversarial.validate()
+    assert adversarial.monitor == "frozen"
+    assert after["frozen"] == before["frozen"]
+    assert after["total"] != before["total"]
+
+
+@pytest.mark.parametrize("monitor", ["total", "frozen"])
+def test_the_best_epoch_is_the_monitors(
+    monitor: str, miniature_runs_made: Runs, tmp_path: Path
+) -> None:
+    fast = training(epochs=3, learning_rate=0.03)
+    chosen = settings(miniature_runs_made, training=fast, monitor=monitor)
+    fitted = run_adversarial(chosen, [miniature_runs_made.data], tmp_path)
+    found = [entry["validation"][monitor] for entry in fitted.history]
+    assert RunFolder(tmp_path).result()["best_epoch"] == 1 + int(np.argmin(found))
 
 
 def test_a_run_stopped_after_every_step_comes_to_the_very_same(

@@ -1,7 +1,8 @@
 """Adversarial training: an anonymizer against networks that know patients and diagnoses.
 
 The paper's game (see ``adversarial_step``), for the deformation of either operator and for
-Privacy-Net. The epoch with the lowest validation total is kept.
+Privacy-Net. The epoch with the lowest validation total is kept, or the lowest of a measure that
+does not depend on how far the critics of that epoch happen to be.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from prichexy_model.classifier import AbnormalityClassifier
+from prichexy_model.losses import classification_bce
 from prichexy_model.verifier import SiameseVerifier
 from prichexy_train.augment import Augmentation, apply, draw
 from prichexy_train.data.images import Images
@@ -73,6 +75,8 @@ __all__ = [
 #: The stage's name in provenance.
 STAGE: Final = "anonymizer"
 
+Network = TypeVar("Network", bound=nn.Module)
+
 #: Images that are validated at a time.
 _AT_ONCE: Final = 64
 
@@ -94,6 +98,10 @@ class AdversarialSettings(Section):
     validation_pairs: str = "val"
     critics: CriticSettings
     objective: Objective = Objective()
+    #: What early stopping and the best epoch go by; see ``AdversarialTask``. "total" is the
+    #: paper's, and judges each epoch by that epoch's critics: where these restart, it is lowest
+    #: just after a restart, when they know least. "frozen" has one yardstick for all epochs.
+    monitor: Literal["total", "frozen"] = "total"
     #: How the images vary that the critics learn from; not at all, as published, by default. A
     #: verifier learns a small list of pairs by heart, and then has nothing to teach.
     augmentation: Augmentation = Augmentation()
@@ -140,10 +148,13 @@ class AdversarialTask(Task):
     ``auc``         of the critics of now: the best verifier's
     ``frozen_auc``  of the verifiers as they began, the best one's: what has been hidden from an
                     attacker who did not follow the training, and the least that counts
+    ``frozen``      what these and the classifier as it began still find: the largest distance of
+                    an AUC from chance, twice, so 0 to 1, and the classification loss, each with
+                    its weight in the objective. Twice, for that is the root of what the rank
+                    objective minimises: privacy in the measure, too, goes from 1 to 0
     ``psnr``, ``ssim``  between the anonymised images and the real ones
     """
 
-    monitor = "total"
     better: Literal["lower", "higher"] = "lower"
 
     def __init__(
@@ -159,10 +170,9 @@ class AdversarialTask(Task):
         training = settings.training
         self._settings = settings
         self._computing = computing
-        self._at_first = [
-            computing.prepare(copy.deepcopy(one)).requires_grad_(requires_grad=False).eval()
-            for one in verifiers
-        ]
+        self.monitor = settings.monitor
+        self._at_first = [_held(one, computing) for one in verifiers]
+        self._classifier_at_first = _held(classifier, computing)
         for network in (anonymizer, *verifiers, classifier):
             computing.prepare(network)
         generator = trained_network(anonymizer)
@@ -223,6 +233,7 @@ class AdversarialTask(Task):
         real = [*(self._embedded(one, seconds) for one in self._verifiers), *self._known]
         seen = self._look(firsts, verifiers)
         same = self._here(pairs.same)
+        labels = self._targets[self._here(pairs.first)]
         with torch.no_grad():
             logits = [
                 verifier.compare(a[self._here(first)], b[self._here(second)])
@@ -232,13 +243,19 @@ class AdversarialTask(Task):
                 logits[: len(self._at_first)],
                 seen.classified[self._here(first)],
                 same,
-                self._targets[self._here(pairs.first)],
+                labels,
             )
+            utility = classification_bce(seen.classified_at_first[self._here(first)], labels)
         scores = [_auc(one, pairs.same) for one in logits]
+        known = scores[len(self._at_first) :]
+        objective = self._settings.objective
+        frozen = objective.privacy_weight * max(2 * abs(one - 0.5) for one in known)
+        frozen += objective.classification_weight * float(utility)
         return {
             **{name: float(value) for name, value in losses.items()},
             "auc": max(scores[: len(self._at_first)]),
-            "frozen_auc": max(scores[len(self._at_first) :]),
+            "frozen_auc": max(known),
+            "frozen": frozen,
             "psnr": float(seen.psnr.double().mean()),
             "ssim": float(seen.ssim.double().mean()),
         }
@@ -265,6 +282,7 @@ class AdversarialTask(Task):
     def _look(self, rows: NDArray[np.int64], verifiers: Sequence[SiameseVerifier]) -> _Seen:
         """Anonymise the images numbered ``rows`` and show them to all who judge."""
         anonymizer, classifier = self._players.anonymizer, self._players.classifier
+        classifiers = (classifier, self._classifier_at_first)
         for network in (anonymizer, *verifiers, classifier):
             network.eval()
         parts: list[list[Tensor]] = []
@@ -273,10 +291,13 @@ class AdversarialTask(Task):
                 images = self._feed.gather(rows[start : start + _AT_ONCE])
                 with self._computing.autocast():
                     made = anonymizer(images)
-                    found = [classifier(made), *(one.embed(made) for one in verifiers)]
+                    found = [one(made) for one in classifiers]
+                    found += [one.embed(made) for one in verifiers]
                 parts.append([psnr(made, images), ssim(made, images), *found])
-        psnrs, ssims, classified, *embedded = (torch.cat(part) for part in zip(*parts, strict=True))
-        return _Seen(classified, embedded, psnrs, ssims)
+        psnrs, ssims, now, at_first, *embedded = (
+            torch.cat(part) for part in zip(*parts, strict=True)
+        )
+        return _Seen(now, at_first, embedded, psnrs, ssims)
 
     def _embedded(self, verifier: SiameseVerifier, rows: NDArray[np.int64]) -> Tensor:
         return embed_images(verifier, self._feed, rows, precision=self._computing.autocast)
@@ -290,6 +311,7 @@ class _Seen:
     """What was found in some anonymised images: logits of labels, embeddings, likeness."""
 
     classified: Tensor
+    classified_at_first: Tensor
     embedded: Sequence[Tensor]
     psnr: Tensor
     ssim: Tensor
@@ -354,6 +376,11 @@ def _anonymizer(settings: AdversarialSettings) -> nn.Module:
         except RuntimeError as error:
             raise Misconfigured(f"start: {settings.start} trained another network") from error
     return anonymizer
+
+
+def _held(network: Network, computing: Computing) -> Network:
+    """Give a copy on the device that stays as it is."""
+    return computing.prepare(copy.deepcopy(network)).requires_grad_(requires_grad=False).eval()
 
 
 def _best_digest(run: Path) -> str:
