@@ -30,9 +30,19 @@ def verification_bce(logits: Tensor, same: Tensor) -> Tensor:
     return _bce(logits, same)
 
 
-def classification_bce(logits: Tensor, labels: Tensor) -> Tensor:
-    """Give the cross-entropy of ``logits`` (B, L) for ``labels`` (B, L), mean of all elements."""
-    return _bce(logits, labels)
+def classification_bce(logits: Tensor, labels: Tensor, known: Tensor | None = None) -> Tensor:
+    """Give the cross-entropy of ``logits`` (B, L) for ``labels`` (B, L), mean of all elements.
+
+    With ``known`` (B, L), 1 where a label is known and else 0: mean of those, whatever stands in
+    the place of the others; 0 where there are none.
+    """
+    if known is None:
+        return _bce(logits, labels)
+    logits = _single(logits)
+    known = known.to(logits.dtype)
+    labels = labels.to(logits.dtype)
+    each = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    return (each * known).sum() / known.sum().clamp(min=1)
 
 
 def paper_privacy(logits: Tensor) -> Tensor:

@@ -51,6 +51,20 @@ def test_the_cross_entropies_are_what_the_definition_says(seed: int) -> None:
         assert loss(values, targets).item() == pytest.approx(expected, rel=1e-9)
 
 
+def test_what_is_not_known_has_no_part_in_the_classes_cross_entropy() -> None:
+    values = logits(6, 3).requires_grad_()
+    known = logits(6, 3, seed=3) > 0
+    labels = (logits(6, 3, seed=4) > 0).double()
+    expected = classification_bce(values[known][:, None], labels[known][:, None])
+    for elsewhere in (0.0, 1.0):
+        given = labels.where(known, torch.tensor(elsewhere, dtype=torch.float64))
+        torch.testing.assert_close(classification_bce(values, given, known), expected)
+    classification_bce(values, labels, known).backward()
+    assert values.grad is not None
+    assert torch.count_nonzero(values.grad[~known]) == 0
+    assert classification_bce(values, labels, torch.zeros(6, 3)).item() == 0
+
+
 def test_targets_may_be_true_and_false_or_numbers() -> None:
     values = logits(6)
     assert torch.equal(verification_bce(values, SAME), verification_bce(values, SAME.float()))

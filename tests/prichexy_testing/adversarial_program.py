@@ -26,7 +26,7 @@ def descent(networks: Players) -> Optimizers:
     return Optimizers(one, several, last)
 
 
-def check(rank: int, world: int, objective: Objective) -> None:
+def check(rank: int, world: int, objective: Objective, *, partly: bool = False) -> None:
     whole, shared = players(verifiers=2), players(verifiers=2)
     for network in (shared.anonymizer, *shared.critics):
         synchronise_batch_norms(network)
@@ -35,9 +35,15 @@ def check(rank: int, world: int, objective: Objective) -> None:
         (shared, descent(shared), slice(rank, None, world)),
     ]
     for batch in batches(3):
+        # Of the six images' labels the processes know more and less.
+        known = torch.arange(batch.labels.numel()).reshape(batch.labels.shape) > 4
         for networks, optimizers, rows in both:
             part = Batch(
-                batch.first[rows], batch.second[rows], batch.same[rows], batch.labels[rows]
+                batch.first[rows],
+                batch.second[rows],
+                batch.same[rows],
+                batch.labels[rows],
+                known[rows] if partly else None,
             )
             adversarial_step(networks, optimizers, part, objective, nullcontext)
     for one, other in zip(
@@ -54,5 +60,6 @@ with connected() as process:
     assert process.world == 2
     check(process.rank, process.world, Objective())
     check(process.rank, process.world, Objective(privacy="rank"))
+    check(process.rank, process.world, Objective(), partly=True)
     if process.first:
         print("all checks passed")  # noqa: T201

@@ -101,17 +101,29 @@ def test_patients_and_series_of_different_sets_are_different(
     np.testing.assert_array_equal(one[:, 1], other[:, 1])
 
 
-def test_targets_are_for_the_labels_that_every_set_was_prepared_with(
+def test_targets_are_for_the_labels_of_any_set_and_unknown_elsewhere(
     sets: tuple[PreparedSet, ...],
 ) -> None:
     pool = Pool.join(sets)
-    assert pool.label_names == ("Mass",)
-    assert pool.targets.shape == (len(pool), 1)
     own = sets[0].catalogue
-    np.testing.assert_array_equal(
-        pool.targets[: len(own), 0], own.targets()[:, own.label_names.index("Mass")]
-    )
+    assert pool.label_names == (*own.label_names, "Own")
+    assert pool.targets.shape == (len(pool), len(own.label_names) + 1)
+    start = len(own)
+    np.testing.assert_array_equal(pool.targets[:start, :-1], own.targets())
+    assert np.isnan(pool.targets[:start, -1]).all()
+    mass, rest = pool.label_names.index("Mass"), pool.targets[start:]
+    expected = np.concatenate([one.catalogue.targets() for one in sets[1:]])
+    np.testing.assert_array_equal(rest[:, [-1, mass]], expected)
+    others = [k for k in range(len(own.label_names)) if k != mass]
+    assert np.isnan(rest[:, others]).all()
     assert Pool.join(sets[1:]).label_names == ("Own", "Mass")
+    assert not np.isnan(Pool.join(sets[1:]).targets).any()
+
+
+def test_each_image_knows_its_set(sets: tuple[PreparedSet, ...]) -> None:
+    codes = Pool.join(sets).set_codes
+    assert [int((codes == k).sum()) for k in range(3)] == [len(one.images) for one in sets]
+    assert (np.diff(codes) >= 0).all()
 
 
 def test_lists_that_one_set_lacks_are_no_lists_of_the_pool(sets: tuple[PreparedSet, ...]) -> None:

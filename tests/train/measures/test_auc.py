@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from prichexy_train.measures.auc import MeasureError, auc, mean_auc, roc_points
+from prichexy_train.measures.auc import MeasureError, auc, mean_auc_by_set, roc_points
 
 RANDOM = np.random.default_rng(5)
 
@@ -48,11 +48,30 @@ def test_there_is_no_figure_where_none_exists(scores: np.ndarray, positive: np.n
 
 
 def test_a_label_that_all_or_no_images_have_is_not_in_the_mean() -> None:
-    targets = np.array([[1, 0, 1], [0, 0, 1], [1, 0, 1], [0, 0, 1]], bool)
+    targets = np.array([[1, 0, 1], [0, 0, 1], [1, 0, 1], [0, 0, 1]], float)
     scores = np.array([[4.0, 1, 1], [3, 2, 2], [2, 3, 3], [1, 4, 4]])
-    assert mean_auc(scores, targets) == (0.75, (0.75, None, None))
+    alone = np.zeros(4, int)
+    assert mean_auc_by_set(scores, targets, alone) == (0.75, (0.75, None, None))
     with pytest.raises(MeasureError):
-        mean_auc(scores[:, 1:], targets[:, 1:])
+        mean_auc_by_set(scores[:, 1:], targets[:, 1:], alone)
+
+
+def test_telling_sets_apart_tells_no_label() -> None:
+    sets = np.repeat([0, 1], 50)
+    targets = (RANDOM.random((100, 1)) < np.where(sets == 0, 0.1, 0.9)[:, None]).astype(float)
+    of_the_set = sets[:, None].astype(float)
+    assert auc(of_the_set[:, 0], targets[:, 0] > 0) > 0.7
+    assert mean_auc_by_set(of_the_set, targets, sets) == (0.5, (0.5,))
+
+
+def test_a_label_is_measured_where_it_was_looked_for() -> None:
+    unknown = np.nan
+    targets = np.array([[1, 1], [0, 0], [1, unknown], [0, unknown], [1, unknown]])
+    scores = np.array([[2.0, 1], [1, 2], [2, 9], [3, 9], [4, 9]])
+    sets = np.array([0, 0, 1, 1, 1])
+    mean, each = mean_auc_by_set(scores, targets, sets)
+    assert each == (pytest.approx((1 + 0.5) / 2), 0.0)
+    assert mean == pytest.approx(0.375)
 
 
 def test_the_curve_runs_from_corner_to_corner_over_the_same_area() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -189,6 +190,25 @@ def test_the_papers_privacy_is_blind_to_a_rank_and_the_rank_to_a_shift() -> None
         rank.privacy_loss(logits - 50, same), rank.privacy_loss(logits, same), rtol=1e-4, atol=1e-5
     )
     assert rank.privacy_loss(logits * same * 0, same) < rank.privacy_loss(logits, same)
+
+
+def test_labels_that_nobody_looked_for_teach_nothing() -> None:
+    (batch,) = batches(1)
+    known = torch.arange(batch.labels.numel()).reshape(batch.labels.shape) % 3 > 0
+    found = []
+    for elsewhere in (0.0, 1.0):
+        networks = players()
+        labels = batch.labels.where(known, torch.tensor(elsewhere, dtype=batch.labels.dtype))
+        losses = play(networks, replace(batch, labels=labels, known=known), Objective())
+        found.append((losses, networks))
+    (one, its), (other, others) = found
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, rtol=0, atol=0)
+    for mine, theirs in zip(its.critics, others.critics, strict=True):
+        for name, value in mine.state_dict().items():
+            torch.testing.assert_close(theirs.state_dict()[name], value, rtol=0, atol=0)
+    everything = play(players(), batch, Objective())
+    assert everything["classification"] != one["classification"]
 
 
 def test_losses_are_single_precision_when_networks_run_in_half() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from prichexy_train.stages.classifier import (
     build_classifier,
     run_classifier,
 )
+from prichexy_train.stages.known_labels import label_loss
 
 CONFIG = REPO / "train" / "configs" / "classifier-miniature.toml"
 
@@ -88,6 +90,44 @@ def test_targets_belong_to_their_labels(pool: Pool) -> None:
     for column, label in enumerate(data.labels):
         expected = [label in image.labels for image in images]
         assert data.targets[:, column].tolist() == expected
+
+
+@pytest.fixture
+def two_sets(pool: Pool, tmp_path: Path) -> Pool:
+    """Give the set beside itself under another name, read for Effusion and for Nodule alone."""
+    (one,) = pool.sets
+    labels = ("Effusion", "Nodule")
+    other = replace(
+        one, name="other", catalogue=replace(one.catalogue, name="other", label_names=labels)
+    )
+    return Pool.join([one, other])
+
+
+def test_a_label_that_one_set_was_not_read_for_is_learned_from_the_others(two_sets: Pool) -> None:
+    data = ClassifierData.of(two_sets, settings())
+    half = len(two_sets) // 2
+    assert data.labels == ("Cardiomegaly", "Effusion", "Mass")
+    assert np.isnan(data.targets).any(0).tolist() == [True, False, True]
+    assert not np.isnan(data.targets[:half]).any()
+
+    learning = task(two_sets)
+    learning.classifier.eval()
+    rows = data.train
+    with torch.no_grad():
+        logits = learning.classifier(two_sets.images.gather(rows))
+    known = torch.from_numpy(~np.isnan(data.targets[rows]))
+    labels = torch.from_numpy(data.targets[rows])
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits[known], labels[known])
+    torch.testing.assert_close(label_loss(logits, *learning._labels_of(rows)), expected)
+
+
+def test_each_sets_validation_counts_by_itself(two_sets: Pool, pool: Pool) -> None:
+    both, alone = task(two_sets), task(pool)
+    both.classifier.load_state_dict(alone.classifier.state_dict())
+    found, expected = both.validate(), alone.validate()
+    # The same images twice: of two sets at once, and a set at a time, and of those that know it.
+    for label in ("auc", "auc Cardiomegaly", "auc Effusion", "auc Mass"):
+        assert found[label] == pytest.approx(expected[label])
 
 
 def test_training_and_validation_images_are_those_of_the_split(pool: Pool) -> None:

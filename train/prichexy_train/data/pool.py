@@ -24,8 +24,9 @@ class Pool:
 
     ``patients`` holds a code for each image, different for patients of different sets;
     ``pictures`` one that images share which are (nearly) one picture.
-    ``targets`` is (images, label names), for the labels that every set was prepared with, in the
-    first set's order. ``serials`` is (images, 2), as a catalogue has it, with different series for
+    ``targets`` is (images, label names), 0 or 1, for the labels that any set was prepared with, the
+    first set's before the next one's; NaN where the image's set was prepared without the label.
+    ``serials`` is (images, 2), as a catalogue has it, with different series for
     different sets. ``digest`` changes with anything that training sees.
     """
 
@@ -50,8 +51,7 @@ class Pool:
         if not sets or len(set(names)) != len(names):
             raise UnusableData(f"cannot join {', '.join(names) or 'no sets'}: each set once")
         catalogues = [prepared.catalogue for prepared in sets]
-        common = set.intersection(*(set(one.label_names) for one in catalogues))
-        label_names = tuple(name for name in catalogues[0].label_names if name in common)
+        label_names = tuple(dict.fromkeys(name for one in catalogues for name in one.label_names))
         patients, pictures, serials, targets = [], [], [], []
         people, series, before = 0, 0, 0
         for prepared in sets:
@@ -63,8 +63,9 @@ class Pool:
             shift = np.where(one.serials[:, 0] >= 0, series, 0)
             serials.append(one.serials + np.stack([shift, np.zeros_like(shift)], axis=1))
             series += int(one.serials[:, 0].max(initial=-1)) + 1
-            columns = [one.label_names.index(name) for name in label_names]
-            targets.append(one.targets()[:, columns])
+            own = np.full((len(one), len(label_names)), np.nan, dtype=np.float32)
+            own[:, [label_names.index(name) for name in one.label_names]] = one.targets()
+            targets.append(own)
         digests = "\n".join(prepared.digest for prepared in sets)
         return cls(
             sets=tuple(sets),
@@ -92,6 +93,11 @@ class Pool:
     def catalogues(self) -> tuple[Catalogue, ...]:
         """Give the sets' catalogues, in the order of the images."""
         return tuple(prepared.catalogue for prepared in self.sets)
+
+    @property
+    def set_codes(self) -> NDArray[np.int64]:
+        """Give the number of each image's set, in the order of ``sets``."""
+        return np.repeat(np.arange(len(self.sets)), [len(one) for one in self.catalogues])
 
     @property
     def pair_names(self) -> tuple[str, ...]:

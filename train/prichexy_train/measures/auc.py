@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score, roc_curve
 
-__all__ = ["MeasureError", "auc", "mean_auc", "roc_points"]
+__all__ = ["MeasureError", "auc", "mean_auc_by_set", "roc_points"]
 
 
 class MeasureError(ValueError):
@@ -24,22 +24,30 @@ def auc(scores: NDArray[Any], positive: NDArray[np.bool_]) -> float:
     return float(roc_auc_score(positive, scores))
 
 
-def mean_auc(
-    scores: NDArray[Any], targets: NDArray[np.bool_]
+def mean_auc_by_set(
+    scores: NDArray[Any], targets: NDArray[np.floating[Any]], sets: NDArray[np.int64]
 ) -> tuple[float, tuple[float | None, ...]]:
-    """Give the mean AUC over the labels, and each label's own, of (images, labels) arrays.
+    """Give the mean AUC over the labels, and each label's own: its mean over the sets that know it.
 
-    A label that all images or none have has no AUC: None, and not in the mean. Raises
-    MeasureError when that is so for every label.
+    ``scores`` and ``targets`` are (images, labels), targets 0 or 1, or NaN where the label is not
+    known; ``sets`` holds each image's set. Never over several sets at once: a label is on more
+    images of one than of another, and telling the sets apart would count as telling the label.
+    A set counts for a label where some of its images have it and some have not. Raises MeasureError
+    when no label is so in any set.
     """
-    each: list[float | None] = []
-    for label in range(targets.shape[1]):
-        column = targets[:, label]
-        each.append(auc(scores[:, label], column) if 0 < column.sum() < len(column) else None)
+    found: list[list[float]] = [[] for _ in range(targets.shape[1])]
+    for own in np.unique(sets):
+        rows = sets == own
+        for label, values in enumerate(found):
+            read = rows & ~np.isnan(targets[:, label])
+            column = targets[read, label] > 0
+            if 0 < column.sum() < len(column):
+                values.append(auc(scores[read, label], column))
+    each = tuple(float(np.mean(values)) if values else None for values in found)
     known = [value for value in each if value is not None]
     if not known:
-        raise MeasureError("no label has both positive and negative images")
-    return float(np.mean(known)), tuple(each)
+        raise MeasureError("no label has both positive and negative images in any set")
+    return float(np.mean(known)), each
 
 
 def roc_points(

@@ -20,7 +20,6 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from prichexy_model.classifier import AbnormalityClassifier
-from prichexy_model.losses import classification_bce
 from prichexy_model.verifier import SiameseVerifier
 from prichexy_train.augment import Augmentation, apply, draw
 from prichexy_train.data.images import Images
@@ -60,6 +59,7 @@ from prichexy_train.stages.critics import (
     critic_optimizers,
     is_due,
 )
+from prichexy_train.stages.known_labels import label_loss, split_known
 from prichexy_train.stages.training_run import file_digest, open_pool, train
 from prichexy_train.trained import load_classifier, load_verifier, network_of
 from prichexy_train.unseen import check_unseen, held_back
@@ -118,7 +118,7 @@ class AdversarialSettings(Section):
 class AdversarialData:
     """What is trained and validated on: pairs of ``images``, and the labels of each image.
 
-    ``targets`` is (images, label names), 0 or 1.
+    ``targets`` is (images, label names), 0 or 1, or NaN where an image was not read for a label.
     """
 
     images: Images
@@ -191,7 +191,11 @@ class AdversarialTask(Task):
         self._train, self._validation = data.train, data.validation
         if data.validation.same.all() or not data.validation.same.any():
             raise Misconfigured("the validation pairs are not of both kinds: no AUC can be taken")
-        self._targets = torch.from_numpy(_targets(data, classifier)).to(computing.device)
+        targets, known = split_known(_targets(data, classifier))
+        self._targets = torch.from_numpy(targets).to(computing.device)
+        self._known_targets = (
+            None if known is None else torch.from_numpy(known).to(computing.device)
+        )
         lists = (data.train, data.validation)
         used = np.concatenate([side for pairs in lists for side in (pairs.first, pairs.second)])
         self._feed = Feed(data.images, computing.device, used, hold=training.cache_on_device)
@@ -206,11 +210,13 @@ class AdversarialTask(Task):
     def step(self, rows: NDArray[np.int64], moment: Moment) -> Mapping[str, float | Tensor]:
         """Play one round with these pairs; gives the losses of ``adversarial_step``."""
         pairs = self._train.take(rows)
+        labels, known = self._labels_of(pairs.first)
         batch = Batch(
             first=self._feed.gather(pairs.first),
             second=self._feed.gather(pairs.second),
             same=self._here(pairs.same).float(),
-            labels=self._targets[self._here(pairs.first)],
+            labels=labels,
+            known=known,
         )
         return adversarial_step(
             self._players,
@@ -233,7 +239,7 @@ class AdversarialTask(Task):
         real = [*(self._embedded(one, seconds) for one in self._verifiers), *self._known]
         seen = self._look(firsts, verifiers)
         same = self._here(pairs.same)
-        labels = self._targets[self._here(pairs.first)]
+        labels, read = self._labels_of(pairs.first)
         with torch.no_grad():
             logits = [
                 verifier.compare(a[self._here(first)], b[self._here(second)])
@@ -244,8 +250,9 @@ class AdversarialTask(Task):
                 seen.classified[self._here(first)],
                 same,
                 labels,
+                read,
             )
-            utility = classification_bce(seen.classified_at_first[self._here(first)], labels)
+            utility = label_loss(seen.classified_at_first[self._here(first)], labels, read)
         scores = [_auc(one, pairs.same) for one in logits]
         known = scores[len(self._at_first) :]
         objective = self._settings.objective
@@ -301,6 +308,12 @@ class AdversarialTask(Task):
 
     def _embedded(self, verifier: SiameseVerifier, rows: NDArray[np.int64]) -> Tensor:
         return embed_images(verifier, self._feed, rows, precision=self._computing.autocast)
+
+    def _labels_of(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor | None]:
+        """Give the labels of these images, and which of them are known; None: all."""
+        here = self._here(rows)
+        known = self._known_targets
+        return self._targets[here], None if known is None else known[here]
 
     def _here(self, values: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(values).to(self._computing.device, non_blocking=True)

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from prichexy_model.losses import (
-    classification_bce,
     paper_privacy,
     rank_privacy,
     verification_bce,
@@ -27,6 +26,7 @@ from prichexy_train.optimizers import descend
 from prichexy_train.parallel import gather_rows
 from prichexy_train.settings import Section
 from prichexy_train.stages.critics import frozen
+from prichexy_train.stages.known_labels import label_loss
 
 __all__ = [
     "Batch",
@@ -48,13 +48,14 @@ class Batch:
     """Pairs of images: ``first`` and ``second`` (B, 1, S, S) in [0, 1], on the networks' device.
 
     ``same`` (B,) is 1 where both show one patient, else 0; ``labels`` (B, L) are those of
-    ``first``, 0 or 1.
+    ``first``, 0 or 1. ``known`` (B, L) says which of them are known; None: all.
     """
 
     first: Tensor
     second: Tensor
     same: Tensor
     labels: Tensor
+    known: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +106,21 @@ class Objective(Section):
         return rank_privacy(gather_rows(logits), gather_rows(same))
 
     def losses(
-        self, verified: Sequence[Tensor], classified: Tensor, same: Tensor, labels: Tensor
+        self,
+        verified: Sequence[Tensor],
+        classified: Tensor,
+        same: Tensor,
+        labels: Tensor,
+        known: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Give ``total``, which the generator minimises, and its parts.
 
         ``privacy`` is the mean over the verifiers, whose logits (B,) are ``verified``;
-        ``classification`` belongs to the classifier's logits ``classified`` (B, L). Scalars in
-        single precision at least.
+        ``classification`` belongs to the classifier's logits ``classified`` (B, L), over the
+        ``labels`` that are ``known``. Scalars in single precision at least.
         """
         privacy = torch.stack([self.privacy_loss(logits, same) for logits in verified]).mean()
-        classification = classification_bce(classified, labels)
+        classification = label_loss(classified, labels, known)
         total = self.privacy_weight * privacy + self.classification_weight * classification
         return {"total": total, "privacy": privacy, "classification": classification}
 
@@ -149,7 +155,7 @@ def adversarial_step(
         with precision():
             verified = [verifier(anonymised, batch.second) for verifier in players.verifiers]
             classified = players.classifier(anonymised)
-        losses = objective.losses(verified, classified, batch.same, batch.labels)
+        losses = objective.losses(verified, classified, batch.same, batch.labels, batch.known)
         descend(losses["total"], players.anonymizer, optimizers.anonymizer, clip)
     anonymised = anonymised.detach()
 
@@ -167,7 +173,7 @@ def adversarial_step(
     varied = vary(anonymised, "classes")
     with precision():
         logits = players.classifier(varied)
-    loss = classification_bce(logits, batch.labels)
+    loss = label_loss(logits, batch.labels, batch.known)
     descend(loss, players.classifier, optimizers.classifier, clip)
 
     losses = {name: value.detach() for name, value in losses.items()}

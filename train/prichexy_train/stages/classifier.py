@@ -15,7 +15,6 @@ from pydantic import Field
 from torch import Tensor
 
 from prichexy_model.classifier import AbnormalityClassifier
-from prichexy_model.losses import classification_bce
 from prichexy_model.preprocessing import resize
 from prichexy_train.augment import Augmentation, apply, draw
 from prichexy_train.data.images import Images
@@ -24,12 +23,13 @@ from prichexy_train.errors import Misconfigured
 from prichexy_train.feed import Feed
 from prichexy_train.judging import label_logits
 from prichexy_train.loop import Fitted, Moment, Task
-from prichexy_train.measures.auc import mean_auc
+from prichexy_train.measures.auc import mean_auc_by_set
 from prichexy_train.optimizers import build_optimizer, descend
 from prichexy_train.precision import Computing
 from prichexy_train.randomness import initialising, numpy_generator
 from prichexy_train.settings import ImageNetWeights, Section, Training
 from prichexy_train.stages.batches import in_batches
+from prichexy_train.stages.known_labels import label_loss, split_known
 from prichexy_train.stages.training_run import open_pool, pretrained_digest, train
 from prichexy_train.unseen import held_back
 
@@ -76,8 +76,9 @@ class ClassifierSettings(Section):
 class ClassifierData:
     """What a classifier is trained and validated on: numbers of images, and their labels.
 
-    ``targets`` is (images, labels), ``left_out`` the labels that are too rare, each with the
-    number of training images that show it.
+    ``targets`` is (images, labels), 0 or 1, or NaN where the image was not read for the label;
+    ``sets`` holds the number of each image's set. ``left_out`` are the labels that are too rare,
+    each with the number of training images that show it.
     """
 
     images: Images
@@ -85,6 +86,7 @@ class ClassifierData:
     validation: NDArray[np.int64]
     labels: tuple[str, ...]
     targets: NDArray[np.float32]
+    sets: NDArray[np.int64]
     left_out: Mapping[str, int]
 
     @classmethod
@@ -93,15 +95,18 @@ class ClassifierData:
     ) -> ClassifierData:
         """Give the pool's training and validation data; its real images where none are given.
 
-        A label is left out, too, where every validation image shows it or none does: its AUC could
-        not be taken. Raises Misconfigured when no label is left.
+        A label is left out, too, where in each set every validation image shows it or none does:
+        its AUC could not be taken. Raises Misconfigured when no label is left.
         """
         train, validation = pool.split("train"), pool.split("val")
-        counts = pool.targets[train].sum(0).astype(int)
-        seen = pool.targets[validation].mean(0) if len(validation) else np.zeros(len(counts))
-        kept = (
-            (counts >= settings.least_positives) & (counts < len(train)) & (seen > 0) & (seen < 1)
-        )
+        shown, sets = pool.targets > 0, pool.set_codes
+        counts = shown[train].sum(0).astype(int)
+        read = (~np.isnan(pool.targets[train])).sum(0)
+        measurable = np.zeros(len(counts), dtype=np.bool_)
+        for own in np.unique(sets[validation]):
+            rows = validation[sets[validation] == own]
+            measurable |= shown[rows].any(0) & (pool.targets[rows] == 0).any(0)
+        kept = (counts >= settings.least_positives) & (counts < read) & measurable
         if not kept.any():
             raise Misconfigured(
                 f"{pool.name}: no label is on {settings.least_positives} training images or more "
@@ -113,6 +118,7 @@ class ClassifierData:
             validation=validation,
             labels=tuple(np.array(pool.label_names)[kept].tolist()),
             targets=pool.targets[:, kept],
+            sets=sets,
             left_out={
                 name: int(count)
                 for name, count, keep in zip(pool.label_names, counts, kept, strict=True)
@@ -138,7 +144,8 @@ class ClassifierTask(Task):
     """Trains an ``AbnormalityClassifier``; see ``loop.Task``.
 
     Validation gives "loss", the mean cross-entropy, "auc", the mean over the labels, and each
-    label's own as "auc LABEL".
+    label's own as "auc LABEL", the mean over the sets that know it. What an image was not read for
+    has no part in either.
     """
 
     def __init__(
@@ -164,7 +171,9 @@ class ClassifierTask(Task):
             np.concatenate((data.train, data.validation)),
             hold=settings.training.cache_on_device,
         )
-        self._targets = torch.from_numpy(data.targets).to(computing.device)
+        targets, known = split_known(data.targets)
+        self._targets = torch.from_numpy(targets).to(computing.device)
+        self._known = None if known is None else torch.from_numpy(known).to(computing.device)
 
     def batches(self, epoch: int) -> Sequence[NDArray[np.int64]]:
         """Give numbers of images."""
@@ -185,7 +194,7 @@ class ClassifierTask(Task):
         images = apply(images, parameters.every(moment.world, moment.rank))
         with self._computing.autocast():
             logits = self.classifier(images)
-        loss = classification_bce(logits, self._targets_of(rows))
+        loss = label_loss(logits, *self._labels_of(rows))
         clip = self._settings.training.gradient_clip
         descend(loss, self.classifier, self.optimizers[STAGE], clip)
         return {"loss": loss.detach()}
@@ -196,10 +205,12 @@ class ClassifierTask(Task):
         logits = label_logits(
             self.classifier, self._images, rows, precision=self._computing.autocast
         )
-        loss = float(classification_bce(logits, self._targets_of(rows)))
+        loss = float(label_loss(logits, *self._labels_of(rows)))
         if not math.isfinite(loss):
             return {"loss": loss, "auc": math.nan}
-        mean, each = mean_auc(logits.double().cpu().numpy(), self._data.targets[rows] > 0)
+        mean, each = mean_auc_by_set(
+            logits.double().cpu().numpy(), self._data.targets[rows], self._data.sets[rows]
+        )
         labels = zip(self._data.labels, each, strict=True)
         return {
             "loss": loss,
@@ -207,8 +218,10 @@ class ClassifierTask(Task):
             **{f"auc {label}": value for label, value in labels if value is not None},
         }
 
-    def _targets_of(self, rows: NDArray[np.int64]) -> Tensor:
-        return self._targets[torch.from_numpy(rows).to(self._targets.device, non_blocking=True)]
+    def _labels_of(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor | None]:
+        """Give the labels of these images, and which of them are known; None: all."""
+        here = torch.from_numpy(rows).to(self._targets.device, non_blocking=True)
+        return self._targets[here], None if self._known is None else self._known[here]
 
 
 def run_classifier(
