@@ -16,6 +16,7 @@ from prichexy_train.errors import Misconfigured
 from prichexy_train.runs import RunFolder
 from prichexy_train.stages import adversarial as stage
 from prichexy_train.stages.training_run import open_pool
+from prichexy_train.stages.verifier import VerifierSettings, run_verifier
 from prichexy_train.unseen import check_unseen, held_back
 
 
@@ -59,6 +60,13 @@ def test_the_same_test_images_in_a_set_that_was_prepared_again_are_unseen(
     check_unseen(old, pool)
     with pytest.raises(Misconfigured, match="does not say"):
         check_unseen(old, again)
+    # The command that trained it trains nothing twice, and says what it held back.
+    before = (old / "best.pt").read_bytes()
+    run_verifier(
+        VerifierSettings.model_validate(RunFolder(old).settings()), [miniature_runs_made.data], old
+    )
+    check_unseen(old, again)
+    assert (old / "best.pt").read_bytes() == before
 
 
 def test_other_test_images_of_the_same_set_may_have_been_seen(

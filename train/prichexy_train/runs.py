@@ -191,11 +191,14 @@ class RunFolder:
         }
         if self.provenance_file.exists():
             provenance = self.provenance()
-        if self.finished:
-            return
+        # The data are those of the first start, so this is true of a run begun without it, too.
+        new = bool(held_back) and provenance.get("held_back") != dict(held_back)
         if held_back:
-            # The data are those of the first start, so this is true of a run begun without it.
             provenance["held_back"] = dict(held_back)
+        if self.finished:
+            if new:
+                _write_json(self.provenance_file, provenance)
+            return
         provenance["starts"].append({"at": _now(), **start})
         # The settings last: a folder with settings has a provenance.
         _write_json(self.provenance_file, provenance)

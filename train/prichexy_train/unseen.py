@@ -39,8 +39,8 @@ def check_unseen(run: str | Path, pool: Pool) -> None:
 
     A run on sets of other names is believed to be of other people. One on a set of the same name
     must have had the same test images; where its provenance does not say which, which is so for
-    runs of earlier versions, the very same prepared set. Raises Damaged when the provenance
-    cannot be read.
+    runs of earlier versions until they are started again, the very same prepared set. Raises
+    Damaged when the provenance cannot be read.
     """
     there = RunFolder(run).provenance()
     data, had = there.get("data", {}), there.get("held_back", {})
@@ -54,7 +54,8 @@ def check_unseen(run: str | Path, pool: Pool) -> None:
         if name not in had:
             raise Misconfigured(
                 f"{run}: was trained on {name} prepared in another way, and does not say with "
-                "which test images: it may know those of now; train it again on these data"
+                "which test images: it may know those of now. The command that trained it, run "
+                "again on its data, adds that; or train it on these data"
             )
         if had[name] != held_back(pool)[name]:
             raise Misconfigured(

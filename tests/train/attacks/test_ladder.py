@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from prichexy_testing.attackers import SIZE
+from prichexy_testing.training import MemoryImages
 from prichexy_train.anonymised import NotInTime
 from prichexy_train.attacks.comparison import OfVerifier
 from prichexy_train.attacks.features import ImageNetFeatures, PixelCorrelation
@@ -135,11 +136,12 @@ def test_what_cannot_be_attacked_is_named_and_the_rest_goes_on(
 
 
 def test_a_training_that_runs_out_of_time_goes_on_from_there(
-    target: MakeTarget, tmp_path: Path
+    target: MakeTarget, pool: Pool, tmp_path: Path
 ) -> None:
     brief = target().settings.fresh.model_dump(mode="json")
     brief["training"] |= {"epochs": 3, "steps_per_epoch": 2}
-    against = target(settings={"seeds": 1, "fresh": brief})
+    redrawn = MemoryImages(1 - pool.images.gather(np.arange(len(pool))))
+    against = target(settings={"seeds": 1, "fresh": brief}, redrawn=(redrawn,))
     rung = FreshVerifier("mixed")
     deadline = time.monotonic() + 0.02
     calls = 1

@@ -387,6 +387,11 @@ def test_the_baseline_and_the_ensemble_take_part(
     for by in ("imagenet-features", "ensemble"):
         attempt = Search(by).attack(against, Workplace(tmp_path, "search", 1))
         assert attempt.retrievals.keys() == {"miniature"}
+        assert attempt.retrievals["miniature"].validated is not None
+    shares = attempt.shares["miniature"]
+    assert shares.keys() == {"frozen 1", "frozen 2", "imagenet-features 1"}
+    assert sum(abs(share) for share in shares.values()) == pytest.approx(1)
+    assert shares["frozen 1"] == shares["frozen 2"] > shares["imagenet-features 1"]
 
 
 def test_the_mean_features_are_of_a_few_images_spread_over_the_training_part(
