@@ -79,6 +79,14 @@ def test_only_a_certain_change_is_called_protection(made_up: MadeUp) -> None:
     assert "For Random deformation μ = 0.01 the 95 % interval" in words
 
 
+def test_a_change_of_one_training_is_called_no_protection(made_up: MadeUp) -> None:
+    made_up.attack(REAL, PAPERS_ATTACK, 2.5, seeds=(1,), details={"epochs": 3})
+    made_up.attack(CORRECTED, PAPERS_ATTACK, 0.2, seeds=(1,), details={"epochs": 3})
+    words = said(made_up, findings)
+    assert "was trained once" in words
+    assert "Beyond chance" not in words
+
+
 def test_the_price_in_utility_is_told(made_up: MadeUp) -> None:
     made_up.attack(CORRECTED, STRONG, 1.0)
     made_up.utility(CORRECTED, 0.72)

@@ -128,6 +128,16 @@ def test_a_change_is_as_uncertain_as_its_trainings(made_up: MadeUp) -> None:
     assert not change.certain
 
 
+def test_one_training_shows_no_protection(made_up: MadeUp) -> None:
+    for details, certain in (({}, True), ({"epochs": 3}, False)):
+        made_up.attack(REAL, STRONG, 2.5, seeds=(1,), details={**details})
+        made_up.attack(CORRECTED, STRONG, 0.1, seeds=(1,), details={**details})
+        assert results(made_up.folder)["d-corrected"].changes["test"].certain == certain
+    made_up.attack(REAL, STRONG, 2.5, seeds=(2,), details={"epochs": 3})
+    made_up.attack(CORRECTED, STRONG, 0.1, seeds=(2,), details={"epochs": 3})
+    assert results(made_up.folder)["d-corrected"].changes["test"].certain
+
+
 def test_lists_and_sets_are_kept_apart(made_up: MadeUp) -> None:
     made_up.attack(REAL, STRONG, 2.0)
     made_up.attack(REAL, STRONG, 0.2, pair_list="test_matched")

@@ -67,10 +67,18 @@ class Change:
     def certain(self) -> bool:
         """Whether all lies below 0: no attack on the method does as well as on real images.
 
-        An attack that real images did not meet can only speak against the method.
+        An attack that real images did not meet can only speak against the method. Never where an
+        attacker was trained once: another training might have done better.
         """
+        if self.trained_once:
+            return False
         found = [self.interval, *([self.beyond_interval] if self.beyond else [])]
         return all(one is not None and one[1] < 0 for one in found)
+
+    @property
+    def trained_once(self) -> bool:
+        """Whether the interval knows nothing of how a training varies: either side has one."""
+        return any(len(one.seeds) == 1 and _trained(one.attack) for one in (self.attack, self.real))
 
 
 def change(attacks: Sequence[AttackSummary], real: Sequence[AttackSummary]) -> Change:

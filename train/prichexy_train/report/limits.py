@@ -79,7 +79,13 @@ def _findings(section: Section, pair_list: str) -> Iterator[str]:
             "Beyond chance, the strongest attacker does worse than on real images on "
             f"{listed(each)}."
         )
-    if unproven := [one.label for one in tried if one not in lower]:
+    once = [one for one in tried if one.changes[pair_list].trained_once]
+    if once:
+        yield (
+            f"For {listed(one.label for one in once)} the strongest attacker compared was trained "
+            "once, so how much his training varies is not known: no protection was shown."
+        )
+    if unproven := [one.label for one in tried if one not in lower and one not in once]:
         yield (
             f"For {listed(unproven)} the 95 % interval of the change reaches zero or lies above: "
             "no protection was shown."
