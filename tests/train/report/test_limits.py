@@ -14,6 +14,7 @@ from prichexy_testing.made_up_runs import (
     RANDOM,
     REAL,
     STRONG,
+    UNDONE,
     MadeUp,
 )
 from prichexy_train.report.evidence import gather
@@ -77,6 +78,19 @@ def test_only_a_certain_change_is_called_protection(made_up: MadeUp) -> None:
     words = said(made_up, findings)
     assert "does worse than on real images on PriCheXy-Net μ = 0.01 (−" in words
     assert "For Random deformation μ = 0.01 the 95 % interval" in words
+
+
+def test_an_attack_that_real_images_did_not_meet_is_told_with_what_it_shows(
+    made_up: MadeUp,
+) -> None:
+    made_up.attack(REAL, STRONG, 2.5)
+    made_up.attack(CORRECTED, STRONG, 0.2)
+    made_up.attack(CORRECTED, UNDONE, 2.5)
+    words = said(made_up, findings)
+    assert "PriCheXy-Net μ = 0.01, undone, was not made by the same attacker" in words
+    assert "so no protection was shown" in words
+    assert "reaches zero" not in words
+    assert "Beyond chance" not in words
 
 
 def test_a_change_of_one_training_is_called_no_protection(made_up: MadeUp) -> None:

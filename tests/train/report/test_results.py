@@ -76,15 +76,24 @@ def test_seeds_that_only_one_side_has_are_left_out(made_up: MadeUp) -> None:
     assert (change.attack.seeds, change.real.seeds) == ((1,), (1,))
 
 
-@pytest.mark.parametrize(("members", "compared"), [(["a 1", "b 1"], 2), (["a 1"], 1)])
-def test_an_ensemble_is_compared_with_one_of_the_same_members_only(
-    made_up: MadeUp, members: list[str], compared: int
+@pytest.mark.parametrize(
+    ("real", "ours", "compared"),
+    [
+        ({"members": ["a 1", "b 1"]}, {"members": ["a 1", "b 1"]}, 2),
+        ({"members": ["a 1", "b 1"]}, {"members": ["a 1"]}, 1),
+        ({"weights": {"a 1": 0.7, "b 1": 0.3}}, {"weights": {"b 1": 1.0, "a 1": 0.0}}, 2),
+        ({"weights": {"a 1": 0.7, "b 1": 0.3}}, {"weights": {"a 1": 1.0}}, 1),
+        ({"members": 2, "verifiers": ["v"]}, {"members": 2, "verifiers": ["w"]}, 1),
+        ({"verifier": "v"}, {"verifier": "w"}, 1),
+    ],
+)
+def test_an_attacker_is_compared_with_one_of_the_same_members_only(
+    made_up: MadeUp, real: dict[str, JsonValue], ours: dict[str, JsonValue], compared: int
 ) -> None:
     for method in (REAL, RANDOM):
         made_up.attack(method, STRONG, 1.0, seeds=(1,))
-    ours: JsonValue = [*members]
-    made_up.attack(REAL, ENSEMBLE, 3.0, seeds=(1,), details={"members": ["a 1", "b 1"]})
-    made_up.attack(RANDOM, ENSEMBLE, 1.0, seeds=(1,), details={"members": ours})
+    made_up.attack(REAL, ENSEMBLE, 3.0, seeds=(1,), details=real)
+    made_up.attack(RANDOM, ENSEMBLE, 1.0, seeds=(1,), details=ours)
     change = results(made_up.folder)["d-random"].changes["test"]
     assert len(change.compared) == compared
     assert (change.difference < -0.1) == (compared == 2)

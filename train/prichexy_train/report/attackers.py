@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from prichexy_train.measures.summary import AttackSummary
 from prichexy_train.records import Stored
+from prichexy_train.report.changes import members
 from prichexy_train.report.evidence import Evidence, attempt_provenance, began_with
 from prichexy_train.report.results import MethodResult, Section
 from prichexy_train.report.tables import Cell, Column, Table
@@ -110,7 +111,7 @@ def _best(method: MethodResult, pair_list: str, number: int) -> AttackSummary | 
         for one in method.attacks.get(pair_list, ())
         if one.number == number
         and one.role == "attack"
-        and not any("members" in stored.record.details for stored in one.records)
+        and not any(members(stored) for stored in one.records)
     )
     return max(alone, key=lambda one: one.auc.mean, default=None)
 

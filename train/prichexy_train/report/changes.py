@@ -18,10 +18,10 @@ from prichexy_train.measures.bootstrap import (
 from prichexy_train.measures.summary import AttackSummary
 from prichexy_train.records import Stored
 
-__all__ = ["Change", "NotComparable", "Shared", "change"]
+__all__ = ["Change", "NotComparable", "Shared", "change", "members"]
 
-#: Of a record's details: who attacked. With other members an ensemble is another attacker.
-_WHO: Final = ("members", "verifiers", "verifier")
+#: Of a record's details, beside an ensemble's members: who attacked.
+_WHO: Final = ("verifiers", "verifier")
 #: What only records of an attacker who trained for this very method have in their details.
 _TRAINED: Final = "epochs"
 _PAIRS: Final = ("first", "second", "same")
@@ -104,6 +104,17 @@ def change(attacks: Sequence[AttackSummary], real: Sequence[AttackSummary]) -> C
     )
 
 
+def members(stored: Stored) -> tuple[str, ...]:
+    """Give who made up the ensemble that attacked; nobody where one attacked alone.
+
+    An ensemble names them by their weights or in a list, or says how many there were.
+    """
+    details = stored.record.details
+    found = details.get("weights", details.get("members", []))
+    names = found if isinstance(found, dict | list) else [found]
+    return tuple(sorted(str(name) for name in names))
+
+
 def _shared(attacks: Sequence[AttackSummary], others: Sequence[AttackSummary]) -> list[Shared]:
     """Give what of ``attacks`` was made, by the same attacker and with the same seed, on both."""
     of = {_name(one): _attackers(one) for one in others if one.counted}
@@ -125,7 +136,8 @@ def _attackers(attack: AttackSummary) -> Mapping[int, str]:
 
 
 def _who(stored: Stored) -> str:
-    return repr([stored.record.details.get(key) for key in _WHO])
+    """Give the attacker of a record; with other members an ensemble is another one."""
+    return repr([members(stored), *(stored.record.details.get(key) for key in _WHO)])
 
 
 def _interval(attack: Shared, real: Shared) -> tuple[float, float] | None:

@@ -85,17 +85,23 @@ def _findings(section: Section, pair_list: str) -> Iterator[str]:
             f"For {listed(one.label for one in once)} the strongest attacker compared was trained "
             "once, so how much his training varies is not known: no protection was shown."
         )
-    if unproven := [one.label for one in tried if one not in lower and one not in once]:
+    if unproven := [
+        one.label for one in tried if one not in once and _reaches_zero(one, pair_list)
+    ]:
         yield (
             f"For {listed(unproven)} the 95 % interval of the change reaches zero or lies above: "
             "no protection was shown."
         )
     for one in tried:
         if (beyond := one.changes[pair_list].beyond) is not None:
+            change = one.changes[pair_list]
+            further = points(beyond.auc.mean - change.real.mean)
+            text = "" if one in lower else ", so no protection was shown"
             yield (
                 f"The strongest attack on {one.label}, {in_words(beyond.rung)}, was not made by "
-                "the same attacker on real images: it is not in the change, and protection is "
-                "shown only where it, too, does worse than the strongest there."
+                "the same attacker on real images and is not in the change. From the "
+                f"strongest compared there it lies {further} points "
+                f"{interval_text(change.beyond_interval, signed=True)}{text}."
             )
     for one in section.methods:
         if (reason := one.uncompared.get(pair_list)) is not None:
@@ -109,6 +115,11 @@ def _findings(section: Section, pair_list: str) -> Iterator[str]:
                 f"{one.label} changes the class AUC by {points(utility.difference)} points "
                 f"{interval_text(utility.difference_interval, signed=True)}."
             )
+
+
+def _reaches_zero(method: MethodResult, pair_list: str) -> bool:
+    interval = method.changes[pair_list].interval
+    return interval is None or interval[1] >= 0
 
 
 def _limits(section: Section, pair_list: str) -> Iterator[str]:
