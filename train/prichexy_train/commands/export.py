@@ -18,11 +18,19 @@ def export(
     to: Annotated[Path, typer.Option("--to", help="The bundle's folder, which is made.")],
     verifier: Annotated[
         Path | None,
-        typer.Option("--verifier", help="The run of a strong verifier.", show_default=False),
+        typer.Option(
+            "--verifier",
+            help="The run of a strong verifier; with --records, one that attacked in them.",
+            show_default=False,
+        ),
     ] = None,
     classifier: Annotated[
         Path | None,
-        typer.Option("--classifier", help="The run of a classifier.", show_default=False),
+        typer.Option(
+            "--classifier",
+            help="The run of a classifier; with --records, one that measured utility in them.",
+            show_default=False,
+        ),
     ] = None,
     records: Annotated[
         Path | None,
