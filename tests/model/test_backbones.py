@@ -14,7 +14,7 @@ from monai.networks.nets.resnet import ResNet
 from numpy.typing import NDArray
 from torch import nn
 
-from prichexy_model.backbones import BACKBONES, build_backbone, load_imagenet
+from prichexy_model.backbones import BACKBONES, build_backbone
 from prichexy_model.preprocessing import imagenet
 from prichexy_model.weights import WeightsError
 from prichexy_testing import network_reference
@@ -168,8 +168,10 @@ def test_the_first_densenets_names_are_understood_too(
         old[name] = value
     assert old.keys() != today.keys()
     torch.save(old, tmp_path / "old.pth")
-    expected = load_imagenet("densenet121", path)
-    result = load_imagenet("densenet121", tmp_path / "old.pth")
+    expected, result = (
+        build_backbone("densenet121", pretrained=file).state_dict()
+        for file in (path, tmp_path / "old.pth")
+    )
     assert result.keys() == expected.keys()
     assert all(torch.equal(result[name], expected[name]) for name in expected)
 
@@ -203,7 +205,7 @@ def test_a_place_without_its_tensor_is_named(
 
     path = spoilt(published("efficientnet-lite0"), tmp_path, change)
     with pytest.raises(WeightsError, match=r"lacks 2 tensors .* _bn1\.weight"):
-        load_imagenet("efficientnet-lite0", path)
+        build_backbone("efficientnet-lite0", pretrained=path)
 
 
 def test_a_tensor_of_another_shape_is_named(
@@ -215,7 +217,7 @@ def test_a_tensor_of_another_shape_is_named(
         lambda weights: weights.update({"_bn0.bias": torch.zeros(31)}),
     )
     with pytest.raises(WeightsError, match=r"_bn0\.bias has the shape \(31,\), not \(32,\)"):
-        load_imagenet("efficientnet-lite0", path)
+        build_backbone("efficientnet-lite0", pretrained=path)
 
 
 def test_a_value_that_is_not_finite_is_named(
@@ -227,12 +229,12 @@ def test_a_value_that_is_not_finite_is_named(
         lambda weights: weights.update({"_bn0.bias": torch.full((32,), torch.nan)}),
     )
     with pytest.raises(WeightsError, match=r"_bn0\.bias holds a value that is not finite"):
-        load_imagenet("efficientnet-lite0", path)
+        build_backbone("efficientnet-lite0", pretrained=path)
 
 
 def test_weights_of_another_network_are_refused(published: Callable[[str], Path]) -> None:
     with pytest.raises(WeightsError, match="has no place in densenet121"):
-        load_imagenet("densenet121", published("efficientnet-lite0"))
+        build_backbone("densenet121", pretrained=published("efficientnet-lite0"))
 
 
 def test_there_are_no_imagenet_weights_for_the_tiny_one(tmp_path: Path) -> None:
@@ -252,14 +254,14 @@ def test_a_file_that_is_no_file_of_weights_is_named(
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(WeightsError, match=rf"weights\.pth: .*{complaint}"):
-        load_imagenet("resnet50", path)
+        build_backbone("resnet50", pretrained=path)
 
 
 @pytest.mark.parametrize("content", [{}, [1], {"w": 1}, {1: torch.zeros(1)}], ids=str)
 def test_what_is_no_state_dictionary_is_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "weights.pth")
     with pytest.raises(WeightsError, match="holds"):
-        load_imagenet("resnet50", tmp_path / "weights.pth")
+        build_backbone("resnet50", pretrained=tmp_path / "weights.pth")
 
 
 def test_an_unknown_backbone_is_refused() -> None:

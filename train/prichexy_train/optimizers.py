@@ -16,15 +16,11 @@ __all__ = ["Schedule", "build_optimizer", "descend"]
 
 
 def build_optimizer(
-    parameters: Iterable[nn.Parameter], training: Training, *, learning_rate: float | None = None
+    parameters: Iterable[nn.Parameter], training: Training
 ) -> torch.optim.Optimizer:
-    """Give the optimizer of the settings over ``parameters``, those that want a gradient.
-
-    ``learning_rate`` takes the place of the settings' where it is given.
-    """
+    """Give the optimizer of the settings over ``parameters``, those that want a gradient."""
     wanted = [parameter for parameter in parameters if parameter.requires_grad]
-    rate = learning_rate or training.learning_rate
-    decay = training.weight_decay
+    rate, decay = training.learning_rate, training.weight_decay
     if training.optimizer == "sgd":
         return torch.optim.SGD(wanted, lr=rate, momentum=training.momentum, weight_decay=decay)
     kind = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam

@@ -29,15 +29,10 @@ class Moment:
     rank: int
     world: int
 
-    def generator(self, purpose: str) -> torch.Generator:
-        """Give a CPU generator that is a function of ``purpose`` and of all of this moment."""
-        return generator(
-            self.seed, "step", purpose, self.epoch, self.iteration, self.rank, self.world
-        )
-
     def common_generator(self, purpose: str) -> torch.Generator:
-        """Give a CPU generator that is the same on all processes, however many there are.
+        """Give a CPU generator that is a function of ``purpose``, seed, epoch and iteration.
 
+        So it is the same on all processes, however many there are.
         To draw for a step's rows as one process would, draw for ``world`` times the rows at
         hand and take each ``world``-th from ``rank`` on, as ``parallel.share`` does.
         """
