@@ -22,6 +22,7 @@ TINY = (
     "training.batch_size=4",
     "training.device=cpu",
     "network.size=32",
+    "network.pretrained=none",
 )
 
 
