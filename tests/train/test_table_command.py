@@ -54,7 +54,18 @@ def test_a_dry_run_lists_the_steps_and_makes_nothing(
     assert {path.name for path in tmp_path.iterdir()} == {"small.toml", "one.toml"}
 
 
-def test_a_set_that_is_not_prepared_says_how_to(table: list[object]) -> None:
+def test_weights_that_are_not_given_are_asked_for_before_the_data(tmp_path: Path) -> None:
+    experiment = CONFIGS / "experiments" / "slice.toml"
+    words = ("table", experiment, "--data", tmp_path / "data", "--runs", tmp_path / "runs")
+    with pytest.raises(Misconfigured, match=r"step verifier: .* network\.pretrained: .*\"none\""):
+        run(*words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_set_that_is_not_prepared_says_how_to(table: list[object], tmp_path: Path) -> None:
+    for stage in ("classifier", "attack", "utility"):
+        file = CONFIGS / f"{stage}-miniature.toml"
+        (tmp_path / f"{stage}.toml").write_bytes(file.read_bytes())
     with pytest.raises(Misconfigured, match=r"step prepare-one: .*--source one=FOLDER"):
         run(*table)
 
