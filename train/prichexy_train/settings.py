@@ -136,7 +136,7 @@ def read_settings(
     except ValidationError as error:
         wrong = "; ".join(
             f"{'.'.join(str(part) for part in problem['loc']) or 'the file'}: "
-            f"{_PLAINLY.get(problem['type'], problem['msg'])}"
+            f"{_PLAINLY.get(problem['type'], problem['msg'].removeprefix('Value error, '))}"
             for problem in error.errors()
         )
         raise Misconfigured(f"{path}: {wrong}") from error

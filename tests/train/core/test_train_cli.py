@@ -46,7 +46,7 @@ def test_a_wrong_configuration_ends_with_2_and_a_sentence(
     places = ("--data", str(tmp_path), "--run", str(tmp_path / "run"))
 
     assert run(monkeypatch, "verifier", str(config), *places) == 2
-    assert "verifier.toml: objectives: Extra inputs" in capsys.readouterr().err
+    assert "verifier.toml: objectives: there is no such setting" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
