@@ -255,6 +255,16 @@ def test_another_file_of_imagenet_weights_is_another_run(data: Path, tmp_path: P
         run_verifier(changed, [data], run.path)
 
 
+def test_weights_that_are_none_are_told_and_leave_the_folder_free(
+    data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "weights.pth").write_text("no tensors")
+    wrong = settings("network.backbone=resnet50", f"network.pretrained={tmp_path}/weights.pth")
+    with pytest.raises(Misconfigured, match=r"weights\.pth: is no file of tensors"):
+        run_verifier(wrong, [data], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_killed_command_goes_on_with_the_very_losses(data: Path, tmp_path: Path) -> None:
     changes = ("training.batch_size=4", "training.steps_per_epoch=20", "training.epochs=2",
                *CONTRASTIVE[3:5])  # fmt: skip
