@@ -343,6 +343,14 @@ def test_records_of_another_anonymizer_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("words", [{"name": "x y"}, {"version": "a b/../c"}, {"name": ""}])
+def test_a_name_or_version_that_is_no_word_is_refused(
+    anonymizer: Path, tmp_path: Path, words: dict[str, str]
+) -> None:
+    with pytest.raises(Misconfigured, match="letters, digits and"):
+        export_bundle(anonymizer, tmp_path / "bundle", **words)
+
+
 def test_nothing_is_overwritten(anonymizer: Path, tmp_path: Path) -> None:
     (tmp_path / "bundle").mkdir()
     with pytest.raises(Misconfigured, match="is there already"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ DEFAULT_TEMPLATE: Final = Path(prichexy_model.__file__).parents[1] / "bundle"
 _SCHEMA: Final = "configs/metadata.schema.json"
 _INFERENCE: Final = "configs/inference.json"
 _LICENCE: Final = "LICENSE"
+#: Of a bundle's name and version, which stand in every result.
+_WORD: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,59}")
 _README: Final = "docs/README.md"
 #: Half precision may move a displacement by this, in pixels, before the export is refused.
 _MOST_MOVED: Final = 0.02
@@ -85,11 +88,14 @@ def export_bundle(
     that they were measured with. Weights go in half precision, and what the networks that come
     back out give is compared with what those of the runs give. ``version`` by default follows from
     all that decides over the result. Raises Misconfigured for a run that is none of a deformation,
-    when ``to`` is there, when no record is about the anonymizer, and for a network that the
-    records do not know; Damaged, Failed, RecordError.
+    when ``to`` is there, for a name or version that is no word, when no record is about the
+    anonymizer, and for a network that the records do not know; Damaged, Failed, RecordError.
     """
     if to.exists():
         raise Misconfigured(f"{to}: is there already; name a folder that is not")
+    for option, word in (("--name", name), ("--version", version)):
+        if word is not None and not _WORD.fullmatch(word):
+            raise Misconfigured(f"{option} {word!r}: letters, digits and . _ + - only, at most 60")
     network, settings = trained.load_anonymizer(anonymizer)
     if not isinstance(network, Anonymizer) or not isinstance(settings, DeformationSettings):
         raise Misconfigured(f"{anonymizer}: trained no deformation; a worker can apply no other")
