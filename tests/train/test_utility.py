@@ -150,12 +150,12 @@ def test_a_run_out_of_time_goes_on(data: PreparedSet, classifier: Path, tmp_path
     assert read_records(tmp_path) == [before]
 
 
-def test_a_label_that_the_set_was_not_prepared_with_has_no_figure(data: PreparedSet) -> None:
-    answers = np.hstack((truth(data), np.zeros((len(data.split("test")), 1))))
-    record, _ = utility_record(
+def test_a_label_that_the_set_was_not_read_for_is_not_in_the_record(data: PreparedSet) -> None:
+    answers = np.hstack((np.zeros((len(data.split("test")), 1)), truth(data)))
+    record, arrays = utility_record(
         data,
         MethodOf(name="method"),
-        (*LABELS, "Gallstones"),
+        ("Gallstones", *LABELS),
         answers,
         answers,
         settings=SETTINGS,
@@ -163,7 +163,8 @@ def test_a_label_that_the_set_was_not_prepared_with_has_no_figure(data: Prepared
         details={},
         provenance={},
     )
-    assert record.labels["Gallstones"].auc is None
+    assert tuple(record.labels) == tuple(LABELS)
+    assert arrays["scores"].shape == arrays["targets"].shape == (record.images, len(LABELS))
     assert record.auc == 1.0
 
 

@@ -179,15 +179,17 @@ def utility_record(
     """Give the record, and its arrays, of a classifier's ``scores`` and ``control``.
 
     Both are (test images, labels), in the order of the set's part test. A label that the set was
-    not prepared with has no figure. The mean of a resample is over the labels that have both
-    kinds of images in it. Raises Misconfigured where no label can be judged.
+    not read for is not in the record: nobody knows which of its images show it. The mean of a
+    resample is over the labels that have both kinds of images in it. Raises Misconfigured where no
+    label can be judged.
     """
     rows = prepared.split("test")
     known = prepared.catalogue.label_names
-    targets = np.zeros((len(rows), len(labels)), dtype=np.bool_)
-    for column, name in enumerate(labels):
-        if name in known:
-            targets[:, column] = prepared.catalogue.targets()[rows, known.index(name)] > 0
+    columns = [column for column, name in enumerate(labels) if name in known]
+    labels = [labels[column] for column in columns]
+    scores, control = scores[:, columns], control[:, columns]
+    told = [known.index(name) for name in labels]
+    targets = prepared.catalogue.targets()[rows][:, told] > 0
     enough = np.minimum(targets.sum(0), len(rows) - targets.sum(0)) >= settings.least
     judged = [label for label in range(len(labels)) if enough[label]]
     if not judged:
