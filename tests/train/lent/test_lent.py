@@ -103,7 +103,7 @@ def test_an_experiment_goes_there_and_its_runs_come_back(
         runs=tmp_path / "earlier",
         limit_mib=1,
     )
-    assert len(packed.parts) == 3
+    assert len(packed.parts) == 2
     assert all(part.stat().st_size <= 2**20 for part in packed.parts)
     script, work = tmp_path / "packed" / SCRIPT, tmp_path / "there"
 

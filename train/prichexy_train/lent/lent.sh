@@ -34,7 +34,12 @@ take() {
     done <"$work/parts/parts.sha256"
     (cd "$work/parts" && sha256sum --quiet --check parts.sha256) || die "a part is damaged"
     mkdir -p "$work/pack" "$work/runs" "$work/data" "$work/logs"
-    (cd "$work/parts" && cut -d ' ' -f 3 parts.sha256 | xargs cat) | tar -x -C "$work/pack"
+    # Python reads xz wherever it is; tar needs a program for it.
+    (cd "$work/parts" && cut -d ' ' -f 3 parts.sha256 | xargs cat) |
+        python3 -c 'import sys, tarfile
+safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+with tarfile.open(fileobj=sys.stdin.buffer, mode="r|xz") as archive:
+    archive.extractall(sys.argv[1], **safely)' "$work/pack"
     if [ -d "$work/pack/wheels" ]; then
         python3 -m pip install --quiet --no-index --no-deps --no-cache-dir \
             --target "$work/site" "$work"/pack/wheels/*.whl

@@ -144,10 +144,9 @@ def _carried(contents: _Contents, number: int, change: str) -> str:
 def _write(contents: _Contents, to: Path, limit: int) -> Packed:
     to.mkdir(parents=True, exist_ok=True)
     try:
-        # Not compressed: radiographs, weights and wheels are so already.
         with (
             _Parts(to, limit) as parts,
-            tarfile.open(fileobj=parts, mode="w|", format=tarfile.PAX_FORMAT) as archive,
+            tarfile.open(fileobj=parts, mode="w|xz", format=tarfile.PAX_FORMAT) as archive,
         ):
             for place, text in sorted(contents.texts.items()):
                 data = text.encode()
