@@ -77,6 +77,15 @@ def test_an_attack_is_stopped_taken_up_and_extended(
     assert result["records"] == len(read_records(run))
     assert set(result["strongest"]) == {"miniature.test", "miniature.test_matched"}
     assert "one verifier" not in said, "with features it is an ensemble"
+    # An attempt that was tested on two lists took its time once.
+    each = {
+        (one.record.rung.name, one.record.seed): one.record.seconds
+        for one in read_records(run)
+        if not isinstance(one.record, UtilityRecord)
+    }
+    assert len(each) < len(read_records(run))
+    told = json.loads((run / "provenance.json").read_text())["seconds"]
+    assert told == pytest.approx(sum(each.values()), abs=0.06)
 
     code, said = attack(data, run, strong, *words)
     assert code == 0

@@ -13,7 +13,7 @@ from prichexy_train.attacks.target import Learning, Target, anonymised_images, r
 from prichexy_train.measures.summary import AttackSummary, strongest, summarise
 from prichexy_train.methods_from import method_from
 from prichexy_train.precision import choose_device, device_name
-from prichexy_train.records import read_records
+from prichexy_train.records import Record, UtilityRecord, read_records
 from prichexy_train.runs import RunFolder, origin
 from prichexy_train.stages.training_run import file_digest, open_pool, pretrained_digest
 from prichexy_train.trained import network_of
@@ -119,8 +119,18 @@ def _finish(run: RunFolder, climbed: Climbed) -> None:
                 for best in strongest(summaries).values()
             },
         },
-        seconds=sum(one.record.seconds for one in stored),
+        seconds=_spent([one.record for one in stored]),
     )
+
+
+def _spent(records: Sequence[Record]) -> float:
+    """Give the seconds of all attempts; each has a record for every list that it was tested on."""
+    attempts = {
+        (record.rung.name, record.seed): record.seconds
+        for record in records
+        if not isinstance(record, UtilityRecord)
+    }
+    return sum(attempts.values())
 
 
 def _told(best: AttackSummary) -> dict[str, object]:
