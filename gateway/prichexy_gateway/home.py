@@ -17,11 +17,12 @@ import fcntl
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from prichexy_gateway.errors import Failed, Misconfigured
 from prichexy_worker.pseudonyms import Pseudonyms
@@ -86,6 +87,23 @@ def read_secret(path: Path) -> str:
         return path.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise Misconfigured(f"{path}: the secret cannot be read ({error.strerror})") from None
+
+
+def _lock_soon(stream: IO[str]) -> None:
+    """Lock a file for this process, at once or in half a second. Raises BlockingIOError.
+
+    Who only asks whether a gateway runs holds it for a moment, too.
+    """
+    deadline = time.monotonic() + 0.5
+    while True:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +256,7 @@ class Home:
         # Not inherited by the services (PEP 446): the lock ends with this process alone.
         with (self.root / "lock").open("a", encoding="utf-8") as stream:
             try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock_soon(stream)
             except BlockingIOError:
                 record = self.read_record()
                 whose = f" (process {record.supervisor.pid})" if record else ""

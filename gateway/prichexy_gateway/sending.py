@@ -132,15 +132,16 @@ def _batches(
 
 def _store(association: Any, file: DicomFile) -> str:
     """Send one file as it is; give why it was refused, or nothing."""
+    accepted = {str(context.abstract_syntax) for context in association.accepted_contexts}
+    if file.sop_class not in accepted:
+        return _NO_CONTEXT
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # their texts hold values of the object
             dataset = pydicom.dcmread(file.path, force=True)
             dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(file.transfer_syntax)
             status = association.send_c_store(dataset)
-    except ValueError:
-        return _NO_CONTEXT
-    except (AttributeError, OSError):
+    except (ValueError, AttributeError, OSError):
         return _UNREADABLE
     except RuntimeError:
         return _ENDED

@@ -16,6 +16,7 @@ from prichexy_model.bundle import Evidence as Level
 from prichexy_train.errors import Misconfigured
 from prichexy_train.measures.summary import AttackSummary, Figure, RetrievalSummary
 from prichexy_train.records import Role, Stored, UtilityRecord
+from prichexy_train.report.attackers import attackers_warnings
 from prichexy_train.report.evidence import Evidence, gather
 from prichexy_train.report.limits import limits
 from prichexy_train.report.results import MethodResult, Section, sections
@@ -325,6 +326,8 @@ def _limits(found: Iterable[Section]) -> Iterator[str]:
             # In plain spaces and hyphens: this goes into JSON and onto every kind of screen.
             for sentence in limits(section, name):
                 yield f"{section.data}, {name}: {_plain(sentence)}"
+        for sentence in attackers_warnings(section):
+            yield f"{section.data}: {_plain(sentence)}"
 
 
 def _plain(text: str) -> str:

@@ -24,7 +24,8 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
     After a crash the old content stands there or the new, never a mixture. Raises Failed when
     the disk does not take it; the old content then still stands.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    # Of this process alone: two may write the same report.
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:
             file.write(content)

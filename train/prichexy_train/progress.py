@@ -131,6 +131,8 @@ class Progress:
     ) -> Ended | Literal["in use"]:
         """Do one step, if need be; ``others_at`` are those that other processes were at."""
         place = f"[{self.steps.index(step) + 1}/{len(self.steps)}] {step.name}"
+        if step.name in others_at and self.state(step) == "again":
+            self.wait()  # its result is there, and who made it is about to mark it as done
         if self.state(step) == "finished":
             how = "finished by another process" if step.name in others_at else "finished before"
             self.tell(f"{place}: {how}")

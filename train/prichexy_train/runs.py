@@ -5,10 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 import platform
+import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -100,7 +101,7 @@ class RunFolder:
 
         ``data`` names what the run reads, each with its digest; ``held_back``, by set, the test
         images that it does not learn from: see ``unseen``. A new run that fails before its first
-        checkpoint leaves nothing behind, so that it can be begun with better settings.
+        checkpoint leaves its folder free, so that it can be begun with better settings.
 
         Raises InUse when another process works in the folder, Failed when it cannot be made, and
         Misconfigured when it holds a run of another stage, with other settings or on other data;
@@ -166,12 +167,13 @@ class RunFolder:
                 raise Misconfigured(f"{self.path}: was begun on other data: {name} differs")
 
     def _forget_a_start(self) -> None:
-        """Remove what ``claimed`` wrote, unless something else has been written since."""
-        ours = {self.settings_file, self.provenance_file, self.path / _LOCK}
-        if set(self.path.iterdir()) <= ours:
-            for file in ours:
-                file.unlink(missing_ok=True)
-            self.path.rmdir()
+        """Remove what ``claimed`` wrote, unless more than curves without a point came of it."""
+        with suppress(OSError):  # the error that ended the run matters more
+            ours = {self.settings_file, self.provenance_file, self.tensorboard, self.path / _LOCK}
+            if set(self.path.iterdir()) <= ours:
+                self.settings_file.unlink()
+                self.provenance_file.unlink()
+                shutil.rmtree(self.tensorboard, ignore_errors=True)
 
     def _write_start(
         self,

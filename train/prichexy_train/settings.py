@@ -20,6 +20,7 @@ __all__ = [
     "Training",
     "changeable_keys",
     "flat",
+    "read_change",
     "read_settings",
 ]
 
@@ -167,19 +168,26 @@ def _changeable(settings: BaseModel, prefix: str) -> Iterator[str]:
             yield from _changeable(value, f"{prefix}{key}.")
 
 
-def _change(values: dict[str, Any], change: str) -> None:
+def read_change(change: str) -> tuple[str, Any]:
+    """Give a change's dotted key and its value. Raises Misconfigured."""
     key, equals, text = change.partition("=")
-    *tables, last = key.strip().split(".")
-    if not equals or not all((*tables, last)):
+    key = key.strip()
+    if not equals or not all(key.split(".")):
         raise Misconfigured(f"--set {change}: not of the form key=value")
-    for table in tables:
-        values = values.setdefault(table, {})
-        if not isinstance(values, dict):
-            raise Misconfigured(f"--set {change}: {table} is no table")
     try:
         read = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         read = {"value": text}
     if len(read) > 1:
         raise Misconfigured(f"--set {key}: is more than one value")
-    values[last] = read["value"]
+    return key, read["value"]
+
+
+def _change(values: dict[str, Any], change: str) -> None:
+    key, value = read_change(change)
+    *tables, last = key.split(".")
+    for table in tables:
+        values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise Misconfigured(f"--set {change}: {table} is no table")
+    values[last] = value

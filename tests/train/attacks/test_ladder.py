@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -196,6 +197,23 @@ def test_a_search_uses_the_networks_that_other_rungs_trained(
     assert record.rank1 == stored.scores()["rank1"].mean()
     assert record.rank1 > record.chance_rank1
     assert climb(against, tmp_path, rungs=[Search("fine-tuned")]).records == 0
+
+
+def test_a_network_that_was_left_behind_is_trained_again_to_search_with(
+    target: MakeTarget, tmp_path: Path
+) -> None:
+    against = target(settings={"seeds": 1})
+    assert climb(against, tmp_path / "there", rungs=[FineTuned(), Search("fine-tuned")]).finished
+    there = find_record(tmp_path / "there", "rung-9.retrieval-fine-tuned.seed-1")
+    assert climb(against, tmp_path / "here", rungs=[FineTuned()]).finished
+    shutil.rmtree(tmp_path / "here" / "attempts")
+    climbed = climb(against, tmp_path / "here", rungs=[FineTuned(), Search("fine-tuned")])
+    assert (climbed.records, dict(climbed.left_out)) == (1, {})
+    here = find_record(tmp_path / "here", "rung-9.retrieval-fine-tuned.seed-1")
+    assert here is not None and there is not None
+    assert isinstance(here.record, RetrievalRecord)
+    assert isinstance(there.record, RetrievalRecord)
+    assert here.record.rank1 == there.record.rank1
 
 
 def test_rungs_are_chosen_by_number_and_tried_in_an_order_that_works() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -87,3 +89,19 @@ def test_weights_are_halved_but_for_what_half_precision_cannot_hold() -> None:
     assert kept["num_batches_tracked"] is state["num_batches_tracked"]
     assert torch.equal(kept["weight"].float(), state["weight"])
     assert kept_as("float32", state) == state
+
+
+def test_two_processes_may_write_the_same_file(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from prichexy_train.checkpoints import write_whole\n"
+        "for _ in range(100): write_whole(Path(sys.argv[1]), sys.argv[2].encode() * 1000)\n"
+    )
+    writers = [
+        subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "file"), word])
+        for word in ("a", "b")
+    ]
+    assert [writer.wait(60) for writer in writers] == [0, 0]
+    content = (tmp_path / "file").read_bytes()
+    assert len(content) == 1000
+    assert len(set(content)) == 1, "a mixture of both"

@@ -58,11 +58,16 @@ def test_the_end_is_written_with_the_result(tmp_path: Path) -> None:
     assert len(run.provenance()["starts"]) == 1, "a finished run is not started again"
 
 
-def test_a_new_run_that_fails_before_it_began_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(Misconfigured), claimed(tmp_path / "run", data={"weights": "wrong"}):
+def test_a_new_run_that_fails_before_its_first_checkpoint_leaves_its_folder_free(
+    tmp_path: Path,
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    with pytest.raises(Misconfigured), claimed(run.path, data={"weights": "wrong"}):
+        run.tensorboard.mkdir()
+        (run.tensorboard / "events").touch()
         raise Misconfigured("the weights do not fit")
-    assert not (tmp_path / "run").exists()
-    with claimed(tmp_path / "run", data={"weights": "right"}):
+    assert [path.name for path in run.path.iterdir()] == [".lock"]
+    with claimed(run.path, data={"weights": "right"}):
         pass
 
 

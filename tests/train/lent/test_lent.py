@@ -16,6 +16,7 @@ from typer.main import get_command
 from prichexy_testing import miniature_chestxray14 as miniature
 from prichexy_train.cli import create_app
 from prichexy_train.errors import Failed, Misconfigured
+from prichexy_train.lent import packing
 from prichexy_train.lent.distributions import lacking
 from prichexy_train.lent.packing import MANIFEST, SCRIPT, Packed, pack
 from prichexy_train.lent.wheels import fetch_wheels, names_in
@@ -96,6 +97,7 @@ def test_an_experiment_goes_there_and_its_runs_come_back(
     earlier = tmp_path / "earlier" / "another"
     earlier.mkdir(parents=True)
     (earlier / "best.pt").write_bytes(os.urandom(3 << 19))
+    (earlier / "result.json").write_text("{}")
     packed = pack(
         experiment,
         tmp_path / "packed",
@@ -166,8 +168,10 @@ def test_what_is_packed_is_what_the_table_is_told_and_nothing_of_this_machine(
     weights.write_bytes(b"weights")
     run = tmp_path / "runs" / "verifier"
     (run / "tensorboard").mkdir(parents=True)
-    for name in ("best.pt", "checkpoint.pt", "tensorboard/events"):
+    for name in ("best.pt", "checkpoint.pt", "tensorboard/events", "result.json"):
         (run / name).write_bytes(name.encode())
+    shutil.copytree(run, tmp_path / "runs" / "unfinished")
+    (tmp_path / "runs" / "unfinished" / "result.json").unlink()
     changes = [
         f"train.verifier.change.network.pretrained={weights}",
         f"attack.change.fresh.network.pretrained={weights}",
@@ -190,7 +194,16 @@ def test_what_is_packed_is_what_the_table_is_told_and_nothing_of_this_machine(
         *("--set", "train.verifier.change.training.epochs=2"),
     ]
     assert found["files/0-imagenet.pth"] == b"weights"
-    assert {name for name in found if name.startswith("runs/")} == {"runs/verifier/best.pt"}
+    assert {name for name in found if name.startswith("runs/")} == {
+        "runs/verifier/best.pt",
+        "runs/verifier/result.json",
+    }
+    assert {name for name in found if name.startswith("configs/")} == {
+        "configs/experiments/carried.toml",
+        "configs/data/chestxray14.toml",
+        *(f"configs/{stage}-miniature.toml" for stage in ("verifier", "classifier")),
+        *(f"configs/{stage}-miniature.toml" for stage in ("attack", "utility")),
+    }
     assert "code/prichexy_train/lent/lent.sh" in found
     images = [name for name in found if name.startswith("sources/") and name.endswith(".png")]
     assert len(images) == source.images
@@ -213,6 +226,77 @@ def test_a_set_without_a_source_and_a_folder_in_use_are_refused(
     (tmp_path / "full" / "file").touch()
     with pytest.raises(Misconfigured, match="is not empty"):
         pack(experiment, tmp_path / "full", sources={"chestxray14": source.folder})
+
+
+def test_weights_are_carried_however_they_are_named_and_must_be_there(
+    tmp_path: Path,
+    experiment: Path,
+    source: miniature.Miniature,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "imagenet.pth").write_bytes(b"weights")
+    key = "train.verifier.change.network.pretrained"
+    sources = {"chestxray14": source.folder}
+    for number, value in enumerate(("imagenet.pth", f'"{tmp_path}/imagenet.pth"')):
+        packed = pack(
+            experiment, tmp_path / str(number), sources=sources, changes=[f"{key}={value}"]
+        )
+        assert dict(entries(packed))["files/0-imagenet.pth"] == b"weights"
+    with pytest.raises(Misconfigured, match="there is no such file"):
+        pack(experiment, tmp_path / "2", sources=sources, changes=[f"{key}=absent.pth"])
+
+
+def test_a_linked_folder_of_radiographs_goes_along(
+    tmp_path: Path, experiment: Path, source: miniature.Miniature
+) -> None:
+    (one, *_) = sorted(source.folder.glob("images_*"))
+    one.rename(tmp_path / "elsewhere")
+    one.symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "elsewhere")
+    packed = pack(experiment, tmp_path / "packed", sources={"chestxray14": source.folder})
+    images = [name for name, _ in entries(packed) if name.endswith(".png")]
+    assert len(images) == source.images
+
+
+def test_another_pack_takes_the_place_of_the_first(
+    tmp_path: Path, experiment: Path, source: miniature.Miniature
+) -> None:
+    work = tmp_path / "there"
+    for number, title in enumerate(("Carried", "Carried again")):
+        experiment.write_text(experiment.read_text().replace('"Carried"', f'"{title}"'))
+        to = tmp_path / str(number)
+        packed = pack(experiment, to, sources={"chestxray14": source.folder})
+        assert lent(to / SCRIPT, "take", work, to / MANIFEST, *packed.parts).returncode == 0
+        carried = work / "pack" / "configs" / "experiments" / "carried.toml"
+        assert f'title = "{title}"' in carried.read_text()
+
+
+def test_what_was_brought_before_and_what_is_not_finished_stay_out(tmp_path: Path) -> None:
+    work, out, home = tmp_path / "work", tmp_path / "out", tmp_path / "home"
+    script = Path(packing.__file__).with_name(SCRIPT)
+    files = {
+        "done/result.json": b"{}",
+        "done/best.pt": os.urandom(3 << 20),
+        "attacked/records/one.json": b"{}",
+        "attacked/attempts/fresh/best.pt": b"weights",
+        "going/best.pt": b"weights",
+        "going/checkpoint.pt": b"all",
+    }
+    (work / "logs").mkdir(parents=True)
+    (work / "unpacked").touch()
+    os.utime(work / "unpacked", (1, 1))
+    for name, content in files.items():
+        (work / "runs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / "runs" / name).write_bytes(content)
+    assert lent(script, "bring", work, out, 1).returncode == 0
+    assert len(list(out.glob("runs.tar.*"))) == 4
+    (work / "runs" / "done" / "best.pt").write_bytes(b"small")
+    assert lent(script, "bring", work, out, 1).returncode == 0
+    assert lent(script, "back", out, home).returncode == 0
+    found = {str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()}
+    assert found == {"done/result.json", "done/best.pt", "attacked/records/one.json"}
+    assert (home / "done" / "best.pt").read_bytes() == b"small"
 
 
 def test_what_a_machine_lacks_is_all_that_training_needs_but_what_it_has(tmp_path: Path) -> None:
@@ -244,7 +328,7 @@ def test_the_command_names_parts_and_script(
 
 
 def test_a_wheel_that_is_not_to_be_had_is_told(tmp_path: Path) -> None:
-    with pytest.raises(Failed, match="pip cannot fetch the wheels"):
+    with pytest.raises(Failed, match=r"(?s)cannot fetch the wheels: .*No matching distribution"):
         fetch_wheels({"prichexy-no-such-distribution": "1"}, tmp_path, "3.12")
     fetch_wheels({}, tmp_path, "3.12")
     assert list(tmp_path.iterdir()) == []

@@ -86,7 +86,7 @@ def test_what_a_network_began_with_stands_in_the_settings(
 def test_or_with_its_digest_in_the_attackers_own_run(made_up: MadeUp) -> None:
     made_up.attack(CORRECTED, MIXED, 1.0, seeds=(1, 2), details=trained())
     made_up.run("attack-d-corrected", "attack", epochs=0)
-    for seed, data in ((1, {"network.pretrained": "ab" * 32}), (2, {})):
+    for seed, data in ((1, {"network.pretrained": "ab" * 32}), (2, {"network.pretrained": "none"})):
         run = made_up.run(f"attack-d-corrected/attempts/fresh-mixed/seed-{seed}")
         told = json.loads((run / "provenance.json").read_text())
         (run / "provenance.json").write_text(json.dumps(told | {"data": data}))
@@ -102,7 +102,7 @@ def test_every_run_says_what_its_network_began_with(made_up: MadeUp) -> None:
     made_up.attack(CORRECTED, STRONG, 1.0)
     for name, stage, data in (
         ("a-verifier", "verifier", {"network.pretrained": "cd" * 32}),
-        ("b-classifier", "classifier", {}),
+        ("b-classifier", "classifier", {"network.pretrained": "none"}),
         ("c-generator", "anonymizer", {"verifier": "ef" * 32, "start": "01" * 32}),
         ("d-generator", "anonymizer", {"verifier": "ef" * 32}),
     ):

@@ -147,6 +147,27 @@ def test_one_training_shows_no_protection(made_up: MadeUp) -> None:
     assert results(made_up.folder)["d-corrected"].changes["test"].certain
 
 
+def test_an_ensemble_of_attackers_who_trained_once_shows_no_protection(made_up: MadeUp) -> None:
+    weights: dict[str, JsonValue] = {"fresh-mixed 1": 0.5, "frozen 1": 0.5}
+    for times, certain in ((2, True), (1, False)):
+        details: dict[str, JsonValue] = {"weights": weights, "trainings": {"fresh-mixed": times}}
+        made_up.attack(REAL, STRONG, 2.5, seeds=(1,), details=details)
+        made_up.attack(CORRECTED, STRONG, 0.1, seeds=(1,), details=details)
+        assert results(made_up.folder)["d-corrected"].changes["test"].certain == certain
+
+
+@pytest.mark.parametrize("key", ["attackers", "verifier-1", "fresh.network.pretrained"])
+def test_a_weaker_attacker_of_the_same_name_is_another_one(made_up: MadeUp, key: str) -> None:
+    made_up.attack(REAL, STRONG, 2.5, provenance={key: "strong"})
+    made_up.attack(CORRECTED, STRONG, 0.1, provenance={key: "weak"})
+    assert (
+        "no attack with the same seed"
+        in (results(made_up.folder)["d-corrected"].uncompared["test"])
+    )
+    made_up.attack(CORRECTED, STRONG, 0.1, provenance={key: "strong"})
+    assert results(made_up.folder)["d-corrected"].changes["test"].certain
+
+
 def test_lists_and_sets_are_kept_apart(made_up: MadeUp) -> None:
     made_up.attack(REAL, STRONG, 2.0)
     made_up.attack(REAL, STRONG, 0.2, pair_list="test_matched")

@@ -262,7 +262,7 @@ def test_weights_that_are_none_are_told_and_leave_the_folder_free(
     wrong = settings("network.backbone=resnet50", f"network.pretrained={tmp_path}/weights.pth")
     with pytest.raises(Misconfigured, match=r"weights\.pth: is no file of tensors"):
         run_verifier(wrong, [data], tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    assert not RunFolder(tmp_path / "run").settings_file.exists()
 
 
 def test_a_killed_command_goes_on_with_the_very_losses(data: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -15,11 +17,12 @@ from prichexy_train.methods_from import method_from
 from prichexy_train.precision import choose_device, device_name
 from prichexy_train.records import Record, UtilityRecord, read_records
 from prichexy_train.runs import RunFolder, origin
+from prichexy_train.settings import changeable_keys, flat
 from prichexy_train.stages.training_run import file_digest, open_pool, pretrained_digest
 from prichexy_train.trained import network_of
 from prichexy_train.unseen import check_unseen
 
-__all__ = ["STAGE", "run_attack"]
+__all__ = ["STAGE", "attackers_digest", "run_attack"]
 
 #: The stage's name in provenance.
 STAGE: Final = "attack"
@@ -84,12 +87,26 @@ def run_attack(
             anonymizer=chosen.anonymizer,
             run=chosen.run,
         )
-        climbed = climb(
-            target, run.path, rungs=rungs, provenance={**digests, **origin()}, deadline=deadline
-        )
+        provenance = {**digests, "attackers": attackers_digest(settings), **origin()}
+        climbed = climb(target, run.path, rungs=rungs, provenance=provenance, deadline=deadline)
         if climbed.finished:
             _finish(run, climbed)
     return climbed
+
+
+def attackers_digest(settings: AttackSettings) -> str:
+    """Give a digest of all that makes attackers what they are.
+
+    It is the same for more or fewer of them, on another machine, and wherever weights lie.
+    """
+    hidden = changeable_keys(settings)
+    values = flat(settings.model_dump(mode="json"))
+    kept = {
+        key: value
+        for key, value in values.items()
+        if key not in hidden and not key.endswith(".pretrained")
+    }
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def _weights(settings: AttackSettings) -> dict[str, str]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from prichexy_train.anonymised import NotInTime
 from prichexy_train.attacks.comparison import Comparator, OfVerifier, embed_rows, likeness, score
 from prichexy_train.attacks.features import FEATURES, centred_features
+from prichexy_train.attacks.fresh import FreshVerifier
 from prichexy_train.attacks.frozen import members_of
 from prichexy_train.attacks.rung import (
     Attempt,
@@ -25,9 +26,11 @@ from prichexy_train.attacks.rung import (
 )
 from prichexy_train.attacks.settings import AttackSettings
 from prichexy_train.attacks.target import Learning, Target, TestedSet
+from prichexy_train.attacks.tuned import FineTuned
 from prichexy_train.attacks.validating import Validated, combined, weights
 from prichexy_train.measures.retrieval import Found, retrieve
 from prichexy_train.randomness import numpy_generator
+from prichexy_train.records import find_record, record_name
 from prichexy_train.runs import RunFolder
 from prichexy_train.trained import load_verifier
 
@@ -36,6 +39,11 @@ __all__ = ["Search", "SearchWith"]
 #: Whose likeness is searched by.
 SearchWith = Literal["frozen", "fine-tuned", "fresh-mixed", "imagenet-features", "ensemble"]
 
+#: The rungs whose networks are searched with.
+_TRAINS: Final[Mapping[SearchWith, Rung]] = {
+    "fresh-mixed": FreshVerifier("mixed"),
+    "fine-tuned": FineTuned(),
+}
 _QUERIES: Final = 64
 
 
@@ -104,7 +112,15 @@ class Search(Rung):
             return strong_verifiers(target)[workplace.seed - 1 :][:1]
         run = workplace.beside(self.by, workplace.seed)
         if not RunFolder(run).finished:
-            raise NotApplicable(f"{self.by} was not trained with seed {workplace.seed}")
+            attacker = _TRAINS[self.by]
+            names = (
+                record_name(attacker.number, attacker.name, workplace.seed, key)
+                for key in target.tests
+            )
+            if not all(find_record(workplace.run, name) for name in names):
+                raise NotApplicable(f"{self.by} was not trained with seed {workplace.seed}")
+            # The attack came here from another machine, where the network was left behind.
+            attacker.attack(target, replace(workplace, rung=attacker.name))
         return (run,)
 
 
@@ -152,6 +168,7 @@ def _searched(
         if shares[name]
     ]
     parts: list[Found] = []
+    looked_through = 0
     for start in range(0, len(queries), _QUERIES):
         if workplace.late:
             raise NotInTime
@@ -161,8 +178,9 @@ def _searched(
             torch.from_numpy(values).to(target.device)
             for values in (patients[rows], patients[gallery], _left_out(target, rows, gallery))
         )
+        looked_through += int((~out).sum())
         parts.append(retrieve(likeness(some), who, whose, out))
-    return Retrieval(Found.joined(parts), patients[queries], len(gallery) - 1)
+    return Retrieval(Found.joined(parts), patients[queries], round(looked_through / len(queries)))
 
 
 def _left_out(

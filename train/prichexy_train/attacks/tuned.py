@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -96,7 +98,9 @@ class TrainedEnsemble(Rung):
         members = trained | _recorded(target, workplace.run, _OTHERS, max(1, len(target.verifiers)))
         if not trained or len(members) < 2:
             raise NotApplicable("no attacker has trained, or none but one has a record")
-        return ensemble(target, members)
+        attempt = ensemble(target, members)
+        trainings = Counter(name.rpartition(" ")[0] for name in trained)
+        return replace(attempt, details={**attempt.details, "trainings": dict(trainings)})
 
 
 def _recorded(

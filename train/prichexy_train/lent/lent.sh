@@ -24,8 +24,8 @@ take() {
     shift
     mkdir -p "$work/parts"
     cp -- "$@" "$work/parts/"
-    [ -e "$work/unpacked" ] && return 0
     [ -f "$work/parts/parts.sha256" ] || die "bring parts.sha256, too"
+    cmp --silent "$work/parts/parts.sha256" "$work/unpacked" && return 0
     while read -r _ part; do
         if [ ! -f "$work/parts/$part" ]; then
             echo "still to come: $part"
@@ -33,6 +33,7 @@ take() {
         fi
     done <"$work/parts/parts.sha256"
     (cd "$work/parts" && sha256sum --quiet --check parts.sha256) || die "a part is damaged"
+    rm -rf "$work/pack" "$work/site"
     mkdir -p "$work/pack" "$work/runs" "$work/data" "$work/logs"
     # Python reads xz wherever it is; tar needs a program for it.
     (cd "$work/parts" && cut -d ' ' -f 3 parts.sha256 | xargs cat) |
@@ -45,7 +46,7 @@ with tarfile.open(fileobj=sys.stdin.buffer, mode="r|xz") as archive:
             --target "$work/site" "$work"/pack/wheels/*.whl
     fi
     if [ -d "$work/pack/runs" ]; then cp -r "$work/pack/runs/." "$work/runs/"; fi
-    touch "$work/unpacked"
+    cp "$work/parts/parts.sha256" "$work/unpacked"
 }
 
 table() { # MINUTES
@@ -77,15 +78,24 @@ run() {
     return "$result"
 }
 
+# Of finished runs, of the report, and of attacks what they have recorded. A training that is not
+# finished stays whole and here: its checkpoint is large, and its weights belong to that.
+new_files() {
+    local folder
+    for folder in */; do
+        if [ -e "$folder/result.json" ] || [ -d "$folder/records" ] || [ "$folder" = report/ ]; then
+            find "$folder" -type f -newer ../unpacked ! -name checkpoint.pt ! -name .lock \
+                ! -path '*/tensorboard/*' ! -path '*/attempts/*' -print0
+        fi
+    done
+}
+
 bring() {
     local work=$1 out=$2 mib=${3:-15}
     mkdir -p "$out"
-    # Of trainings that are not finished the exact checkpoint stays behind: it is large, and as
-    # long as the machine is lent it goes on from there.
-    (cd "$work/runs" && find . -type f -newer ../unpacked \
-        ! -name checkpoint.pt ! -name .lock ! -path '*/tensorboard/*' ! -path '*/attempts/*' \
-        ! -path './anonymised/*' -print0 | sort -z |
-        tar -c --null --files-from -) | split --bytes "${mib}M" --numeric-suffixes=1 - "$out/runs.tar."
+    rm -f "$out"/runs.tar.*
+    (cd "$work/runs" && new_files | sort -z | tar -c --null --files-from -) |
+        split --bytes "${mib}M" --numeric-suffixes=1 --suffix-length=4 - "$out/runs.tar."
     cp "$work"/logs/*.log "$out/" 2>/dev/null || true
     ls -l "$out"
 }

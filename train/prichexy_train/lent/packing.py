@@ -3,10 +3,10 @@
 What lies in the archive, and how ``lent.sh`` uses it there::
 
     code/               the packages, and a dist-info that names version and commit
-    configs/            the folder ``configs`` that the experiment's file lies in
+    configs/            the experiment's file, and those that it names
     sources/NAME/       the radiographs of a set
     files/N-FILE        what a --set names, such as ImageNet's weights
-    runs/               finished runs that are there already
+    runs/               finished runs that are there already, and records of others
     wheels/             what the machine lacks
     table.args          the arguments of ``prichexy-train table``, a line each
 """
@@ -28,8 +28,9 @@ import prichexy_train
 from prichexy_train.data.settings import FolderSource, PrepareSettings
 from prichexy_train.errors import Failed, Misconfigured
 from prichexy_train.experiment import Experiment
+from prichexy_train.records import FOLDER
 from prichexy_train.runs import origin
-from prichexy_train.settings import read_settings
+from prichexy_train.settings import RANDOM_WEIGHTS, read_change, read_settings
 
 __all__ = ["MANIFEST", "SCRIPT", "Packed", "pack"]
 
@@ -57,8 +58,13 @@ class _Contents:
     texts: dict[str, str] = field(default_factory=dict)
 
     def add_tree(self, folder: Path, place: str, leave: frozenset[str] = frozenset()) -> None:
-        """Take in a folder, whole but for names in ``leave``."""
-        for here, folders, files in os.walk(folder):
+        """Take in a folder, whole but for names in ``leave``; links are followed, once."""
+        seen: set[str] = set()
+        for here, folders, files in os.walk(folder, followlinks=True):
+            if (real := os.path.realpath(here)) in seen:
+                folders.clear()
+                continue
+            seen.add(real)
             folders[:] = sorted(set(folders) - leave)
             base = Path(here).relative_to(folder)
             for name in sorted(set(files) - leave):
@@ -85,9 +91,7 @@ def pack(
     settings = read_settings(experiment, Experiment, changes)
     contents = _Contents()
     _add_code(contents)
-    configs = experiment.parent.parent
-    contents.add_tree(configs, "configs")
-    arguments = [f"configs/{experiment.relative_to(configs)}"]
+    arguments = [_add_configs(contents, experiment, settings)]
     arguments += ["--data", "../data", "--runs", "../runs"]
     for name, entry in settings.sets.items():
         if name not in sources:
@@ -99,7 +103,10 @@ def pack(
     if wheels is not None:
         contents.add_tree(wheels, "wheels")
     if runs is not None:
-        contents.add_tree(runs, "runs", leave=_NOT_OF_RUNS)
+        for run in sorted(runs.iterdir()):
+            # The weights of a training that is not finished belong to its checkpoint.
+            if (run / "result.json").is_file() or (run / FOLDER).is_dir():
+                contents.add_tree(run, f"runs/{run.name}", leave=_NOT_OF_RUNS)
     contents.texts["table.args"] = "".join(f"{one}\n" for one in arguments)
     return _write(contents, to, limit_mib * _MIB)
 
@@ -118,6 +125,21 @@ def _add_code(contents: _Contents) -> None:
     contents.texts[f"{place}/commit"] = str(origin()["commit"] or "")
 
 
+def _add_configs(contents: _Contents, experiment: Path, settings: Experiment) -> str:
+    """Take in the experiment's file and those that it names; give its own place."""
+    named = [
+        *(entry.config for entry in settings.sets.values()),
+        *(entry.config for entry in settings.train.values()),
+        settings.attack.config,
+        settings.utility.config,
+    ]
+    experiment = experiment.resolve()
+    files = {experiment, *((experiment.parent / config).resolve() for config in named)}
+    base = Path(os.path.commonpath([file.parent for file in files]))
+    contents.files.update({f"configs/{file.relative_to(base)}": file for file in files})
+    return f"configs/{experiment.relative_to(base)}"
+
+
 def _add_source(contents: _Contents, name: str, folder: Path, config: Path) -> None:
     if not folder.is_dir():
         raise Misconfigured(f"--source {name}={folder}: is no folder")
@@ -130,10 +152,17 @@ def _add_source(contents: _Contents, name: str, folder: Path, config: Path) -> N
 
 
 def _carried(contents: _Contents, number: int, change: str) -> str:
-    """Give a change whose value is a file here as it is to be said there; take the file in."""
-    key, equals, value = change.partition("=")
+    """Give a change whose value is a file here as it is to be said there; take the file in.
+
+    Raises Misconfigured for weights that are not there.
+    """
+    key, value = read_change(change)
+    if not isinstance(value, str) or value == RANDOM_WEIGHTS:
+        return change
     path = Path(value).expanduser()
-    if not equals or os.sep not in value or not path.is_file():
+    if not path.is_file():
+        if key.endswith("pretrained"):
+            raise Misconfigured(f"--set {change}: there is no such file")
         return change
     known = next((place for place, file in contents.files.items() if file == path), None)
     place = known or f"files/{number}-{path.name}"

@@ -22,6 +22,10 @@ __all__ = ["Change", "NotComparable", "Shared", "change", "members"]
 
 #: Of a record's details, beside an ensemble's members: who attacked.
 _WHO: Final = ("verifiers", "verifier")
+#: Of a record's provenance: digests of settings, strong verifiers and ImageNet weights.
+_SETTINGS, _VERIFIER, _WEIGHTS = "attackers", "verifier-", ".pretrained"
+#: How often each member of an ensemble was trained.
+_TRAININGS: Final = "trainings"
 #: What only records of an attacker who trained for this very method have in their details.
 _TRAINED: Final = "epochs"
 _PAIRS: Final = ("first", "second", "same")
@@ -78,7 +82,7 @@ class Change:
     @property
     def trained_once(self) -> bool:
         """Whether the interval knows nothing of how a training varies: either side has one."""
-        return any(len(one.seeds) == 1 and _trained(one.attack) for one in (self.attack, self.real))
+        return any(_trained_once(one) for one in (self.attack, self.real))
 
 
 def change(attacks: Sequence[AttackSummary], real: Sequence[AttackSummary]) -> Change:
@@ -136,8 +140,19 @@ def _attackers(attack: AttackSummary) -> Mapping[int, str]:
 
 
 def _who(stored: Stored) -> str:
-    """Give the attacker of a record; with other members an ensemble is another one."""
-    return repr([members(stored), *(stored.record.details.get(key) for key in _WHO)])
+    """Give the attacker of a record: his members, networks, training, and the data's form.
+
+    One who began with other weights, trained for fewer epochs or looked at smaller images is
+    another one, whatever his name.
+    """
+    record = stored.record
+    made_of = {
+        key: value
+        for key, value in record.provenance.items()
+        if key == _SETTINGS or key.startswith(_VERIFIER) or key.endswith(_WEIGHTS)
+    }
+    details = [record.details.get(key) for key in _WHO]
+    return repr([members(stored), details, sorted(made_of.items()), record.data_digest])
 
 
 def _interval(attack: Shared, real: Shared) -> tuple[float, float] | None:
@@ -165,6 +180,15 @@ def _scores(shared: Shared) -> list[dict[str, NDArray[Any]]]:
     return [
         stored.scores() for stored in shared.attack.records if stored.record.seed in shared.seeds
     ]
+
+
+def _trained_once(shared: Shared) -> bool:
+    """Whether one of an ensemble's members, or the attacker himself, was trained with one seed."""
+    for stored in shared.attack.records:
+        trainings = stored.record.details.get(_TRAININGS)
+        if isinstance(trainings, dict) and 1 in trainings.values():
+            return True
+    return len(shared.seeds) == 1 and _trained(shared.attack)
 
 
 def _trained(attack: AttackSummary) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from prichexy_train.errors import Failed
 from prichexy_train.records import Stored, UtilityRecord, read_records
 from prichexy_train.runs import RunFolder
+from prichexy_train.settings import RANDOM_WEIGHTS
 
 __all__ = ["Evidence", "Run", "attempt_provenance", "began_with", "gather"]
 
@@ -92,7 +93,7 @@ def began_with(provenance: Mapping[str, Any]) -> str:
     # What else a generator's run reads are its critics.
     known = _GENERATORS if provenance.get("stage") == "anonymizer" else _NETWORKS
     for key, words in known.items():
-        if key in data:
+        if data.get(key, RANDOM_WEIGHTS) != RANDOM_WEIGHTS:
             return f"{words} {data[key][:_DIGITS]}"
     return "random weights"
 
