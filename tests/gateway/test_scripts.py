@@ -160,7 +160,8 @@ def test_serving_after_testing_installs_and_removes_nothing(tmp_path: Path) -> N
     checkout = Checkout(tmp_path)
     assert checkout.install("gateway")
     _, project = checkout.install("dev")
-    assert {"worker", "gateway", "sample", "plugin", "train", "test", "lint"} == extras_in(project)
+    everything = {"worker", "gateway", "sample", "plugin", "train", "bundle", "test", "lint"}
+    assert everything == extras_in(project)
     assert checkout.install("gateway") == []
     assert checkout.install("dev") == []
 
@@ -195,6 +196,20 @@ def test_bootstrap_asks_for_what_is_needed(
     assert f"python {role} .venv --editable" in asked
     assert "python plugin .venv-plugin --dependencies-only" in asked
     assert (" dev" in asked[0]) is (role == "dev")
+
+
+def test_bootstrap_takes_one_option_and_no_more(tmp_path: Path) -> None:
+    (tmp_path / "script").mkdir()
+    shutil.copy(ROOT / "script/bootstrap", tmp_path / "script/bootstrap")
+    replace(tmp_path / "script", "install", "exit 99")
+    ended = subprocess.run(
+        [tmp_path / "script/bootstrap", "--train", "--dev"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 2
+    assert "usage" in ended.stderr
 
 
 def test_without_root_the_missing_packages_are_named(commands: Path) -> None:

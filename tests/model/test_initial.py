@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import prichexy_model
-from prichexy_model.bundle import BundleError, load_anonymizer, read_bundle
+from prichexy_model.bundle import METADATA_FILE, BundleError, load_anonymizer, read_bundle
 from prichexy_model.generator import build_generator
 from prichexy_model.initial import SEED, initial_weights, main, write_initial_weights
 from prichexy_model.weights import load_weights
@@ -118,6 +118,9 @@ def test_trained_weights_are_not_overwritten(
     bundle_with: Callable[..., Path], capsys: pytest.CaptureFixture[str], evidence: str
 ) -> None:
     folder = bundle_with(evidence=evidence)
+    metadata = json.loads((folder / METADATA_FILE).read_bytes())
+    figures = {"made-up": {"auc": 0.6}}
+    (folder / METADATA_FILE).write_text(json.dumps({**metadata, "eval_metrics": figures}))
     before = (folder / "models" / "model.pt").read_bytes()
     with pytest.raises(BundleError, match="not overwritten"):
         write_initial_weights(folder)

@@ -210,7 +210,7 @@ def test_with_a_wrong_configuration_orthanc_serves_and_the_key_is_named(tmp_path
         orthanc.change(kind)
     assert not list(tmp_path.iterdir()), "no ledger is opened, nothing is taken in"
     health = orthanc.request("GET", f"{API_ROOT}/health").json()
-    assert health["problems"] == ["PriCheXy.Intake.Rules[0].Name: Field required."]
+    assert health["problems"] == ["PriCheXy.Intake.Rules[0].Name: is missing."]
     assert "PriCheXy.Intake.Rules[0].Name" in orthanc.request("GET", "/prichexy").body
     assert any("PriCheXy.Intake.Rules[0].Name" in line for line in orthanc.log)
 
