@@ -177,12 +177,15 @@ def test_what_is_packed_is_what_the_table_is_told_and_nothing_of_this_machine(
         f"attack.change.fresh.network.pretrained={weights}",
         "train.verifier.change.training.epochs=2",
     ]
-    packed = pack(
-        experiment,
-        tmp_path / "packed",
-        sources={"chestxray14": source.folder},
-        changes=changes,
-        runs=tmp_path / "runs",
+    packed, again = (
+        pack(
+            experiment,
+            tmp_path / name,
+            sources={"chestxray14": source.folder},
+            changes=changes,
+            runs=tmp_path / "runs",
+        )
+        for name in ("packed", "again")
     )
     found = dict(entries(packed))
     assert found["table.args"].decode().splitlines() == [
@@ -207,13 +210,6 @@ def test_what_is_packed_is_what_the_table_is_told_and_nothing_of_this_machine(
     assert "code/prichexy_train/lent/lent.sh" in found
     images = [name for name in found if name.startswith("sources/") and name.endswith(".png")]
     assert len(images) == source.images
-    again = pack(
-        experiment,
-        tmp_path / "again",
-        sources={"chestxray14": source.folder},
-        changes=changes,
-        runs=tmp_path / "runs",
-    )
     assert again.parts[0].read_bytes() == packed.parts[0].read_bytes()
 
 

@@ -240,6 +240,11 @@ def test_markdown_has_the_same_rows(whole: Written) -> None:
             assert cell.split()[0] in line
 
 
+def test_markdown_names_no_examples_where_there_are_none(whole: Written) -> None:
+    assert 'id="examples"' not in whole.html
+    assert "\nPlots are in `report.html`.\n" in whole.markdown
+
+
 def test_names_are_text_and_never_markup(made_up: MadeUp) -> None:
     wicked = MadeUp(made_up.folder)
     method = PAPER.model_copy(update={"name": "<b>bold|er</b>_x_", "digest": "d-wicked"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from prichexy_train.loop import Fitted
 
-__all__ = ["Config", "Data", "Minutes", "Run", "Set", "deadline_in", "run_stage"]
+__all__ = ["Config", "Data", "Minutes", "Run", "Set", "deadline_in", "run_stage", "sources_of"]
 
 Config = Annotated[Path, typer.Argument(help="The stage's configuration file (TOML).")]
 Data = Annotated[
@@ -51,6 +51,19 @@ Set = Annotated[
 def deadline_in(minutes: float | None) -> float | None:
     """Give when ``minutes`` from now are over, on ``time.monotonic``'s clock."""
     return None if minutes is None else time.monotonic() + 60 * minutes
+
+
+def sources_of(texts: Sequence[str]) -> Mapping[str, Path]:
+    """Give sets and their folders from texts NAME=FOLDER. Raises Misconfigured."""
+    from prichexy_train.errors import Misconfigured  # noqa: PLC0415
+
+    found = {}
+    for text in texts:
+        name, equals, folder = text.partition("=")
+        if not equals or not name or not folder:
+            raise Misconfigured(f"--source {text}: not of the form NAME=FOLDER")
+        found[name] = Path(folder)
+    return found
 
 
 Settings = TypeVar("Settings", bound="BaseModel")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from prichexy_train.commands.options import Set
+from prichexy_train.commands.options import Set, sources_of
 
 __all__ = ["pack"]
 
@@ -50,7 +50,6 @@ def pack(
     """
     import tempfile  # noqa: PLC0415
 
-    from prichexy_train.commands.table import sources_of  # noqa: PLC0415
     from prichexy_train.lent import packing  # noqa: PLC0415 - torch takes seconds
     from prichexy_train.lent.distributions import lacking  # noqa: PLC0415
     from prichexy_train.lent.wheels import fetch_wheels, names_in  # noqa: PLC0415

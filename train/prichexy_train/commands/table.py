@@ -5,18 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prichexy_train.commands.options import Minutes, Set, deadline_in
+from prichexy_train.commands.options import Minutes, Set, deadline_in, sources_of
 
 if TYPE_CHECKING:
     from prichexy_train.progress import Progress
 
-__all__ = ["sources_of", "table"]
+__all__ = ["table"]
 
 
 def table(
@@ -93,19 +92,6 @@ def table(
         typer.echo(f"{outcome.step}: not finished; run the same command again")
         raise typer.Exit(NOT_FINISHED)
     typer.echo(f"{settings.name}: finished; {places.report / 'report.html'}")
-
-
-def sources_of(texts: Sequence[str]) -> Mapping[str, Path]:
-    """Give sets and their folders from texts NAME=FOLDER. Raises Misconfigured."""
-    from prichexy_train.errors import Misconfigured  # noqa: PLC0415
-
-    found = {}
-    for text in texts:
-        name, equals, folder = text.partition("=")
-        if not equals or not name or not folder:
-            raise Misconfigured(f"--source {text}: not of the form NAME=FOLDER")
-        found[name] = Path(folder)
-    return found
 
 
 def _show(progress: Progress) -> None:
