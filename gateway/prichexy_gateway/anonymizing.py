@@ -24,6 +24,7 @@ from prichexy_gateway.offline_pool import Recipe, anonymize_studies, keep_quiet,
 from prichexy_gateway.waiting import stopped_by_signals
 from prichexy_worker.contract import SOFTWARE_VERSION, State
 from prichexy_worker.engine import Engine
+from prichexy_worker.pipeline import Tools
 from prichexy_worker.pseudonyms import Pseudonyms
 from prichexy_worker.settings import Syntax
 
@@ -48,6 +49,7 @@ class Request:
     bundle: Path | None = None
     syntax: Syntax = "explicit-little-endian"
     check_text: bool = True
+    profile: Path | None = None
 
 
 def default_key_file() -> Path:
@@ -78,6 +80,7 @@ def run(request: Request, console: Console) -> int:
         threads=1,
         check_text=request.check_text,
         syntax=request.syntax,
+        profile=request.profile,
     )
     with console.status("Loading the model …"):
         tools, engine = load_tools(recipe)
@@ -100,9 +103,7 @@ def run(request: Request, console: Console) -> int:
             interrupted = True
         finally:
             if request.report is not None:
-                report = report_of(
-                    found, results, engine, tools.pseudonyms, text_check=request.check_text
-                )
+                report = report_of(found, results, engine, tools, text_check=request.check_text)
                 _write_report(request.report, report)
     console.print(_summary(found, results))
     if any(result.state is not State.EXPORTED for result in results):
@@ -117,7 +118,7 @@ def report_of(
     found: Found,
     results: Sequence[StudyResult],
     engine: Engine,
-    pseudonyms: Pseudonyms,
+    tools: Tools,
     *,
     text_check: bool,
 ) -> dict[str, Any]:
@@ -125,7 +126,8 @@ def report_of(
     return {
         "version": _REPORT_VERSION,
         "software": SOFTWARE_VERSION,
-        "key_id": pseudonyms.key_id,
+        "key_id": tools.pseudonyms.key_id,
+        "profile": tools.profile.to_json(),
         "device": engine.device,
         "model": engine.model.to_json(),
         "text_check": text_check,

@@ -9,7 +9,9 @@ import typer
 from typer.main import get_command
 
 from prichexy_gateway.commands.anonymize import anonymize
+from prichexy_gateway.commands.crosswalk import crosswalk
 from prichexy_gateway.commands.doctor import doctor
+from prichexy_gateway.commands.explain import explain
 from prichexy_gateway.commands.model import model_app
 from prichexy_gateway.commands.serve import serve
 from prichexy_gateway.commands.status import status
@@ -33,7 +35,7 @@ def create_app() -> typer.Typer:
         rich_markup_mode=None,
     )
     app.callback()(_prichexy)
-    for command in (serve, anonymize, submit, status, doctor):
+    for command in (serve, anonymize, explain, submit, status, doctor, crosswalk):
         app.command()(command)
     app.add_typer(model_app(), name="model")
     return app
@@ -41,7 +43,18 @@ def create_app() -> typer.Typer:
 
 def _show_version(asked: bool) -> None:
     if asked:
+        # Reads DICOM's data dictionary: a second that no other command should take.
+        from prichexy_worker.header.table import (  # noqa: PLC0415
+            OPTIONS_SHA256,
+            TABLE_EDITION,
+            TABLE_SHA256,
+        )
+
         typer.echo(f"prichexy {SOFTWARE_VERSION}")
+        typer.echo(
+            f"DICOM PS3.15 Table E.1-1, edition {TABLE_EDITION} (SHA-256 {TABLE_SHA256[:16]}, "
+            f"option columns {OPTIONS_SHA256[:16]})"
+        )
         raise typer.Exit
 
 

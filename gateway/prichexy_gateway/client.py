@@ -13,8 +13,9 @@ import httpx
 
 from prichexy_gateway.errors import Failed, Misconfigured
 from prichexy_worker.contract import API_ROOT, REQUEST_HEADER, State
+from prichexy_worker.settings import Settings
 
-__all__ = ["Health", "OrthancClient", "StudyRow", "Unreachable"]
+__all__ = ["Health", "OrthancClient", "StudyRow", "Unreachable", "ingest_of"]
 
 
 _JOB_ID_LENGTH: Final = 32
@@ -231,6 +232,30 @@ class OrthancClient:
         """Give Orthanc's ids of all studies."""
         return [str(study_id) for study_id in self._json("/studies")]
 
+    def first_instance(self, study_id: str) -> str | None:
+        """Give Orthanc's id of an instance of the study; None when it is gone or has none."""
+        resource = study_id
+        for level, below in (("studies", "Series"), ("series", "Instances")):
+            path = f"/{level}/{resource}"
+            answer = self._ask("GET", path)
+            if answer.status_code == httpx.codes.NOT_FOUND:
+                return None
+            ids = self._parsed(answer, path).get(below) or []
+            if not ids:
+                return None
+            resource = str(ids[0])
+        return resource
+
+    def value(self, instance_id: str, tag: int) -> bytes | None:
+        """Give the bytes of a top-level element as they are stored; None where it is absent."""
+        path = f"/instances/{instance_id}/content/{tag >> 16:04x}-{tag & 0xFFFF:04x}"
+        answer = self._ask("GET", path)
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return None
+        if answer.status_code != httpx.codes.OK:
+            raise Unreachable(f"{self.name} at {self.url} answered {answer.status_code}.")
+        return answer.content
+
     def settled_instances(self, study_id: str) -> int | None:
         """Give how many instances the study has, 0 when it is gone, None while more may come."""
         path = f"/studies/{study_id}"
@@ -264,6 +289,17 @@ class OrthancClient:
         An upload that is no DICOM is refused as such (400) only after the user was let in.
         """
         return self._ask("POST", "/instances", content=b"no DICOM").status_code == 400
+
+
+def ingest_of(settings: Settings) -> OrthancClient:
+    """Give a client of the ingest Orthanc as the worker with these settings."""
+    return OrthancClient(
+        "The ingest Orthanc",
+        settings.ingest.url,
+        settings.ingest.user,
+        settings.ingest.secret() or "",
+        ca_file=settings.ingest.ca_file,
+    )
 
 
 def _problems(answer: httpx.Response) -> str:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import redis
 
-from prichexy_gateway.client import Health, OrthancClient, Unreachable
+from prichexy_gateway.client import Health, OrthancClient, Unreachable, ingest_of
 from prichexy_gateway.errors import Misconfigured
 from prichexy_model.bundle import WEIGHTS_FILE, Bundle, read_bundle
 from prichexy_model.weights import WeightsError
@@ -46,13 +46,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield _key_file(settings.pseudonyms.key_file)
     bundle, check = _model(settings.model.bundle)
     yield check
-    with OrthancClient(
-        "The ingest Orthanc",
-        settings.ingest.url,
-        settings.ingest.user,
-        settings.ingest.secret() or "",
-        ca_file=settings.ingest.ca_file,
-    ) as ingest:
+    with ingest_of(settings) as ingest:
         reachable = _reachable(ingest)
         yield reachable
         if reachable.ok:

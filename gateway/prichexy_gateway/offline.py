@@ -226,7 +226,7 @@ def anonymize_study(study: FileStudy, places: Places, tools: Tools) -> StudyResu
             # An earlier run may have thought otherwise of this study.
             shutil.rmtree(places.quarantine / study.name, ignore_errors=True)
         else:
-            _withdraw(study, places, tools.pseudonyms)
+            _withdraw(study, places, tools)
             _quarantine(study, last, places.quarantine)
     except OSError as error:
         raise Failed(f"The result cannot be written ({error.strerror}).") from None
@@ -270,10 +270,10 @@ def _release(staging: Path, destination: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _withdraw(study: FileStudy, places: Places, pseudonyms: Pseudonyms) -> None:
+def _withdraw(study: FileStudy, places: Places, tools: Tools) -> None:
     """Remove what an earlier run exported of this study: it leaves whole or not at all."""
     for uid in {file.study_uid for file in study.files if file.study_uid}:
-        exported = places.destination / pseudonyms.uid(uid)
+        exported = places.destination / tools.study_uid(uid)
         if exported.is_dir():
             # Gone in one step, so that nobody reads half of it.
             withdrawn = places.staging / f"{study.name}-withdrawn"

@@ -19,6 +19,7 @@ from prichexy_gateway.offline import FileStudy, Places, StudyResult, anonymize_s
 from prichexy_worker.engine import Engine
 from prichexy_worker.logs import configure_logging
 from prichexy_worker.pipeline import Tools
+from prichexy_worker.profile_file import read_profile
 from prichexy_worker.pseudonyms import Pseudonyms
 from prichexy_worker.settings import Syntax
 from prichexy_worker.text import TextFinder
@@ -36,16 +37,19 @@ class Recipe:
     threads: int
     check_text: bool
     syntax: Syntax
+    profile: Path | None = None
 
 
 def load_tools(recipe: Recipe) -> tuple[Tools, Engine]:
     """Load the generator, the key and the text finder. Raises Misconfigured."""
     engine = Engine.load(recipe.bundle, device=recipe.device, threads=recipe.threads)
+    profile = read_profile(recipe.profile)
     tools = Tools(
         engine=engine,
-        pseudonyms=Pseudonyms.from_key_file(recipe.key_file),
+        pseudonyms=profile.pseudonyms(Pseudonyms.from_key_file(recipe.key_file)),
         text_finder=TextFinder() if recipe.check_text else None,
         syntax=recipe.syntax,
+        profile=profile,
     )
     return tools, engine
 

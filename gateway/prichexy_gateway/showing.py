@@ -17,6 +17,7 @@ from prichexy_worker.engine import Engine
 from prichexy_worker.errors import Retryable
 from prichexy_worker.export import create_target
 from prichexy_worker.ports import Anonymized, ExportTarget
+from prichexy_worker.profile_file import read_profile
 from prichexy_worker.pseudonyms import Pseudonyms
 from prichexy_worker.settings import Settings
 
@@ -24,11 +25,15 @@ __all__ = ["exported_copy", "picture_of"]
 
 
 def exported_copy(
-    original: Dataset, target: ExportTarget, pseudonyms: Pseudonyms, model: ModelInfo
+    original: Dataset,
+    target: ExportTarget,
+    pseudonyms: Pseudonyms,
+    profile: header.Profile,
+    model: ModelInfo,
 ) -> bytes:
     """Give what the export target holds of an original. Raises Failed when it holds nothing."""
     provenance = header.Provenance(SOFTWARE_VERSION, model, pseudonyms.key_id, deformed=True)
-    result = header.deidentify(original, pseudonyms, provenance)
+    result = header.deidentify(original, pseudonyms, provenance, profile)
     named = Anonymized(
         content=b"",
         patient_id=str(result.PatientID),
@@ -53,10 +58,12 @@ def picture_of(file: DicomFile, settings: Settings, place: Path) -> ModelInfo:
     model, because nothing that leaves the gateway carries it.
     """
     original = inspection.read(file.path.read_bytes())
-    pseudonyms = Pseudonyms.from_key_file(settings.pseudonyms.key_file)
+    profile = read_profile(settings.profile.file)
+    pseudonyms = profile.pseudonyms(Pseudonyms.from_key_file(settings.pseudonyms.key_file))
     engine = Engine.load(settings.model.bundle, device="cpu")
     target = create_target(settings.export)
-    result = inspection.read(exported_copy(original, target, pseudonyms, engine.model))
+    copy = exported_copy(original, target, pseudonyms, profile, engine.model)
+    result = inspection.read(copy)
     before, after = _view(original), _view(result)
     field = engine.displacement(view.shrink(before, engine.input_size))
     rows, columns = before.shape

@@ -14,7 +14,7 @@ from prichexy_worker.settings import CONFIG_VARIABLE, Settings, load_settings
 
 __all__ = ["IN_ENVIRONMENT", "Sections", "load_settings_at", "merged", "read_sections", "toml"]
 
-Setting = str | float | bool
+Setting = str | float | bool | list[str]
 Sections = Mapping[str, Mapping[str, Setting]]
 
 #: Where this is set, as in an image, a worker is configured without a file.
@@ -50,8 +50,11 @@ def read_sections(path: Path) -> Sections:
                 "that part itself"
             )
         for key, value in section.items():
-            if not isinstance(value, str | int | float | bool):
-                raise Misconfigured(f"--worker-config: {name}.{key} is no text, number or boolean")
+            texts = isinstance(value, list) and all(isinstance(one, str) for one in value)
+            if not texts and not isinstance(value, str | int | float | bool):
+                raise Misconfigured(
+                    f"--worker-config: {name}.{key} is no text, list of texts, number or boolean"
+                )
     return data
 
 
@@ -109,6 +112,8 @@ def toml(sections: Sections) -> str:
 def _value(value: Setting) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
         return f'"{escaped}"'

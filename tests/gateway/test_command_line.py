@@ -11,8 +11,9 @@ import pydicom
 import pytest
 
 from prichexy_gateway import anonymizing, cli
-from prichexy_testing.dicoms import canary_values, radiograph_dataset, write
+from prichexy_testing.dicoms import CANARIES, canary_values, radiograph_dataset, write
 from prichexy_worker.contract import SOFTWARE_VERSION
+from prichexy_worker.header.table import TABLE_EDITION, TABLE_SHA256
 
 
 def run(
@@ -46,10 +47,15 @@ def source(tmp_path: Path) -> Path:
 def test_the_version_is_the_one_of_all_parts(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(monkeypatch, capsys, "--version") == (0, f"prichexy {SOFTWARE_VERSION}\n")
+    code, text = run(monkeypatch, capsys, "--version")
+    first, second = text.splitlines()
+    assert (code, first) == (0, f"prichexy {SOFTWARE_VERSION}")
+    assert f"edition {TABLE_EDITION} (SHA-256 {TABLE_SHA256[:16]}" in second
 
 
-@pytest.mark.parametrize("command", ["serve", "anonymize", "submit", "status", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["serve", "anonymize", "explain", "submit", "status", "doctor", "crosswalk"]
+)
 def test_every_command_documents_its_exit_codes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
@@ -229,3 +235,58 @@ def test_a_home_without_a_gateway_is_said_so(
     assert code == 1
     assert "prichexy serve" in text
     assert not (tmp_path / "none").exists()
+
+
+def test_explain_tells_every_fate_and_no_value(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], source: Path
+) -> None:
+    (file,) = source.glob("*.dcm")
+    code, text = run(monkeypatch, capsys, "explain", str(file))
+    assert code == 0
+    assert "PatientName" in text
+    assert "replaced" in text
+    assert not any(value in text for value in canary_values())
+
+
+def test_explain_shows_values_when_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], source: Path
+) -> None:
+    (file,) = source.glob("*.dcm")
+    code, text = run(monkeypatch, capsys, "explain", str(file), "--values", "--json")
+    rows = {row["keyword"]: row for row in json.loads(text)["attributes"]}
+    assert code == 0
+    assert rows["PatientID"]["before"] == CANARIES["PatientID"]
+    assert rows["PatientID"]["after"].startswith("PX-")
+
+
+def test_explain_refuses_a_profile_with_its_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    source: Path,
+    tmp_path: Path,
+) -> None:
+    profile = tmp_path / "profile.yaml"
+    profile.write_text("name: a\noptions: [everything]\n")
+    (file,) = source.glob("*.dcm")
+    code, text = run(monkeypatch, capsys, "explain", str(file), "--profile", str(profile))
+    assert code == 2
+    assert "profile.yaml:2: options.0" in text
+
+
+def test_the_whole_command_does_what_a_profile_asks_for(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    source: Path,
+    tmp_path: Path,
+) -> None:
+    profile = tmp_path / "profile.yaml"
+    profile.write_text("name: dates\noptions: [modified-dates]\npseudonyms: {project: one}\n")
+    report = tmp_path / "report.json"
+    words = ["--profile", profile, "--report", report, "--no-text-check"]
+    code, _ = run(monkeypatch, capsys, "anonymize", source, tmp_path / "out", *words)
+    assert code == 0
+    (made,) = (tmp_path / "out").rglob("*.dcm")
+    result = pydicom.dcmread(made)
+    assert result.LongitudinalTemporalInformationModified == "MODIFIED"
+    assert result.StudyDate not in ("", CANARIES["StudyDate"])
+    assert json.loads(report.read_text())["profile"]["options"] == ["modified-dates"]

@@ -32,7 +32,7 @@ from prichexy_testing.headers import (
 )
 from prichexy_worker.contract import Reason
 from prichexy_worker.errors import Rejected
-from prichexy_worker.header import engine
+from prichexy_worker.header import Profile, deidentify
 from prichexy_worker.header import sweep as sweeping
 from prichexy_worker.header.allowlist import Pattern, Rule, allow_lists
 from prichexy_worker.pseudonyms import Pseudonyms
@@ -582,14 +582,12 @@ def test_the_last_look_finds_what_a_wrong_list_would_keep(
         assert "CANARY" not in str(found.value)
 
 
-def test_a_result_that_the_last_look_finds_fault_with_does_not_leave(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_result_that_the_last_look_finds_fault_with_does_not_leave() -> None:
     wrong = Rule(0x00081030, "LO", "1", Pattern(re.compile(".*")))
     lists = {uid: (*rules, wrong) for uid, rules in allow_lists().items()}
-    monkeypatch.setattr(engine, "allow_lists", lambda: lists)
+    profile = Profile("wrong", frozenset(), lists, digest="")
     with pytest.raises(Rejected, match=r"tags \(0008,1030\)") as caught:
-        deidentified(cr(StudyDescription="CANARY"))
+        deidentify(cr(StudyDescription="CANARY"), Pseudonyms(KEY), PROVENANCE, profile)
     assert caught.value.reason is Reason.IDENTITY_SURVIVED
 
 

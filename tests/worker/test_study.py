@@ -6,6 +6,7 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -28,6 +29,8 @@ from prichexy_worker.contract import (
     StudyReport,
 )
 from prichexy_worker.errors import Rejected, Retryable
+from prichexy_worker.header import Profile
+from prichexy_worker.header.options import Option
 from prichexy_worker.pipeline import Anonymized, Tools
 from prichexy_worker.pseudonyms import Pseudonyms
 from prichexy_worker.study import Anonymizer, Outcome, process_study
@@ -69,13 +72,14 @@ def run(
     max_seconds: float = math.inf,
     anonymize: Anonymizer = safe,
     clock: Callable[[], float] = lambda: 0.0,
+    tools: Tools = TOOLS,
 ) -> Outcome:
     return process_study(
         study_message(revision),
         source or FakeSource(dict(FIVE)),
         target or FakeTarget(),
         ledger or FakeLedger(),
-        TOOLS,
+        tools,
         worker_id="worker-1",
         max_instances=max_instances,
         failures=failures,
@@ -175,6 +179,25 @@ def test_only_the_study_itself_is_withdrawn_and_by_its_pseudonym() -> None:
     run(source, target, anonymize=rejecting(0))
     assert target.held == {"2.25.99": b"another study's"}
     assert target.withdrawn == [PSEUDONYMS.uid(STUDY_UID)]
+
+
+@pytest.mark.parametrize("anonymize", [safe, rejecting(0)])
+def test_what_was_exported_under_a_retired_key_is_withdrawn(anonymize: Anonymizer) -> None:
+    retired = Pseudonyms(b"\7" * 32)
+    source = FakeSource(dict(FIVE), study_uid=STUDY_UID)
+    target = FakeTarget()
+    run(source, target, tools=replace(TOOLS, retired=(retired,)), anonymize=anonymize)
+    assert retired.uid(STUDY_UID) in target.withdrawn
+    assert (PSEUDONYMS.uid(STUDY_UID) in target.withdrawn) == (anonymize is not safe)
+
+
+def test_a_study_that_keeps_its_uid_is_not_withdrawn_with_a_retired_key() -> None:
+    profile = Profile.made_of("uids", [Option.UIDS])
+    tools = replace(TOOLS, retired=(Pseudonyms(b"\7" * 32),), profile=profile)
+    target = FakeTarget()
+    outcome = run(FakeSource(dict(FIVE), study_uid=STUDY_UID), target, tools=tools)
+    assert outcome.state is State.EXPORTED
+    assert target.withdrawn == []
 
 
 def test_a_quarantine_is_reported_when_nothing_is_left_at_the_target() -> None:

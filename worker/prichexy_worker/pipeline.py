@@ -53,12 +53,26 @@ class Finder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What every instance is anonymised with. ``text_finder`` None: text is not searched for."""
+    """What every instance is anonymised with. ``text_finder`` None: text is not searched for.
+
+    ``pseudonyms`` are those of the profile's project, ``retired`` those of keys of before.
+    """
 
     engine: Deformer
     pseudonyms: Pseudonyms
     text_finder: Finder | None
     syntax: Syntax = "explicit-little-endian"
+    profile: header.Profile = header.BASIC
+    retired: tuple[Pseudonyms, ...] = ()
+
+    def study_uid(self, uid: str) -> str:
+        """Give the StudyInstanceUID that a study has where it is exported."""
+        return self.profile.study_uid(self.pseudonyms, uid)
+
+    def retired_study_uids(self, uid: str) -> frozenset[str]:
+        """Give those that it had under keys that were retired, and has no longer."""
+        then = {self.profile.study_uid(pseudonyms, uid) for pseudonyms in self.retired}
+        return frozenset(then - {self.study_uid(uid)})
 
 
 class Stopwatch:
@@ -113,16 +127,21 @@ def anonymize(content: bytes, tools: Tools, clock: Clock = time.perf_counter) ->
             deformed=measures["changed_share"] > 0,
             text_searched=tools.text_finder is not None,
         )
-        result = header.deidentify(source, tools.pseudonyms, provenance)
+        result = header.deidentify(source, tools.pseudonyms, provenance, tools.profile)
     with watch.step("encode"):
         result = pixels.with_pixels(result, deformed, syntax=tools.syntax)
         buffer = io.BytesIO()
         pydicom.dcmwrite(buffer, result, enforce_file_format=True)
         released = buffer.getvalue()
     with watch.step("check"):
-        own_texts = header.own_texts(provenance)
-        values = deformed.content()
-        release.check_release(source, released, own_texts=own_texts, pixels=values)
+        own_texts = header.own_texts(provenance, tools.profile)
+        release.check_release(
+            source,
+            released,
+            own_texts=own_texts | header.meant_to_stay(source, result, tools.profile),
+            retained=header.retained_tags(source, tools.profile),
+            pixels=deformed.content(),
+        )
     return Anonymized(
         content=released,
         patient_id=str(result.PatientID),

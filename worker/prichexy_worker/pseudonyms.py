@@ -1,10 +1,11 @@
 """Keyed pseudonyms: what stands in the place of patients' and objects' identifiers.
 
 Every pseudonym is HMAC-SHA256 of the original under one 256-bit key, each kind in a domain of its
-own. The same key gives the same pseudonym on every machine and in every run, so studies that are
-sent one by one still belong together; without the key nobody can test a guessed identifier (PS3.15
-E.1.1: unkeyed hashes should be avoided). Who holds the key can: the output is pseudonymous in the
-sense of the GDPR, not anonymous, and the key belongs in no output folder and no backup of one.
+own, and each project's, where a project profile names one. The same key gives the same pseudonym
+on every machine and in every run, so studies that are sent one by one still belong together;
+without the key nobody can test a guessed identifier (PS3.15 E.1.1: unkeyed hashes should be
+avoided). Who holds the key can: the output is pseudonymous in the sense of the GDPR, not anonymous,
+and the key belongs in no output folder and no backup of one.
 """
 
 from __future__ import annotations
@@ -30,23 +31,38 @@ _MODES: Final = frozenset({0o600, 0o400})
 _KEY_LINE: Final = re.compile(rb"[0-9a-f]{64}\n?")
 #: Part of every HMAC: another meaning of these functions needs another version here.
 _VERSION: Final = b"prichexy-1"
+_PROJECT_VERSION: Final = b"prichexy-1 project"
+#: Dates are moved by at least a day and at most about ten years.
+_MOST_DAYS: Final = 3653
 
 
 class Pseudonyms:
     """Pseudonyms under one key. Immutable; its text shows ``key_id`` and never the key."""
 
-    __slots__ = ("_key", "key_id")
+    __slots__ = ("_key", "_prefix", "_version", "key_id")
 
-    def __init__(self, key: bytes) -> None:
-        """Take a key of ``KEY_BYTES`` random bytes. Raises ValueError at any other length."""
+    def __init__(self, key: bytes, *, project: str = "", prefix: str = "PX-") -> None:
+        """Take a key of ``KEY_BYTES`` random bytes. Raises ValueError at any other length.
+
+        Two projects have unrelated pseudonyms under one key. ``prefix`` begins patients'.
+        """
         if len(key) != KEY_BYTES:
             raise ValueError(f"a pseudonym key has {KEY_BYTES} bytes")
         self._key = key
+        self._prefix = prefix
+        self._version: tuple[str | bytes, ...] = (_VERSION,)
         #: 16 hexadecimal digits that name the key in reports and tell nothing about it.
         self.key_id: str = self._digest("key id").hex()[:16]
+        if project:
+            self._version = (_PROJECT_VERSION, project)
 
     def __repr__(self) -> str:
         return f"Pseudonyms(key_id={self.key_id!r})"
+
+    @classmethod
+    def of_the_moment(cls) -> Self:
+        """Give pseudonyms under a new key that is kept nowhere: nobody's ever again."""
+        return cls(secrets.token_bytes(KEY_BYTES))
 
     @classmethod
     def from_key_file(cls, path: Path) -> Self:
@@ -95,21 +111,19 @@ class Pseudonyms:
             ) from error
         return cls(key)
 
+    def of_project(self, project: str, prefix: str = "PX-") -> Self:
+        """Give the pseudonyms of a project under the same key."""
+        return type(self)(self._key, project=project, prefix=prefix)
+
     def patient_id(self, patient_id: str, issuer: str = "", *, study_uid: str = "") -> str:
-        """Give the pseudonym of a patient: "PX-" and 24 characters of A-Z and 2-7.
+        """Give the pseudonym of a patient: the prefix and 24 characters of A-Z and 2-7.
 
         The same ID under two issuers is two patients. Leading and trailing spaces mean nothing,
         as in DICOM. A blank ``patient_id`` must not make one patient of all who lack an ID: the
         pseudonym is then that of ``study_uid``, and ValueError is raised when that is blank too.
         """
-        identity = _text(patient_id)
-        if identity:
-            digest = self._digest("patient", _text(issuer), identity)
-        elif study := _text(study_uid):
-            digest = self._digest("patient of a study without an id", study)
-        else:
-            raise ValueError("neither a PatientID nor a StudyInstanceUID to make a pseudonym of")
-        return f"PX-{_letters(digest, 24)}"
+        digest = self._of_patient("patient", patient_id, issuer, study_uid)
+        return f"{self._prefix}{_letters(digest, 24)}"
 
     def patient_name(self, patient_id: str, issuer: str = "", *, study_uid: str = "") -> str:
         """Give the name that goes with ``patient_id(...)``, as a PN value in ASCII.
@@ -118,6 +132,15 @@ class Pseudonyms:
         one patient apart nor joins two patients of one name.
         """
         return f"PRICHEXY^{self.patient_id(patient_id, issuer, study_uid=study_uid)}"
+
+    def days_earlier(self, patient_id: str, issuer: str = "", *, study_uid: str = "") -> int:
+        """Give by how many days a patient's dates are moved, from 1 to 3653.
+
+        The same for all studies of a patient, so that what lies between them is kept. Of whom the
+        number is, as with ``patient_id(...)``, ValueError included.
+        """
+        digest = self._of_patient("days", patient_id, issuer, study_uid)
+        return 1 + int.from_bytes(digest, "big") % _MOST_DAYS
 
     def uid(self, uid: str) -> str:
         """Give the UID that stands for ``uid`` in every object: "2.25." and a UUID of version 8.
@@ -146,10 +169,18 @@ class Pseudonyms:
         """
         return self._digest("opaque", domain, content).hex()[:32]
 
+    def _of_patient(self, domain: str, patient_id: str, issuer: str, study_uid: str) -> bytes:
+        identity = _text(patient_id)
+        if identity:
+            return self._digest(domain, _text(issuer), identity)
+        if study := _text(study_uid):
+            return self._digest(f"{domain} of a study without an id", study)
+        raise ValueError("neither a PatientID nor a StudyInstanceUID to make a pseudonym of")
+
     def _digest(self, domain: str, *parts: str | bytes) -> bytes:
         # Each part goes in with its length, so that ("ab", "c") and ("a", "bc") differ.
         message = hmac.new(self._key, digestmod=hashlib.sha256)
-        for part in (_VERSION, domain, *parts):
+        for part in (*self._version, domain, *parts):
             content = part.encode() if isinstance(part, str) else part
             message.update(len(content).to_bytes(8, "big"))
             message.update(content)

@@ -90,14 +90,18 @@ def check_release(
     result: bytes,
     *,
     own_texts: Collection[str] = (),
+    retained: Collection[int] = (),
     pixels: bytes | None = None,
 ) -> None:
     """Return only when the result was searched whole and holds no identifying value of the source.
 
     Raises Rejected IDENTITY_SURVIVED naming the source's tags, or that the result (or a value of
-    the source) could not be searched. ``own_texts``, ``pixels``: see ``surviving_identifiers``.
+    the source) could not be searched. ``own_texts``, ``retained``, ``pixels``: see
+    ``surviving_identifiers``.
     """
-    survivors = surviving_identifiers(source, result, own_texts=own_texts, pixels=pixels)
+    survivors = surviving_identifiers(
+        source, result, own_texts=own_texts, retained=retained, pixels=pixels
+    )
     if survivors:
         raise Rejected(Reason.IDENTITY_SURVIVED, f"tags {', '.join(survivors)}")
 
@@ -107,18 +111,21 @@ def surviving_identifiers(
     result: bytes,
     *,
     own_texts: Collection[str] = (),
+    retained: Collection[int] = (),
     pixels: bytes | None = None,
 ) -> tuple[str, ...]:
     """Give the tags of the source whose values occur in the result: "0010,0020", in order.
 
     Nested ones as "0040,0275/0008,0050", the preamble as "preamble"; never a value. ``own_texts``
     are whole values that the software writes itself, whatever the source says: they are not
-    searched. ``pixels`` are the stored values, uncompressed: needed where the result holds them
-    compressed, and not looked at otherwise. The source is not altered. Raises Rejected
-    IDENTITY_SURVIVED when the result is no file that can be searched completely.
+    searched. ``retained`` are top-level tags of the source whose values the project keeps: they are
+    not sought for their own sake, nor is text or a UID that they share with another attribute; the
+    names, numbers and dates of others are. ``pixels`` are the stored values, uncompressed: needed
+    where the result holds them compressed, and not looked at otherwise. The source is not altered.
+    Raises Rejected IDENTITY_SURVIVED when the result is no file that can be searched completely.
     """
     try:
-        sought = needles(source)
+        sought = _without(needles(source), retained)
         found = list(elements(result))
         own = frozenset(text.encode() for text in own_texts)
         areas = _areas(source, result, found, own)
@@ -131,6 +138,22 @@ def surviving_identifiers(
     survivors |= _in_pixels(sought, haystacks)
     survivors |= _in_numbers(sought, result, found)
     return tuple(sorted(survivors))
+
+
+def _without(sought: Sequence[Needle], retained: Collection[int]) -> tuple[Needle, ...]:
+    """Give the needles but for those of retained attributes."""
+    origins = {f"{tag >> 16:04X},{tag & 0xFFFF:04X}" for tag in retained}
+    kept = {needle.origin for needle in sought if needle.origin.partition("/")[0] in origins}
+    shared = {
+        (needle.search, needle.form)
+        for needle in sought
+        if needle.origin in kept and needle.search in (Search.TEXT, Search.UID)
+    }
+    return tuple(
+        needle
+        for needle in sought
+        if needle.origin not in kept and (needle.search, needle.form) not in shared
+    )
 
 
 def _uncompressed(pixels: bytes | None) -> bytes:

@@ -45,6 +45,7 @@ __all__ = [
     "Limits",
     "Model",
     "Output",
+    "ProjectProfile",
     "PseudonymKey",
     "Settings",
     "Syntax",
@@ -174,6 +175,15 @@ class PseudonymKey(_Section):
     """The key that every pseudonym and UID is made with."""
 
     key_file: Path  # mode 0600 or 0400
+    # Keys of before a rotation: what a study left at the target under one of them is withdrawn
+    # when the study is exported again.
+    retired_key_files: tuple[Path, ...] = ()
+
+
+class ProjectProfile(_Section):
+    """What is kept of the headers."""
+
+    file: Path | None = None  # YAML, see docs/project-profile.md; without it the Basic Profile
 
 
 class Model(_Section):
@@ -223,6 +233,7 @@ class Settings(BaseSettings):
     broker: Broker
     export: Export
     pseudonyms: PseudonymKey
+    profile: ProjectProfile = ProjectProfile()
     model: Model
     text: Text = Text()
     output: Output = Output()

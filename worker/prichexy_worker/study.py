@@ -7,8 +7,9 @@ The order is what makes it safe to do twice and to stop anywhere:
 2. Fetch and anonymise every instance. Nothing is exported before all of them are safe.
 3. Store every instance, asking before each whether the claim still holds; then read every one
    back; then take away the images that an earlier revision or attempt exported and that the study
-   no longer holds. The new UIDs are functions of the old ones and the key, so a second attempt
-   overwrites what an earlier one left.
+   no longer holds, and all that was exported of it under a key that was retired since. The new
+   UIDs are functions of the old ones and the key, so a second attempt overwrites what an earlier
+   one left.
 4. Report. Only when the ledger has taken the report is the study done.
 
 An attempt that comes to no export asks once more whether its claim holds, then withdraws, then
@@ -93,6 +94,7 @@ class _Attempt:
     """What one attempt has come to so far."""
 
     study_uid: str = ""  # the pseudonymous one; blank while the source has not told
+    retired_uids: frozenset[str] = frozenset()  # those under keys that were retired
     results: list[Anonymized] = field(default_factory=list)
     added: list[Anonymized] = field(default_factory=list)  # not at the target before
     stored: bool = False  # something of it may be at the target
@@ -101,7 +103,7 @@ class _Attempt:
     def study_uids(self) -> set[str]:
         """Give the study's name at the target; nothing when it was never learnt."""
         if self.study_uid:
-            return {self.study_uid}
+            return {self.study_uid, *self.retired_uids}
         return {result.study_uid for result in self.results}
 
 
@@ -224,7 +226,8 @@ def _anonymize_all(
     with attempt.watch.step("fetch"):
         before = source.snapshot(message.study_id)
     if before.study_uid:
-        attempt.study_uid = tools.pseudonyms.uid(before.study_uid)
+        attempt.study_uid = tools.study_uid(before.study_uid)
+        attempt.retired_uids = tools.retired_study_uids(before.study_uid)
     if len(before.instances) > max_instances:
         detail = f"{len(before.instances)}, of which {max_instances} are allowed"
         raise Rejected(Reason.TOO_MANY_INSTANCES, detail)
@@ -279,6 +282,8 @@ def _export_all(
                 raise Retryable(Reason.READ_BACK_DIFFERS, ", ".join(differing[:20]))
         ledger.confirm()
         target.withdraw_others(attempt.results)
+        for uid in sorted(attempt.retired_uids):
+            target.withdraw_study(uid)
 
 
 def _finish(ledger: _Ledger, attempt: _Attempt, failures: int) -> Outcome:
@@ -308,7 +313,8 @@ def _give_up(
     state, reason = State.FAILED, Reason.TOO_MANY_ATTEMPTS
     try:
         study_uid = source.snapshot(ledger.message.study_id).study_uid
-        attempt.study_uid = tools.pseudonyms.uid(study_uid) if study_uid else ""
+        attempt.study_uid = tools.study_uid(study_uid) if study_uid else ""
+        attempt.retired_uids = tools.retired_study_uids(study_uid) if study_uid else frozenset()
     except Rejected as error:
         reason = error.reason
     except Retryable as error:

@@ -43,6 +43,13 @@ def anonymize(
         Path | None,
         typer.Option(help="A MONAI bundle. Default: the checkout's.", show_default=False),
     ] = None,
+    profile: Annotated[
+        Path | None,
+        typer.Option(
+            help="A project profile: what is kept of the headers. Default: the Basic Profile.",
+            show_default=False,
+        ),
+    ] = None,
     syntax: Annotated[
         Literal["explicit-little-endian", "rle-lossless", "jpeg-ls-lossless"],
         typer.Option(help="How the results' pixels are encoded; all are lossless."),
@@ -73,6 +80,7 @@ def anonymize(
         jobs=jobs,
         bundle=model,
         syntax=syntax,
+        profile=profile,
         check_text=text_check,
     )
     raise typer.Exit(run(request, Console(highlight=False)))

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 from rich.console import Console
 
-from prichexy_gateway.commands.options import HomeOption, home_at
+from prichexy_gateway.commands.options import HomeOption, WorkerConfigOption, home_at
 
 __all__ = ["doctor"]
 
 
 def doctor(
     home: HomeOption = None,
-    worker_config: Annotated[
-        Path | None,
-        typer.Option(
-            help="A worker's settings file, for a gateway that `prichexy serve` did not start. "
-            "Default: $PRICHEXY_WORKER_CONFIG, else the one in --home.",
-            exists=True,
-            dir_okay=False,
-            envvar="PRICHEXY_WORKER_CONFIG",
-            show_default=False,
-        ),
-    ] = None,
+    worker_config: WorkerConfigOption = None,
 ) -> None:
     """Check Orthanc, plugin, Redis, workers, export target, model and key; say what to do.
 

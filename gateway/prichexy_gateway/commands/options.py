@@ -9,7 +9,7 @@ import typer
 
 from prichexy_gateway.home import Home, default_home
 
-__all__ = ["HomeOption", "home_at"]
+__all__ = ["HomeOption", "WorkerConfigOption", "home_at"]
 
 HomeOption = Annotated[
     Path | None,
@@ -17,6 +17,18 @@ HomeOption = Annotated[
         "--home",
         help="The gateway's folder. Default: $PRICHEXY_HOME, else .gateway in the checkout.",
         file_okay=False,
+        show_default=False,
+    ),
+]
+
+WorkerConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="A worker's settings file, for a gateway that `prichexy serve` did not start. "
+        "Default: $PRICHEXY_WORKER_CONFIG, else the one in --home.",
+        exists=True,
+        dir_okay=False,
+        envvar="PRICHEXY_WORKER_CONFIG",
         show_default=False,
     ),
 ]

@@ -1,14 +1,15 @@
 """The allow-lists: which attributes of an object may be kept, and how much of each.
 
-Each SOP class has its list (``*.yaml``; the notation is explained in radiograph.yaml). Reading a
-list lays Table E.1-1 over it: where the list names an attribute of the table, the table's action
-is what happens. A list can only ever take away from what the table leaves.
+Each SOP class has its list (``*.yaml``; the notation is explained in radiograph.yaml), and each
+option of PS3.15 E.3 has more attributes (option_lists.yaml). Reading a list lays Table E.1-1 over
+it: where the list names an attribute of the table, the table's action is what happens, or what a
+chosen option does instead. A list can only ever take away from what the table leaves.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
@@ -20,25 +21,33 @@ from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
 
 from prichexy_worker.errors import Misconfigured
 from prichexy_worker.header import table
+from prichexy_worker.header.options import Option
 
 __all__ = [
+    "AccessionNumber",
+    "Age",
     "Codes",
     "EachOf",
     "Empty",
     "Fixed",
     "Items",
     "Keep",
+    "KeptUid",
     "LookupTables",
     "Pattern",
     "Pseudonym",
     "Range",
     "Rule",
+    "ShiftedDate",
     "SopClass",
+    "Text",
     "Uid",
     "Values",
     "Vocabulary",
+    "Words",
     "allow_lists",
     "parse_attributes",
+    "parse_rule",
     "under_the_table",
 ]
 
@@ -72,8 +81,40 @@ class Pseudonym:
 
 
 @dataclass(frozen=True, slots=True)
+class AccessionNumber:
+    """The accession number's pseudonym, by its issuer where the source names one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Uid:
     """The UID's pseudonym."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptUid:
+    """The UID as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """The text as it is, in whatever character set it came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Of the text the words of a vocabulary, in capitals; all others are left out."""
+
+    vocabulary: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ShiftedDate:
+    """The date, earlier by the patient's own number of days; of a date and time the date."""
+
+
+@dataclass(frozen=True, slots=True)
+class Age:
+    """The age; from 90 years on 090Y."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +178,13 @@ Keep = (
     Empty
     | Fixed
     | Pseudonym
+    | AccessionNumber
     | Uid
+    | KeptUid
+    | Text
+    | Words
+    | ShiftedDate
+    | Age
     | SopClass
     | Values
     | EachOf
@@ -173,18 +220,25 @@ _WITHIN: Final[Mapping[str, tuple[type, ...]]] = {
     "X/Z": (Empty,),
     "X/Z/D": (Empty,),
     "X/Z/U*": (Empty, Items),
-    "Z": (Empty, Pseudonym),
+    "Z": (Empty, Pseudonym, AccessionNumber),
     "Z/D": (Empty, Pseudonym),
     "D": (Fixed, Pseudonym),
     "U": (Uid,),
 }
+#: What keeps a value as it came: for that an option must say K.
+_AS_IT_IS: Final = (KeptUid, Text, Age)
 #: What happens instead to an attribute of which a list asks for more; the others are left out.
 _INSTEAD: Final[Mapping[str, Keep]] = {"Z": Empty(True), "Z/D": Empty(True), "U": Uid()}
 _SIMPLE: Final[Mapping[str, Keep]] = {
     "empty": Empty(always=True),
     "emptied": Empty(always=False),
     "pseudonym": Pseudonym(),
+    "accession_number": AccessionNumber(),
     "uid": Uid(),
+    "kept_uid": KeptUid(),
+    "text": Text(),
+    "shifted_date": ShiftedDate(),
+    "age": Age(),
     "sop_class": SopClass(),
     "modality_tables": LookupTables(modality=True),
     "voi_tables": LookupTables(modality=False),
@@ -192,57 +246,75 @@ _SIMPLE: Final[Mapping[str, Keep]] = {
 
 
 @cache
-def allow_lists() -> Mapping[str, tuple[Rule, ...]]:
-    """Give the rules by SOP Class UID, under the table, in the order of their tags.
+def allow_lists(options: frozenset[Option] = frozenset()) -> Mapping[str, tuple[Rule, ...]]:
+    """Give the rules by SOP Class UID, under the table and the options, in the order of their tags.
 
     Raises Misconfigured, naming the attribute, when a list does not read as one.
     """
+    more: dict[str, Any] = {}
+    for option in sorted(options):
+        more.update(_read("option_lists")[option.value])
     lists: dict[str, tuple[Rule, ...]] = {}
     for name in _LISTS:
         data = _read(name)
         base = _read(data["include"])["attributes"]
         own = {key: _extended(key, value, base) for key, value in data["attributes"].items()}
-        rules = parse_attributes({**base, **own})
+        listed = {**base, **own}
+        optional = {key: _instead_of(listed.get(key), value) for key, value in more.items()}
+        rules = parse_attributes({**listed, **optional}, options)
         lists.update(dict.fromkeys(data["sop_classes"], rules))
     return MappingProxyType(lists)
 
 
-def parse_attributes(attributes: Mapping[str, Any]) -> tuple[Rule, ...]:
-    """Give the rules of an allow-list's ``attributes``, under the table.
+def parse_attributes(
+    attributes: Mapping[str, Any], options: Collection[Option] = ()
+) -> tuple[Rule, ...]:
+    """Give the rules of an allow-list's ``attributes``, under the table and the options.
 
     Raises Misconfigured, naming the attribute, where one is unknown, private or not understood.
     """
-    rules = (_rule(keyword, value) for keyword, value in attributes.items())
-    kept = (under_the_table(rule) for rule in rules)
+    rules = (parse_rule(keyword, value, options) for keyword, value in attributes.items())
+    kept = (under_the_table(rule, options) for rule in rules)
     return tuple(sorted((rule for rule in kept if rule), key=lambda rule: rule.tag))
 
 
-def under_the_table(rule: Rule) -> Rule | None:
-    """Give the rule as Table E.1-1 leaves it; None where nothing of the attribute may be kept."""
+def under_the_table(rule: Rule, options: Collection[Option] = ()) -> Rule | None:
+    """Give the rule as Table E.1-1 leaves it; None where nothing of the attribute may be kept.
+
+    Where one of ``options`` says K, any rule stands; where one says C, any that does not keep a
+    value as it came; else the Basic Profile's action decides.
+    """
     action = table.action(rule.tag)
     if action is None or isinstance(rule.keep, _WITHIN[action]):
+        return rule
+    permitted = table.under_options(rule.tag, options)
+    if permitted == "K" or (permitted == "C" and not isinstance(rule.keep, _AS_IT_IS)):
         return rule
     instead = _INSTEAD.get(action)
     return Rule(rule.tag, rule.vr, rule.vm, instead, keyword=rule.keyword) if instead else None
 
 
-def _rule(keyword: str, value: Any) -> Rule:
+def parse_rule(keyword: str, value: Any, options: Collection[Option] = ()) -> Rule:
+    """Give one rule as it is written, not yet under the table; its items' rules are.
+
+    Raises Misconfigured, naming the attribute, where it is unknown, private or not understood.
+    """
     tag = tag_for_keyword(keyword)
     if tag is None:
         raise Misconfigured(f"header allow-list: {keyword} is no attribute of the standard")
-    options = {value: None} if isinstance(value, str) else dict(value)
-    otherwise, required = options.pop("otherwise", None), options.pop("required", None)
     try:
-        keep = _keep(options)
+        notation = {value: None} if isinstance(value, str) else dict(value)
+        otherwise, required = notation.pop("otherwise", None), notation.pop("required", None)
+        keep = _keep(notation, options)
     except (KeyError, TypeError, ValueError, re.error) as error:
         raise Misconfigured(f"header allow-list: {keyword} is not understood") from error
     vr, vm = dictionary_VR(tag), dictionary_VM(tag)
     return Rule(tag, vr, vm, keep, otherwise, required, keyword)
 
 
-def _keep(options: dict[str, Any]) -> Keep:
-    (kind, *more) = options
-    value = options[kind]
+def _keep(notation: dict[str, Any], options: Collection[Option]) -> Keep:
+    (kind, *more) = notation
+    value = notation[kind]
     allowed = {"codes": ["modifiers"], "items": ["needs"]}.get(kind, [])
     if not set(more) <= set(allowed):
         raise ValueError(kind)
@@ -261,10 +333,13 @@ def _keep(options: dict[str, Any]) -> Keep:
                 raise ValueError(kind)
             return Range(low, high)
         case "codes":
-            return Codes(_vocabularies()[value], parse_attributes(options.get("modifiers", {})))
+            modifiers = parse_attributes(notation.get("modifiers", {}), options)
+            return Codes(_vocabularies()[value], modifiers)
+        case "words":
+            return Words(_words()[value])
         case "items":
-            needs = frozenset(_tag(keyword) for keyword in options.get("needs", ()))
-            return Items(parse_attributes(value), needs)
+            needs = frozenset(_tag(keyword) for keyword in notation.get("needs", ()))
+            return Items(parse_attributes(value, options), needs)
         case _:
             return _SIMPLE[kind]
 
@@ -281,6 +356,14 @@ def _tag(keyword: str) -> int:
     if tag is None:
         raise KeyError(keyword)
     return tag
+
+
+def _instead_of(listed: Any, optional: Any) -> Any:
+    """Give an option's rule so that the attribute is as present as by the list's: Type 2 stays."""
+    notation = {optional: None} if isinstance(optional, str) else dict(optional)
+    if listed == "empty":
+        return {"required": "", **notation}
+    return {"otherwise": "", **notation} if listed == "emptied" else notation
 
 
 def _extended(keyword: str, value: Any, base: Mapping[str, Any]) -> Any:
@@ -306,5 +389,17 @@ def _vocabularies() -> Mapping[str, Vocabulary]:
     return MappingProxyType(vocabularies)
 
 
+@cache
+def _words() -> Mapping[str, frozenset[str]]:
+    vocabularies: dict[str, list[list[str]]] = _read("words")
+    return MappingProxyType(
+        {
+            name: frozenset(word for line in lines for word in _strings(line))
+            for name, lines in vocabularies.items()
+        }
+    )
+
+
+@cache
 def _read(name: str) -> Any:
     return yaml.safe_load(resources.files(__package__).joinpath(f"{name}.yaml").read_bytes())

@@ -1,4 +1,4 @@
-"""De-identifying a header: the Basic Profile of PS3.15, by allow-list."""
+"""De-identifying a header: the Basic Profile of PS3.15 and its options, by allow-list."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from pydicom.dataset import Dataset
 from prichexy_worker.contract import Reason
 from prichexy_worker.errors import Rejected
 from prichexy_worker.header import elements
-from prichexy_worker.header.allowlist import allow_lists
 from prichexy_worker.header.keeping import Person, keep_attributes
 from prichexy_worker.header.lossy import carry_over_lossy_history
 from prichexy_worker.header.marks import Provenance, describe_file, mark
+from prichexy_worker.header.profile import BASIC, Profile
 from prichexy_worker.header.sweep import sweep
 from prichexy_worker.pseudonyms import Pseudonyms
 
-__all__ = ["deidentify"]
+__all__ = ["deidentify", "person_of"]
 
 _SOP_CLASS_UID: Final = 0x00080016
 _SOP_INSTANCE_UID: Final = 0x00080018
 _PATIENT_ID: Final = 0x00100020
 _ISSUER_OF_PATIENT_ID: Final = 0x00100021
+_ACCESSION_NUMBER: Final = 0x00080050
+_ISSUER_OF_ACCESSION_NUMBER: Final = 0x00080051
+_LOCAL_NAMESPACE: Final = 0x00400031
 _STUDY_INSTANCE_UID: Final = 0x0020000D
 _SERIES_INSTANCE_UID: Final = 0x0020000E
 _PIXEL_REPRESENTATION: Final = 0x00280103
@@ -41,43 +44,59 @@ _FEWEST_DIGITS: Final = 4
 _NEEDED: Final = (_SOP_INSTANCE_UID, _STUDY_INSTANCE_UID, _SERIES_INSTANCE_UID)
 
 
-def deidentify(dataset: Dataset, pseudonyms: Pseudonyms, provenance: Provenance) -> Dataset:
+def deidentify(
+    dataset: Dataset,
+    pseudonyms: Pseudonyms,
+    provenance: Provenance,
+    profile: Profile = BASIC,
+) -> Dataset:
     """Give the header that may leave: a new dataset, with file meta, without pixel data.
 
-    It holds what the allow-list of the object's SOP class keeps and what marks it as
+    It holds what the profile's allow-list of the object's SOP class keeps and what marks it as
     de-identified; an attribute on no list is not in it, at any depth, and what Table E.1-1 names
-    got the Basic Profile's action. A counter that repeats an identifier is empty. The given
-    dataset is not altered. The same dataset, key and provenance give the same result, byte by byte.
-    No promise is made about the pixels.
+    got the action of the Basic Profile or of a chosen option. A counter that repeats an identifier
+    is empty. ``pseudonyms`` are the profile's project's. The given dataset is not altered. The same
+    dataset, key, provenance and profile give the same result, byte by byte. No promise is made
+    about the pixels.
 
     Raises Rejected: UNSUPPORTED_SOP_CLASS where there is no list, INCOMPLETE_HEADER without a
     UID of instance, series or study, UNREADABLE for a malformed sequence, UNSUPPORTED_PIXELS for
     a rescale or Modality LUT that may not be kept, IDENTITY_SURVIVED where the last look finds what
     must not leave.
     """
-    rules = allow_lists().get("".join(elements.texts(dataset, _SOP_CLASS_UID)))
+    rules = profile.lists.get("".join(elements.texts(dataset, _SOP_CLASS_UID)))
     if rules is None:
         raise Rejected(Reason.UNSUPPORTED_SOP_CLASS)
     for tag in _NEEDED:
         if len(elements.texts(dataset, tag)) != 1:
             raise Rejected(Reason.INCOMPLETE_HEADER, elements.name(tag))
-    result = keep_attributes(dataset, rules, _person(dataset, pseudonyms))
+    result = keep_attributes(dataset, rules, person_of(dataset, pseudonyms))
     _keep_the_meaning(dataset, result)
     _empty_borrowed_numbers(dataset, result)
     carry_over_lossy_history(dataset, result)
-    mark(result, provenance)
-    sweep(result)
+    mark(result, provenance, profile)
+    sweep(result, profile.options)
     describe_file(result, provenance.software_version)
     return result
 
 
-def _person(dataset: Dataset, pseudonyms: Pseudonyms) -> Person:
+def person_of(dataset: Dataset, pseudonyms: Pseudonyms) -> Person:
+    """Give whom ``dataset`` is about. Raises Rejected INCOMPLETE_HEADER without a study's UID."""
+    studies = elements.texts(dataset, _STUDY_INSTANCE_UID)
+    if len(studies) != 1:
+        raise Rejected(Reason.INCOMPLETE_HEADER, elements.name(_STUDY_INSTANCE_UID))
+    (study_uid,) = studies
     patient_id = elements.identifier(dataset, _PATIENT_ID)
     issuer = elements.identifier(dataset, _ISSUER_OF_PATIENT_ID)
-    (study_uid,) = elements.texts(dataset, _STUDY_INSTANCE_UID)
+    issuers = elements.items(dataset, _ISSUER_OF_ACCESSION_NUMBER)
     return Person(
         patient_id=pseudonyms.patient_id(patient_id, issuer, study_uid=study_uid),
         patient_name=pseudonyms.patient_name(patient_id, issuer, study_uid=study_uid),
+        accession_number=pseudonyms.accession_number(
+            elements.identifier(dataset, _ACCESSION_NUMBER),
+            elements.identifier(issuers[0], _LOCAL_NAMESPACE) if issuers else "",
+        ),
+        days_earlier=pseudonyms.days_earlier(patient_id, issuer, study_uid=study_uid),
         uid=pseudonyms.uid,
         signed=elements.numbers(dataset, _PIXEL_REPRESENTATION) in ((1,), (1.0,)),
     )

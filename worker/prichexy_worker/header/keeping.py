@@ -6,6 +6,7 @@ and written anew; the source decides which of them, never how it reads.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -22,21 +23,28 @@ from prichexy_worker.contract import Reason
 from prichexy_worker.errors import Rejected
 from prichexy_worker.header import elements
 from prichexy_worker.header.allowlist import (
+    AccessionNumber,
+    Age,
     Codes,
     EachOf,
     Empty,
     Fixed,
     Items,
+    KeptUid,
     LookupTables,
     Pattern,
     Pseudonym,
     Range,
     Rule,
+    ShiftedDate,
     SopClass,
+    Text,
     Uid,
     Values,
     Vocabulary,
+    Words,
 )
+from prichexy_worker.header.dates import moved_earlier
 
 __all__ = ["Person", "keep_attributes"]
 
@@ -49,17 +57,27 @@ _LUT_TYPES: Final = frozenset({"OD", "HU", "US", "MGML", "Z_EFF", "ED", "EDW", "
 _MOST_VALUES: Final = 256
 _DS_LENGTH: Final = 16
 _CS_LENGTH: Final = 16
+#: Characters of a text of these VRs, at most (PS3.5 6.2).
+_TEXT_LENGTHS: Final = {"LO": 64, "SH": 16, "ST": 1024}
+_UID: Final = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+", re.ASCII)
+_UID_LENGTH: Final = 64
+_AGE: Final = re.compile(r"([0-9]{3})([DWMY])", re.ASCII)
+#: HIPAA's safe harbour (45 CFR 164.514(b)(2)(i)(C)) has all ages over 89 as one.
+_OLDEST: Final = 90
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
     """Whom and what the kept attributes are about.
 
-    ``signed`` is how PixelRepresentation has values of VR "US or SS" read.
+    ``days_earlier`` is how far the patient's dates are moved, ``signed`` how PixelRepresentation
+    has values of VR "US or SS" read.
     """
 
     patient_id: str
     patient_name: str
+    accession_number: str
+    days_earlier: int
     uid: Callable[[str], str]
     signed: bool
 
@@ -98,6 +116,20 @@ def _kept(source: Dataset, rule: Rule, person: Person) -> DataElement | None:
             return _new(rule, text)
         case Pseudonym():
             return _new(rule, person.patient_name if rule.vr == "PN" else person.patient_id)
+        case AccessionNumber():
+            return _new(rule, person.accession_number) if person.accession_number else None
+        case KeptUid():
+            return _chosen(rule, list(elements.texts(source, tag)), _is_uid)
+        case Text():
+            return _text(source, rule)
+        case Words(vocabulary):
+            return _words(source, rule, vocabulary)
+        case ShiftedDate():
+            moved = [moved_earlier(one, person.days_earlier) for one in elements.texts(source, tag)]
+            dates = [one for one in moved if one is not None]
+            return _new(rule, dates) if dates and len(dates) == len(moved) else None
+        case Age():
+            return _age(source, rule)
         case Uid():
             uids = [uid for uid in elements.texts(source, tag) if uid]
             return _new(rule, [person.uid(uid) for uid in uids]) if uids else None
@@ -130,6 +162,38 @@ def _new(rule: Rule, value: str | list[str]) -> DataElement:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     return DataElement(rule.tag, rule.vr, value)
+
+
+def _text(source: Dataset, rule: Rule) -> DataElement | None:
+    """Give a text as it is, where it is one: printable, and no longer than its VR allows."""
+    text = elements.identifier(source, rule.tag)
+    values = [text] if rule.vr == "ST" else [one.strip() for one in text.split("\\")]
+    longest = _TEXT_LENGTHS[rule.vr]
+    return _chosen(
+        rule,
+        values if any(values) else [],
+        lambda one: one.replace("\r\n", "").isprintable() and len(one) <= longest,
+    )
+
+
+def _words(source: Dataset, rule: Rule, vocabulary: frozenset[str]) -> DataElement | None:
+    text = " ".join(elements.texts(source, rule.tag)).upper()
+    words = re.split(r"[^A-Z0-9]+", text.replace("X-RAY", "XRAY"))
+    kept = " ".join(dict.fromkeys(word for word in words if word in vocabulary))
+    return _new(rule, kept) if 0 < len(kept) <= _TEXT_LENGTHS[rule.vr] else None
+
+
+def _age(source: Dataset, rule: Rule) -> DataElement | None:
+    values = elements.texts(source, rule.tag)
+    match = _AGE.fullmatch(values[0]) if len(values) == 1 else None
+    if match is None:
+        return None
+    old = match[2] == "Y" and int(match[1]) >= _OLDEST
+    return _new(rule, f"{_OLDEST:03}Y" if old else values[0])
+
+
+def _is_uid(uid: str) -> bool:
+    return len(uid) <= _UID_LENGTH and bool(_UID.fullmatch(uid))
 
 
 def _sequence(rule: Rule, items: list[Dataset]) -> DataElement | None:

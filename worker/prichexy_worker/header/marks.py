@@ -1,6 +1,7 @@
 """What the result says of itself: that, how and by what it was made pseudonymous.
 
-PS3.15 E.1.1 and PS3.3 C.12.1.1.3. Only what was done is claimed: the Basic Profile. Burned-in
+PS3.15 E.1.1 and PS3.3 C.12.1.1.3. Only what was done is claimed: the Basic Profile, and each
+option that the project's profile chose. Burned-in
 text was looked for and not removed, so Clean Pixel Data is not claimed. BurnedInAnnotation follows
 from our own search, never from the source's word: NO where it found none but markers, left out
 where there was none, which is how PS3.3 C.7.6.1 says "may or may not". A DX needs the attribute
@@ -21,6 +22,8 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from prichexy_worker.contract import ModelInfo
 from prichexy_worker.header.allowlist import allow_lists
+from prichexy_worker.header.options import Option
+from prichexy_worker.header.profile import BASIC, Profile
 from prichexy_worker.header.table import TABLE_EDITION
 
 __all__ = [
@@ -58,15 +61,18 @@ class Provenance:
     text_searched: bool = False
 
 
-def mark(result: Dataset, provenance: Provenance) -> None:
+def mark(result: Dataset, provenance: Provenance, profile: Profile = BASIC) -> None:
     """Set the marker attributes of a de-identified, derived radiograph in ``result``."""
     software = f"{_SOFTWARE} {provenance.software_version}"
     model = provenance.model
     result.PatientIdentityRemoved = "YES"
     if provenance.text_searched:
         result.BurnedInAnnotation = "NO"
-    result.LongitudinalTemporalInformationModified = "REMOVED"
+    moved = Option.MODIFIED_DATES in profile.options
+    result.LongitudinalTemporalInformationModified = "MODIFIED" if moved else "REMOVED"
     method = [f"DICOM PS3.15 {TABLE_EDITION} Basic Profile", software, f"key {provenance.key_id}"]
+    if profile is not BASIC:
+        method.append(f"project profile {profile.name}, SHA-256 {profile.digest[:16]}")
     if provenance.deformed:
         method.append(f"chest anatomy deformed by a model ({model.evidence})")
     text = (
@@ -75,7 +81,8 @@ def mark(result: Dataset, provenance: Provenance) -> None:
     method.append(f"burned-in text: {text}")
     result.DeidentificationMethod = [_fitting(text, _LO) for text in method]
     basic = _code("113100", "DCM", "Basic Application Confidentiality Profile")
-    result.DeidentificationMethodCodeSequence = Sequence([basic])
+    chosen = [_code(one.code, "DCM", one.meaning) for one in Option if one in profile.options]
+    result.DeidentificationMethodCodeSequence = Sequence([basic, *chosen])
     result.ImageType = _image_type(result, deformed=provenance.deformed)
     result.DerivationDescription = _fitting(_derivation(software, provenance), _ST)
     if provenance.deformed:
@@ -113,14 +120,14 @@ def describe_file(result: Dataset, software_version: str) -> None:
     result.preamble = b"\0" * 128
 
 
-def own_texts(provenance: Provenance) -> frozenset[str]:
+def own_texts(provenance: Provenance, profile: Profile = BASIC) -> frozenset[str]:
     """Give every text that ``mark`` and ``describe_file`` write, whatever the source holds.
 
     The last check may pass over these: a patient called Basic is not named by "Basic Profile".
     """
     own = Dataset()
     own.SOPClassUID, own.SOPInstanceUID = UID(_SECONDARY_CAPTURE), IMPLEMENTATION_CLASS_UID
-    mark(own, provenance)
+    mark(own, provenance, profile)
     describe_file(own, provenance.software_version)
     texts = {str(own.file_meta.ImplementationVersionName)}
     for element in own.iterall():

@@ -1,14 +1,15 @@
 """The last look at a finished header, by VR and group: a net under the allow-lists.
 
 It knows nothing of the lists and trusts none: whatever a list will one day say, no date, name,
-address, free text or foreign UID leaves, and nothing of a private, overlay or curve group.
+address, free text or foreign UID leaves, and nothing of a private, overlay or curve group, but
+what Table E.1-1 has in the column of a chosen option.
 """
 
 from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Final
 
 from pydicom import config
@@ -18,7 +19,9 @@ from pydicom.uid import UID
 
 from prichexy_worker.contract import Reason
 from prichexy_worker.errors import Rejected
+from prichexy_worker.header import table
 from prichexy_worker.header.elements import name
+from prichexy_worker.header.options import Option
 
 __all__ = ["sweep"]
 
@@ -45,12 +48,24 @@ _SHORT_TEXT: Final = frozenset(
     }
 )
 _WORDS: Final = frozenset({0x00283006})  # LUTData
+#: What tells a device and stands in no row of the table.
+_DEVICE: Final = frozenset(
+    {
+        0x00080070,  # Manufacturer
+        0x00081090,  # ManufacturerModelName
+        0x00181020,  # SoftwareVersions
+        0x0018702A,  # DetectorManufacturerName
+        0x0018702B,  # DetectorManufacturerModelName
+    }
+)
+_ACCESSION_NUMBER: Final = 0x00080050
+_PSEUDONYM: Final = re.compile("[A-Z2-7]{16}")
 _OURS: Final = re.compile(r"2\.25\.[1-9][0-9]*")
 
 
-def sweep(result: Dataset) -> None:
+def sweep(result: Dataset, options: Collection[Option] = ()) -> None:
     """Raise Rejected IDENTITY_SURVIVED, naming tags, where something must not be in a header."""
-    found = sorted({element.tag for element in _walk(result) if not _may_leave(element)})
+    found = sorted({element.tag for element in _walk(result) if not _may_leave(element, options)})
     if found:
         raise Rejected(Reason.IDENTITY_SURVIVED, "tags " + " ".join(name(tag) for tag in found))
 
@@ -63,16 +78,20 @@ def _walk(dataset: Dataset) -> Iterator[DataElement]:
                 yield from _walk(item)
 
 
-def _may_leave(element: DataElement) -> bool:
+def _may_leave(element: DataElement, options: Collection[Option]) -> bool:
     tag = element.tag
     if tag.group % 2 or tag.group >> 8 in (0x50, 0x60):
         return False
     if element.VR == "SQ" or element.is_empty or tag in _OWN:
         return True
+    if table.under_options(tag, options):
+        return True
     if element.VR == "UI":
         return all(_is_known(uid) for uid in _values(element))
+    if tag == _ACCESSION_NUMBER:
+        return bool(_PSEUDONYM.fullmatch(element.value))
     if element.VR in ("LO", "SH"):
-        return tag in _SHORT_TEXT
+        return tag in _SHORT_TEXT or (Option.DEVICE_IDENTITY in options and tag in _DEVICE)
     if element.VR == "OW":
         return tag in _WORDS
     return element.VR not in _NEVER

@@ -1,0 +1,81 @@
+"""``prichexy crosswalk``: who stands behind the pseudonyms, for those who may know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from prichexy_gateway.commands.options import HomeOption, WorkerConfigOption, home_at
+
+__all__ = ["crosswalk"]
+
+
+def crosswalk(
+    to: Annotated[Path, typer.Argument(help="The file to write; it must not be there yet.")],
+    recipient: Annotated[
+        list[str],
+        typer.Option(
+            help="Who can read it: an age public key (age1…). Several times for several people."
+        ),
+    ],
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            help="Files or a folder of originals. Default: all that the ingest Orthanc holds.",
+            exists=True,
+            show_default=False,
+        ),
+    ] = None,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(help="The key of all pseudonyms, with --source.", show_default=False),
+    ] = None,
+    profile: Annotated[
+        Path | None, typer.Option(help="The project profile, with --source.", show_default=False)
+    ] = None,
+    home: HomeOption = None,
+    worker_config: WorkerConfigOption = None,
+) -> None:
+    """Write which patient and study stands behind which pseudonym, encrypted.
+
+    It is computed from the originals and the key, and kept nowhere else. Only the recipients can
+    read it (age --decrypt); whoever can undoes the pseudonyms.
+
+    Exit codes: 0; 1 Orthanc does not answer, or the file cannot be written; 2 wrong use.
+    """
+    from prichexy_gateway.anonymizing import default_key_file  # noqa: PLC0415
+    from prichexy_gateway.client import ingest_of  # noqa: PLC0415
+    from prichexy_gateway.crosswalk import (  # noqa: PLC0415
+        Skipped,
+        encrypted,
+        of_files,
+        of_orthanc,
+        write_new,
+    )
+    from prichexy_gateway.dicom_files import find_dicom_files  # noqa: PLC0415
+    from prichexy_gateway.services import worker_configuration  # noqa: PLC0415
+    from prichexy_gateway.worker_settings import load_settings_at  # noqa: PLC0415
+    from prichexy_worker.profile_file import read_profile  # noqa: PLC0415
+    from prichexy_worker.pseudonyms import Pseudonyms  # noqa: PLC0415
+
+    encrypted([], recipient)  # so that a wrong recipient is refused before anything is read
+    skipped = Skipped()
+    if source is not None:
+        wanted = read_profile(profile)
+        key = Pseudonyms.from_key_file(key_file or default_key_file())
+        files = find_dicom_files(source).files
+        rows = list(of_files(files, wanted.pseudonyms(key), wanted, skipped))
+    else:
+        settings = load_settings_at(worker_config or worker_configuration(home_at(home)))
+        wanted = read_profile(settings.profile.file)
+        key = Pseudonyms.from_key_file(settings.pseudonyms.key_file)
+        with ingest_of(settings) as client:
+            rows = list(of_orthanc(client, wanted.pseudonyms(key), wanted, skipped))
+    write_new(to, encrypted(rows, recipient))
+    console = Console(highlight=False)
+    console.print(f"{len(rows)} studies, for {len(recipient)} recipients, under key {key.key_id}.")
+    if skipped.count:
+        console.print(f"{skipped.count} objects lack what a pseudonym is made of.")

@@ -1,0 +1,131 @@
+"""The crosswalk: right, for its recipients alone, and nowhere in the clear."""
+
+from __future__ import annotations
+
+import csv
+import io
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+import pyrage
+import pytest
+from pydicom.dataset import Dataset
+
+from prichexy_gateway.client import OrthancClient
+from prichexy_gateway.crosswalk import Row, Skipped, encrypted, of_files, of_orthanc, write_new
+from prichexy_gateway.dicom_files import find_dicom_files
+from prichexy_gateway.errors import Failed, Misconfigured
+from prichexy_testing.dicoms import CANARIES, canary_values, radiograph_dataset, write
+from prichexy_testing.headers import KEY, SEARCHED, reread
+from prichexy_worker.header import BASIC, Profile, deidentify
+from prichexy_worker.header.options import Option
+from prichexy_worker.pseudonyms import Pseudonyms
+
+IDENTITY = pyrage.x25519.Identity.generate()
+RECIPIENT = str(IDENTITY.to_public())
+PSEUDONYMS = Pseudonyms(KEY)
+
+
+def rows_of(content: bytes) -> list[Mapping[str, str]]:
+    text = pyrage.decrypt(content, [IDENTITY]).decode()
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def of(folder: Path, profile: Profile = BASIC) -> list[Row]:
+    pseudonyms = profile.pseudonyms(PSEUDONYMS)
+    return list(of_files(find_dicom_files(folder).files, pseudonyms, profile, Skipped()))
+
+
+def test_it_names_what_stands_in_the_results(tmp_path: Path) -> None:
+    dates = Profile.made_of("dates", [Option.MODIFIED_DATES], project="one")
+    dataset = radiograph_dataset()
+    (tmp_path / "a.dcm").write_bytes(write(dataset))
+    (row,) = of(tmp_path, dates)
+    result = deidentify(reread(dataset), dates.pseudonyms(PSEUDONYMS), SEARCHED, dates)
+    assert row.patient_id == CANARIES["PatientID"]
+    assert row.issuer_of_patient_id == CANARIES["IssuerOfPatientID"]
+    assert row.study_instance_uid == CANARIES["StudyInstanceUID"]
+    assert row.pseudonym == result.PatientID
+    assert row.pseudonymous_study_instance_uid == result.StudyInstanceUID
+    assert 1 <= row.days_earlier <= 3653
+
+
+def test_images_of_one_study_are_one_row(tmp_path: Path) -> None:
+    for number in range(3):
+        dataset = radiograph_dataset(SOPInstanceUID=f"1.2.3.{number}")
+        (tmp_path / f"{number}.dcm").write_bytes(write(dataset))
+    assert len(of(tmp_path)) == 1
+
+
+def test_only_a_recipient_reads_it(tmp_path: Path) -> None:
+    (tmp_path / "a.dcm").write_bytes(write(radiograph_dataset()))
+    content = encrypted(of(tmp_path), [RECIPIENT])
+    assert not any(value.encode() in content for value in canary_values())
+    assert rows_of(content)[0]["patient_id"] == CANARIES["PatientID"]
+    with pytest.raises(pyrage.DecryptError):
+        pyrage.decrypt(content, [pyrage.x25519.Identity.generate()])
+
+
+@pytest.mark.parametrize("recipients", [[], ["age1nonsense"], [RECIPIENT, ""]])
+def test_without_a_recipient_there_is_none(recipients: list[str]) -> None:
+    with pytest.raises(Misconfigured):
+        encrypted([], recipients)
+
+
+def test_a_file_that_is_there_is_not_written_over(tmp_path: Path) -> None:
+    place = tmp_path / "crosswalk.age"
+    write_new(place, b"first")
+    assert stat.S_IMODE(place.stat().st_mode) == 0o600
+    with pytest.raises(Failed):
+        write_new(place, b"second")
+    assert place.read_bytes() == b"first"
+
+
+def test_a_patient_id_in_another_character_set_is_the_workers(tmp_path: Path) -> None:
+    dataset = radiograph_dataset(PatientID="MÜLLER-1")
+    dataset.SpecificCharacterSet = "ISO_IR 100"
+    (tmp_path / "a.dcm").write_bytes(write(dataset))
+    (row,) = of(tmp_path)
+    assert row.patient_id == "MÜLLER-1"
+    assert row.pseudonym == deidentify(reread(dataset), PSEUDONYMS, SEARCHED).PatientID
+
+
+def orthanc_with(dataset: Dataset) -> OrthancClient:
+    source = reread(dataset)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        match request.url.path.strip("/").split("/"):
+            case ["studies"]:
+                return httpx.Response(200, json=["study", "gone"])
+            case ["studies", "study"]:
+                return httpx.Response(200, json={"Series": ["series"]})
+            case ["series", "series"]:
+                return httpx.Response(200, json={"Instances": ["instance"]})
+            case ["instances", "instance", "content", tag]:
+                number = int(tag.replace("-", ""), 16)
+                if number in source:
+                    return httpx.Response(200, content=source.get_item(number).value)
+        return httpx.Response(404)
+
+    return OrthancClient("Orthanc", "http://h", "u", "p", transport=httpx.MockTransport(answer))
+
+
+def test_the_ingest_orthancs_studies_have_the_rows_of_their_files(tmp_path: Path) -> None:
+    dataset = radiograph_dataset(PatientID="MÜLLER-1")
+    dataset.SpecificCharacterSet = "ISO_IR 100"
+    (tmp_path / "a.dcm").write_bytes(write(dataset))
+    skipped = Skipped()
+    with orthanc_with(dataset) as client:
+        assert list(of_orthanc(client, PSEUDONYMS, BASIC, skipped)) == of(tmp_path)
+    assert skipped.count == 0
+
+
+def test_what_has_no_identifier_is_counted(tmp_path: Path) -> None:
+    dataset = radiograph_dataset()
+    del dataset.StudyInstanceUID
+    (tmp_path / "a.dcm").write_bytes(write(dataset))
+    skipped = Skipped()
+    assert list(of_files(find_dicom_files(tmp_path).files, PSEUDONYMS, BASIC, skipped)) == []
+    assert skipped.count == 1

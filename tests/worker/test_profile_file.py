@@ -1,0 +1,71 @@
+"""A project profile's file: what it says, and the line where it does not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from prichexy_worker.errors import Misconfigured
+from prichexy_worker.header.options import Option
+from prichexy_worker.header.profile import BASIC
+from prichexy_worker.profile_file import read_profile
+
+WHOLE = """\
+name: chest-archive
+options: [modified-dates, patient-characteristics]
+pseudonyms:
+  project: chest-archive
+  patient_prefix: CXR-
+attributes:
+  AccessionNumber: accession_number
+  KVP: remove
+"""
+
+
+def read(folder: Path, text: str) -> object:
+    path = folder / "profile.yaml"
+    path.write_text(text, encoding="utf-8")
+    return read_profile(path)
+
+
+def test_a_whole_profile_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "profile.yaml"
+    path.write_text(WHOLE, encoding="utf-8")
+    profile = read_profile(path)
+    assert profile.name == "chest-archive"
+    assert profile.options == {Option.MODIFIED_DATES, Option.PATIENT_CHARACTERISTICS}
+    assert profile.patient_prefix == "CXR-"
+    assert profile.digest == read_profile(path).digest != BASIC.digest
+
+
+def test_without_a_file_it_is_the_basic_profile() -> None:
+    assert read_profile(None) is BASIC
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "why"),
+    [
+        ("options: []\n", 1, "name"),
+        (WHOLE.replace("modified-dates", "full-dates"), 2, "options.0"),
+        (WHOLE + "colour: blue\n", 9, "colour"),
+        (WHOLE.replace("CXR-", "lower"), 5, "pseudonyms.patient_prefix"),
+        (WHOLE.replace("KVP: remove", "KVP: keep"), 8, "KVP"),
+        (WHOLE.replace("KVP", "StudyDescription").replace(": remove", ": text"), 8, "Study"),
+        (WHOLE + "name: twice\n", 9, "name is there twice"),
+        ("name: a\noptions: [modified-dates\nattributes: {}\n", 3, "not YAML"),
+        ("- name: a\n", 1, "dictionary"),
+    ],
+)
+def test_a_profile_that_does_not_fit_is_refused_with_its_line(
+    tmp_path: Path, text: str, line: int, why: str
+) -> None:
+    with pytest.raises(Misconfigured) as caught:
+        read(tmp_path, text)
+    assert str(caught.value).startswith(f"profile.yaml:{line}: ")
+    assert why in str(caught.value)
+
+
+def test_a_profile_that_is_not_there_is_said_to_be(tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match="cannot be read"):
+        read_profile(tmp_path / "profile.yaml")

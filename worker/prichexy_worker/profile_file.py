@@ -1,0 +1,110 @@
+"""A project profile, read from its file: one small YAML file, refused with the line at fault."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from prichexy_worker.errors import Misconfigured
+from prichexy_worker.header.options import Option
+from prichexy_worker.header.profile import BASIC, Profile, project_rule
+
+__all__ = ["read_profile"]
+
+_LONGEST: Final = 1 << 20
+
+_Place = tuple[str | int, ...]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class _Pseudonyms(_Section):
+    project: str = Field(default="", pattern=r"^[A-Za-z0-9._-]{0,64}$")
+    patient_prefix: str = Field(default="PX-", pattern=r"^[A-Z][A-Z0-9-]{0,15}$")
+
+
+class _File(_Section):
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    options: list[Option] = []
+    pseudonyms: _Pseudonyms = _Pseudonyms()
+    attributes: dict[str, Any] = {}
+
+
+def read_profile(path: Path | None) -> Profile:
+    """Read a project profile; without a file the Basic Profile alone.
+
+    The keys are explained in docs/project-profile.md. Raises Misconfigured that begins with the
+    file's name and the line where it does not fit: "profile.yaml:7: options.1: …".
+    """
+    if path is None:
+        return BASIC
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise Misconfigured(f"profile {path}: cannot be read ({error.strerror})") from None
+    if len(content) > _LONGEST:
+        raise Misconfigured(f"profile {path}: larger than a profile can be")
+    lines, data = _parsed(path, content)
+    try:
+        file = _File.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        raise _refused(path, lines, first["loc"], first["msg"]) from None
+    for keyword, value in file.attributes.items():
+        try:
+            project_rule(keyword, value, frozenset(file.options))
+        except Misconfigured as error:
+            raise _refused(path, lines, ("attributes", keyword), str(error)) from None
+    return Profile.made_of(
+        file.name,
+        file.options,
+        file.attributes,
+        project=file.pseudonyms.project,
+        patient_prefix=file.pseudonyms.patient_prefix,
+    )
+
+
+def _parsed(path: Path, content: bytes) -> tuple[Mapping[_Place, int], Any]:
+    """Give the line of every key and item, from 1, and the data."""
+    try:
+        node = yaml.compose(content, Loader=yaml.SafeLoader)
+        lines = dict(_lines(path, node, ()))
+        return lines, yaml.safe_load(content)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise Misconfigured(f"{path.name}:{line}: not YAML: {error.problem}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
+        raise Misconfigured(f"{path.name}:1: not YAML") from None
+
+
+def _lines(path: Path, node: yaml.Node | None, place: _Place) -> Iterator[tuple[_Place, int]]:
+    if node is None:
+        return
+    yield place, node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if key.value in seen:
+                raise Misconfigured(f"{path.name}:{line}: {key.value} is there twice")
+            seen.add(key.value)
+            yield from _lines(path, value, (*place, key.value))
+            yield (*place, key.value), line
+    elif isinstance(node, yaml.SequenceNode):
+        for number, value in enumerate(node.value):
+            yield from _lines(path, value, (*place, number))
+
+
+def _refused(path: Path, lines: Mapping[_Place, int], place: _Place, why: str) -> Misconfigured:
+    known = place
+    while known not in lines and known:
+        known = known[:-1]
+    where = ".".join(str(part) for part in place)
+    text = why if not where or why.startswith(str(place[-1])) else f"{where}: {why}"
+    return Misconfigured(f"{path.name}:{lines.get(known, 1)}: {text}")
