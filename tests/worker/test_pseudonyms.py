@@ -156,3 +156,40 @@ def test_an_absent_key_file_is_said_to_be_absent(tmp_path: Path) -> None:
         Pseudonyms.from_key_file(tmp_path / "absent")
     with pytest.raises(Misconfigured, match=r"pseudonyms\.key_file"):
         Pseudonyms.from_key_file(tmp_path)
+
+
+def test_the_days_of_a_patient_are_the_same_everywhere_and_tell_nothing_of_the_pseudonym() -> None:
+    pseudonyms = Pseudonyms(bytes(range(32)))
+    days = pseudonyms.days_earlier("4711", "HOSPITAL")
+    assert days == Pseudonyms(bytes(range(32))).days_earlier(" 4711 ", "HOSPITAL")
+    assert days != pseudonyms.days_earlier("4711", "CLINIC")
+    assert days != Pseudonyms(b"\7" * 32).days_earlier("4711", "HOSPITAL")
+
+
+@given(st.text(min_size=1).filter(lambda text: text.strip(" \0")))
+def test_dates_are_never_left_where_they_are_and_never_moved_by_more_than_ten_years(
+    patient_id: str,
+) -> None:
+    assert 1 <= Pseudonyms(bytes(range(32))).days_earlier(patient_id) <= 3653
+
+
+def test_without_a_patient_id_the_days_are_the_studys() -> None:
+    pseudonyms = Pseudonyms(bytes(range(32)))
+    first, second = (pseudonyms.days_earlier("", study_uid=f"1.2.{n}") for n in (1, 2))
+    assert first != second
+    with pytest.raises(ValueError, match="neither"):
+        pseudonyms.days_earlier("")
+
+
+def test_a_project_has_other_pseudonyms_of_everything_and_the_same_key_id() -> None:
+    key = Pseudonyms(bytes(range(32)))
+    one, two = key.of_project("one"), key.of_project("two")
+    assert one.key_id == two.key_id == key.key_id
+    for make in (
+        lambda pseudonyms: pseudonyms.patient_id("4711"),
+        lambda pseudonyms: pseudonyms.uid("1.2.3"),
+        lambda pseudonyms: pseudonyms.accession_number("4711"),
+        lambda pseudonyms: pseudonyms.opaque("name", b"4711"),
+    ):
+        assert len({make(key), make(one), make(two)}) == 3
+    assert key.of_project("").uid("1.2.3") == key.uid("1.2.3")
