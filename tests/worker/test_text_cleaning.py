@@ -171,10 +171,12 @@ def test_an_oblique_picture_does_not_show_its_corners() -> None:
 
 
 def test_findings_and_pictures_are_told_in_no_text(caplog: pytest.LogCaptureFixture) -> None:
+    finder = Finds(*[[text(21, 23, 87, 39)]] * 9)
     with pytest.raises(Rejected) as caught:
-        clean(chest(), HEADER, Finds(*[[text(21, 23, 87, 39)]] * 9))
+        clean(chest(), HEADER, finder)
     with caplog.at_level(logging.DEBUG):
-        logging.getLogger("test").exception("failed", exc_info=caught.value)
+        logging.getLogger("test").error("failed", exc_info=caught.value)
+    assert caught.value.pictures[0].startswith(b"\x89PNG")
     told = str(caught.value) + repr(caught.value) + caplog.text
     told += "".join(traceback.format_exception(caught.value))
     assert "PNG" not in told
@@ -192,16 +194,14 @@ def written(
     return np.asarray(drawn, np.float32) / 255
 
 
-@pytest.mark.parametrize(
-    ("turn", "bits", "grey"), [(0, 12, 1.0), (90, 16, 0.0), (40, 10, 1.0), (270, 8, 1.0)]
-)
+@pytest.mark.parametrize(("turn", "bits", "grey"), [(90, 16, 0.0), (40, 10, 1.0)])
 def test_a_name_in_a_radiograph_is_erased_and_its_side_marker_stays(
     turn: float, bits: int, grey: float
 ) -> None:
     top = (1 << bits) - 1
-    values = phantom(900, 800, bits_stored=bits, seed=11)
-    name = written("QUARTER^EVA", 36, turn, (300, 500), values.shape)
-    marker = written("LEFT", 44, 0, (690, 80), values.shape)
+    values = phantom(700, 600, bits_stored=bits, seed=11)
+    name = written("QUARTER^EVA", 32, turn, (220, 400), values.shape)
+    marker = written("LEFT", 40, 0, (510, 60), values.shape)
     picture_ = values * (1 - name) + grey * top * name
     picture_ = picture_ * (1 - marker) + top * marker
     source = Radiograph(np.round(picture_).astype(values.dtype), bits)
