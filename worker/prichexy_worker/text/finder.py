@@ -60,7 +60,7 @@ class _Look(NamedTuple):
 
     ``tiled``: part by part. The detector weighs a picture as a whole, and a single small text in a
     large radiograph then counts for little: of 68 such texts it found 31 in whole images of 1600
-    pixels and 67 in parts of them (benchmarks/text_search.py).
+    pixels and 67 in parts of them.
     """
 
     side: int
