@@ -130,7 +130,7 @@ class AlwaysFinds:
 def test_text_that_is_doubted_is_shown_beside_the_originals_and_nowhere_else(
     tmp_path: Path, places: Places, caplog: pytest.LogCaptureFixture
 ) -> None:
-    put(tmp_path / "in", "a")
+    put(tmp_path / "in", "a", window=(2048, 4096))  # one view shows all of it
     (study,) = studies_in(tmp_path / "in")
     tools = replace(TOOLS, text_finder=AlwaysFinds())
 
