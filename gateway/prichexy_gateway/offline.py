@@ -208,7 +208,7 @@ def anonymize_study(study: FileStudy, places: Places, tools: Tools) -> StudyResu
     staging = places.staging / study.name
     staging.mkdir(mode=0o700)
     try:
-        process_study(
+        outcome = process_study(
             _message(study),
             _Files(study),
             FolderExport(staging),
@@ -227,7 +227,7 @@ def anonymize_study(study: FileStudy, places: Places, tools: Tools) -> StudyResu
             shutil.rmtree(places.quarantine / study.name, ignore_errors=True)
         else:
             _withdraw(study, places, tools)
-            _quarantine(study, last, places.quarantine)
+            _quarantine(study, last, outcome.pictures, places.quarantine)
     except OSError as error:
         raise Failed(f"The result cannot be written ({error.strerror}).") from None
     finally:
@@ -281,8 +281,10 @@ def _withdraw(study: FileStudy, places: Places, tools: Tools) -> None:
             shutil.rmtree(withdrawn)
 
 
-def _quarantine(study: FileStudy, report: StudyReport, quarantine: Path) -> None:
-    """Copy the originals to a folder for this user alone, with the reason beside them."""
+def _quarantine(
+    study: FileStudy, report: StudyReport, pictures: Sequence[bytes], quarantine: Path
+) -> None:
+    """Copy the originals to a folder for this user alone, with reason and pictures beside them."""
     quarantine.mkdir(mode=0o700, parents=True, exist_ok=True)
     quarantine.chmod(0o700)
     folder = quarantine / study.name
@@ -295,10 +297,9 @@ def _quarantine(study: FileStudy, report: StudyReport, quarantine: Path) -> None
         except OSError:  # one bad file must not end the run over all the others
             missing += 1
             continue
-        copy = folder / f"{number:04d}.dcm"
-        descriptor = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as target:
-            target.write(content)
+        _put(folder / f"{number:04d}.dcm", content)
+    for number, picture in enumerate(pictures, start=1):
+        _put(folder / f"text-{number}.png", picture)
     reason = report.reason
     entry = {
         "study": study.name,
@@ -308,6 +309,13 @@ def _quarantine(study: FileStudy, report: StudyReport, quarantine: Path) -> None
         "not_copied_because_unreadable": missing,
     }
     write_privately(folder / "reason.json", json.dumps(entry, indent=2) + "\n")
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Write a new file that only this user can read."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as target:
+        target.write(content)
 
 
 def exit_code(results: Sequence[StudyResult], unreadable: int = 0) -> int:

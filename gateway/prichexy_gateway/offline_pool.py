@@ -19,7 +19,7 @@ from prichexy_gateway.offline import FileStudy, Places, StudyResult, anonymize_s
 from prichexy_worker.engine import Engine
 from prichexy_worker.logs import configure_logging
 from prichexy_worker.pipeline import Tools
-from prichexy_worker.profile_file import read_profile
+from prichexy_worker.project import read_project
 from prichexy_worker.pseudonyms import Pseudonyms
 from prichexy_worker.settings import Syntax
 from prichexy_worker.text import TextFinder
@@ -43,13 +43,14 @@ class Recipe:
 def load_tools(recipe: Recipe) -> tuple[Tools, Engine]:
     """Load the generator, the key and the text finder. Raises Misconfigured."""
     engine = Engine.load(recipe.bundle, device=recipe.device, threads=recipe.threads)
-    profile = read_profile(recipe.profile)
+    project = read_project(recipe.profile)
     tools = Tools(
         engine=engine,
-        pseudonyms=profile.pseudonyms(Pseudonyms.from_key_file(recipe.key_file)),
+        pseudonyms=project.pseudonyms(Pseudonyms.from_key_file(recipe.key_file)),
         text_finder=TextFinder() if recipe.check_text else None,
         syntax=recipe.syntax,
-        profile=profile,
+        profile=project.profile,
+        masks=project.masks,
     )
     return tools, engine
 

@@ -17,7 +17,7 @@ from prichexy_worker.engine import Engine
 from prichexy_worker.errors import Retryable
 from prichexy_worker.export import create_target
 from prichexy_worker.ports import Anonymized, ExportTarget
-from prichexy_worker.profile_file import read_profile
+from prichexy_worker.project import read_project
 from prichexy_worker.pseudonyms import Pseudonyms
 from prichexy_worker.settings import Settings
 
@@ -58,7 +58,7 @@ def picture_of(file: DicomFile, settings: Settings, place: Path) -> ModelInfo:
     model, because nothing that leaves the gateway carries it.
     """
     original = inspection.read(file.path.read_bytes())
-    profile = read_profile(settings.profile.file)
+    profile = read_project(settings.profile.file).profile
     pseudonyms = profile.pseudonyms(Pseudonyms.from_key_file(settings.pseudonyms.key_file))
     engine = Engine.load(settings.model.bundle, device="cpu")
     target = create_target(settings.export)

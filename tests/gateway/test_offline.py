@@ -25,6 +25,7 @@ from prichexy_testing.dicoms import canary_values, radiograph_dataset, write
 from prichexy_worker.contract import ModelInfo, Reason, State
 from prichexy_worker.pipeline import Tools
 from prichexy_worker.pseudonyms import Pseudonyms
+from prichexy_worker.text import TextRegion
 
 PSEUDONYMS = Pseudonyms(bytes(range(32)))
 
@@ -117,6 +118,41 @@ def test_the_quarantine_is_for_its_owner_alone(tmp_path: Path, places: Places) -
     for path in (places.quarantine, *places.quarantine.rglob("*")):
         expected = 0o700 if path.is_dir() else 0o600
         assert stat.S_IMODE(path.stat().st_mode) == expected
+
+
+class AlwaysFinds:
+    """Finds the same text however often it was erased."""
+
+    def find(self, view: NDArray[np.float32]) -> tuple[TextRegion, ...]:
+        return (TextRegion(10, 10, 40, 16, 0.9, marker=False),)
+
+
+def test_text_that_is_doubted_is_shown_beside_the_originals_and_nowhere_else(
+    tmp_path: Path, places: Places, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(tmp_path / "in", "a", window=(2048, 4096))  # one view shows all of it
+    (study,) = studies_in(tmp_path / "in")
+    tools = replace(TOOLS, text_finder=AlwaysFinds())
+
+    result = anonymize_study(study, places, tools)
+
+    assert (result.state, result.reason) == (State.QUARANTINED, Reason.BURNED_IN_TEXT)
+    places.clean_up()
+    assert contents(places.destination) == {}
+    kept = contents(places.quarantine / study.name)
+    assert set(kept) == {"0001.dcm", "text-1.png", "reason.json"}
+    assert kept["text-1.png"].startswith(b"\x89PNG")
+    picture = places.quarantine / study.name / "text-1.png"
+    assert stat.S_IMODE(picture.stat().st_mode) == 0o600
+    assert "PNG" not in json.dumps(result.to_json()) + repr(result) + caplog.text
+
+
+def test_a_picture_of_an_earlier_run_does_not_stay(tmp_path: Path, places: Places) -> None:
+    put(tmp_path / "in", "a", BurnedInAnnotation="YES")
+    (study,) = studies_in(tmp_path / "in")
+    anonymize_study(study, places, replace(TOOLS, text_finder=AlwaysFinds()))
+    anonymize_study(study, places, TOOLS)
+    assert set(contents(places.quarantine / study.name)) == {"0001.dcm", "reason.json"}
 
 
 def test_a_second_run_gives_identical_bytes(tmp_path: Path, places: Places) -> None:

@@ -375,6 +375,14 @@ def test_what_is_said_of_burned_in_text_follows_from_our_search_and_not_from_the
     assert "BurnedInAnnotation" not in deidentified(source)
 
 
+def test_clean_pixels_are_claimed_after_a_search_alone() -> None:
+    def codes(result: Dataset) -> set[str]:
+        return {item.CodeValue for item in result.DeidentificationMethodCodeSequence}
+
+    assert codes(deidentified(cr(), provenance=SEARCHED)) == {"113100", "113101"}
+    assert codes(deidentified(cr())) == {"113100"}
+
+
 @pytest.mark.parametrize(
     ("build", "keyword"),
     [

@@ -122,8 +122,6 @@ def test_every_real_object_that_is_none_is_turned_away(name, reason):
         ({"PatientBreedDescription": "Beagle"}, Reason.NOT_A_CHEST_RADIOGRAPH),
         ({"PatientSpeciesCodeSequence": [code("448771007", "SCT", "dog")]},
          Reason.NOT_A_CHEST_RADIOGRAPH),
-        ({"BurnedInAnnotation": "YES"}, Reason.BURNED_IN_TEXT),
-        ({"BurnedInAnnotation": "MAYBE"}, Reason.BURNED_IN_TEXT),
         ({"PixelData": None}, Reason.NO_PIXEL_DATA),
         ({"NumberOfFrames": 2}, Reason.MULTI_FRAME),
         ({"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}, Reason.COLOUR),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from prichexy_worker.errors import Rejected
 from prichexy_worker.pipeline import Anonymized, Stopwatch, Tools, anonymize
 from prichexy_worker.pseudonyms import Pseudonyms
 from prichexy_worker.settings import Syntax
-from prichexy_worker.text import TextRegion
+from prichexy_worker.text import Mask, TextRegion
 
 Floats = npt.NDArray[np.float32]
 STEPS = ["inspect", "decode", "text", "deform", "deidentify", "encode", "check"]
@@ -172,11 +173,58 @@ def test_a_step_that_fails_is_timed_and_a_step_taken_twice_adds_up() -> None:
     assert watch.seconds == {"fetch": 3.0}
 
 
-def test_text_in_the_image_is_refused_and_a_side_marker_is_not() -> None:
-    assert anonymize(CONTENT, tools(finder=Finds(region(marker=True)))).content
+def test_text_in_the_image_is_erased_before_it_is_deformed_and_a_side_marker_is_not() -> None:
+    before = pixels.decode(pydicom.dcmread(io.BytesIO(CONTENT))).values
+    kept = anonymize(CONTENT, tools(finder=Finds(region(marker=True))))
+    np.testing.assert_array_equal(pixels.decode(read(kept)).values, before)
+    assert kept.measures["text_markers_kept"] == 1
+    assert kept.measures["text_erased_share"] == 0
+    result = anonymize(CONTENT, tools(finder=Looks(text_in=1)))
+    after = pixels.decode(read(result)).values
+    assert (after != before)[1:5, 1:9].any()
+    assert result.measures["text_regions_erased"] == 1
+    assert result.measures["text_erased_share"] >= (after != before).mean() > 0
+    # What was erased is no deformation.
+    assert result.measures["changed_share"] == 0
+
+
+def test_erased_pixels_are_said_to_be_clean_and_only_after_a_search() -> None:
+    searched = read(anonymize(CONTENT, tools(finder=Looks(text_in=1))))
+    codes = [item.CodeValue for item in searched.DeidentificationMethodCodeSequence]
+    assert codes == ["113100", "113101"]
+    assert searched.BurnedInAnnotation == "NO"
+    unsearched = read(anonymize(CONTENT, tools()))
+    codes = [item.CodeValue for item in unsearched.DeidentificationMethodCodeSequence]
+    assert codes == ["113100"]
+    assert "BurnedInAnnotation" not in unsearched
+
+
+def test_text_that_does_not_vanish_is_turned_away() -> None:
     with pytest.raises(Rejected) as caught:
         anonymize(CONTENT, tools(finder=Finds(region(marker=True), region(marker=False))))
     assert caught.value.reason is Reason.BURNED_IN_TEXT
+    assert caught.value.pictures
+
+
+def test_a_header_that_speaks_of_text_is_believed_only_when_some_was_erased() -> None:
+    content = write(radiograph_dataset(BurnedInAnnotation="YES"))
+    result = anonymize(content, tools(finder=Looks(text_in=1)))
+    assert read(result).BurnedInAnnotation == "NO"
+    for finder in (Looks(text_in=0), None):
+        with pytest.raises(Rejected) as caught:
+            anonymize(content, tools(finder=finder))
+        assert caught.value.reason is Reason.BURNED_IN_TEXT
+
+
+def test_masks_are_filled_without_any_search() -> None:
+    mask = Mask(boxes=((0, 0, 20, 10),), station="CANARYST*")
+    masked = replace(tools(), masks=(mask,))
+    before = pixels.decode(pydicom.dcmread(io.BytesIO(CONTENT))).values
+    after = pixels.decode(read(anonymize(CONTENT, masked))).values
+    changed = after != before
+    assert changed[:10, :20].mean() > 0.5
+    assert not changed[10:].any()
+    assert not changed[:, 20:].any()
 
 
 @pytest.mark.parametrize(
@@ -245,11 +293,10 @@ def test_an_image_that_is_called_padding_is_not_released_as_it_is() -> None:
 
 
 def test_text_beyond_the_window_is_looked_for_in_a_second_view() -> None:
-    finder = Looks()
-    with pytest.raises(Rejected) as caught:
-        anonymize(write(radiograph_dataset(window=(2048, 1000))), tools(finder=finder))
-    assert caught.value.reason is Reason.BURNED_IN_TEXT
-    assert anonymize(write(radiograph_dataset(window=(2048, 4096))), tools(finder=Looks())).content
+    narrow = write(radiograph_dataset(window=(2048, 1000)))
+    assert anonymize(narrow, tools(finder=Looks())).measures["text_regions_erased"] == 1
+    wide = write(radiograph_dataset(window=(2048, 4096)))
+    assert anonymize(wide, tools(finder=Looks())).measures["text_regions_erased"] == 0
 
 
 def test_what_the_header_calls_padding_is_shown_to_the_search_for_text() -> None:

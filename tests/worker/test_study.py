@@ -141,6 +141,19 @@ def test_nothing_is_exported_unless_every_instance_is_safe(number: int) -> None:
     assert ledger.reports[-1].reason is Reason.BURNED_IN_TEXT
 
 
+def test_pictures_of_what_is_in_doubt_are_handed_over_and_told_nowhere(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def anonymize(content: bytes, tools: Tools) -> Anonymized:
+        raise Rejected(Reason.BURNED_IN_TEXT, "1 region", pictures=(b"CANARYPICTURE",))
+
+    ledger = FakeLedger()
+    with caplog.at_level("DEBUG"):
+        outcome = run(ledger=ledger, anonymize=anonymize)
+    assert outcome.pictures == (b"CANARYPICTURE",)
+    assert "CANARYPICTURE" not in repr(outcome) + repr(ledger.reports) + caplog.text
+
+
 @given(st.integers(0, 4))
 def test_a_new_unsafe_instance_withdraws_what_an_earlier_revision_exported(number: int) -> None:
     target = FakeTarget(study_uid=PSEUDONYMS.uid(STUDY_UID))

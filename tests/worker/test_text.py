@@ -1,4 +1,4 @@
-"""Text in a picture: what is found, what is kept, what is refused, and that it is never told."""
+"""Text in a picture: what is found, what is a marker, and that what it says is never told."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from prichexy_testing.dicoms import phantom
 from prichexy_testing.shared_data import CHEST, need, pydicom_data
-from prichexy_worker import text
-from prichexy_worker.contract import Reason
-from prichexy_worker.errors import Misconfigured, Rejected
-from prichexy_worker.text import MARKERS, TextFinder, TextRegion, refuse_text
+from prichexy_worker.errors import Misconfigured
+from prichexy_worker.text import MARKERS, TextFinder, TextRegion
+from prichexy_worker.text import finder as search
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -75,9 +74,7 @@ def covers(region: TextRegion, box: tuple[int, int, int, int]) -> bool:
 
 
 def test_a_picture_without_text_has_no_region(finder: TextFinder) -> None:
-    regions = finder.find(chest())
-    assert regions == ()
-    refuse_text(regions)
+    assert finder.find(chest()) == ()
 
 
 @pytest.mark.parametrize(
@@ -99,8 +96,6 @@ def test_a_name_is_found_in_any_direction_size_and_grey(
     view, box = written(chest(), NAME, at=(40, 60), size=size, grey=grey, turn=turn)
     regions = finder.find(view)
     assert any(covers(region, box) and not region.marker for region in regions)
-    with pytest.raises(Rejected):
-        refuse_text(regions)
 
 
 @pytest.mark.parametrize("words", ["12.03.1956", "MRN 00482917", "Ж. Иванова", "F 067Y"])
@@ -123,7 +118,6 @@ def test_a_marker_is_kept(finder: TextFinder, word: str) -> None:
     (region,) = finder.find(view)
     assert covers(region, box)
     assert region.marker
-    refuse_text([region])
 
 
 def test_markers_beside_a_name_do_not_save_it(finder: TextFinder) -> None:
@@ -132,8 +126,6 @@ def test_markers_beside_a_name_do_not_save_it(finder: TextFinder) -> None:
     regions = finder.find(view)
     assert [region.marker for region in regions] == [True, False]
     assert covers(regions[1], box)
-    with pytest.raises(Rejected, match=r"1 region\b"):
-        refuse_text(regions)
 
 
 @pytest.mark.parametrize("words", ["LEFTON", "APPEL", "PAULA", "R. LI", "L 1956", "PA SMITH"])
@@ -165,12 +157,12 @@ class Sees:
 def judged(
     monkeypatch: pytest.MonkeyPatch, score: float, *readings: tuple[str, float]
 ) -> tuple[TextRegion, ...]:
-    monkeypatch.setattr(text, "_LOOKS", text._LOOKS[:1])  # one look, one box
-    monkeypatch.setattr(text, "_load", lambda threads: Sees(score, *readings))
+    monkeypatch.setattr(search, "_LOOKS", search._LOOKS[:1])  # one look, one box
+    monkeypatch.setattr(search, "_load", lambda threads: Sees(score, *readings))
     return TextFinder().find(np.zeros((736, 736), np.float32))
 
 
-def test_text_that_cannot_be_read_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_that_cannot_be_read_is_no_marker(monkeypatch: pytest.MonkeyPatch) -> None:
     (region,) = judged(monkeypatch, 0.7, ("", 0.0))
     assert not region.marker
 
@@ -207,23 +199,13 @@ def test_no_marker_can_be_a_name_or_number() -> None:
     assert not any(character.isdigit() for word in MARKERS for character in word)
 
 
-def test_refusal_tells_how_many_regions_and_nothing_else() -> None:
-    regions = [TextRegion(1, 2, 30, 12, 0.9, marker=False)] * 2
-    with pytest.raises(Rejected) as refused:
-        refuse_text([*regions, TextRegion(1, 2, 9, 9, 0.9, marker=True)])
-    assert refused.value.reason is Reason.BURNED_IN_TEXT
-    assert refused.value.detail == "2 regions"
-
-
 def test_what_was_read_is_told_nowhere(
     finder: TextFinder, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     view, _ = written(chest(), NAME, at=(60, 800), size=60)
     with caplog.at_level(logging.DEBUG):
         regions = TextFinder().find(view)
-    with pytest.raises(Rejected) as refused:
-        refuse_text(regions)
-    told = caplog.text + repr(regions) + str(refused.value) + "".join(capfd.readouterr())
+    told = caplog.text + repr(regions) + "".join(capfd.readouterr())
     assert regions
     assert "QUARTER" not in told.upper()
     assert caplog.text == ""
@@ -242,13 +224,13 @@ def test_nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_missing_models_are_named_and_nothing_is_searched(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(text.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(search.resources, "files", lambda package: tmp_path)
     with pytest.raises(Misconfigured, match="reinstall rapidocr"):
         TextFinder().find(chest(64, 64))
 
 
 def test_making_a_finder_loads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text, "_load", lambda threads: pytest.fail("loaded"))
+    monkeypatch.setattr(search, "_load", lambda threads: pytest.fail("loaded"))
     TextFinder(threads=2)
 
 
@@ -261,7 +243,7 @@ def test_the_models_are_loaded_once_and_again_in_a_forked_process(
         loads.append(threads)
         return Sees(0.7, ("", 0))
 
-    monkeypatch.setattr(text, "_load", load)
+    monkeypatch.setattr(search, "_load", load)
     finder = TextFinder(threads=3)
     finder.find(chest(64, 64))
     finder.find(chest(64, 64))
@@ -285,17 +267,17 @@ def test_one_thread_is_one_thread(finder: TextFinder) -> None:
 @pytest.mark.parametrize(
     "view", [np.zeros((0, 5), np.float32), np.zeros((4, 4, 3), np.float32), np.full((9, 9), np.nan)]
 )
-def test_what_is_no_picture_is_refused(view: View) -> None:
+def test_what_is_no_picture_is_not_searched(view: View) -> None:
     with pytest.raises(ValueError, match="picture"):
         TextFinder().find(view)
 
 
 @pytest.mark.parametrize("length", [1, 96, 640, 641, 1184, 1185, 1600, 5000])
 def test_tiles_cover_a_picture_and_share_a_margin(length: int) -> None:
-    starts = text._starts(length)
+    starts = search._starts(length)
     assert starts[0] == 0
-    assert starts[-1] + text._TILE >= length
-    assert all(0 < b - a <= text._TILE - text._SHARED for a, b in itertools.pairwise(starts))
+    assert starts[-1] + search._TILE >= length
+    assert all(0 < b - a <= search._TILE - search._SHARED for a, b in itertools.pairwise(starts))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 2000), (2000, 5), (40, 40)])
@@ -320,17 +302,15 @@ def test_the_burned_in_name_and_birth_date_of_a_real_file_are_found(finder: Text
         assert any(covers(region, box) and not region.marker for region in regions)
     # "PORTABLE"-like words and the side marker in the other corner stay.
     assert sum(region.marker for region in regions) == 3
-    with pytest.raises(Rejected):
-        refuse_text(regions)
 
 
 @pytest.mark.parametrize(
     "file",
     ["barre_CR-MONO1-10-chest.dcm", "wg04_RG1_J2KI.dcm", "wg04_RG1_JLSN.dcm", "RG1_UNCR.dcm"],
 )
-def test_real_files_without_text_pass(finder: TextFinder, file: str) -> None:
+def test_real_files_without_text_show_none_but_markers(finder: TextFinder, file: str) -> None:
     path = pydicom_data(file) if file.startswith("RG1") else need(CHEST / file)
-    refuse_text(finder.find(shown(path)))
+    assert all(region.marker for region in finder.find(shown(path)))
 
 
 def test_a_name_in_a_real_radiograph_is_found_small_and_faint(finder: TextFinder) -> None:

@@ -21,7 +21,24 @@ class StudyError(Exception):
 
 
 class Rejected(StudyError):
-    """The study cannot be made safe: it goes to quarantine, whole, and is not tried again."""
+    """The study cannot be made safe: it goes to quarantine, whole, and is not tried again.
+
+    For the human who decides: ``findings`` are boxes (left, top, right, bottom) in pixels of an
+    image, and ``pictures`` PNG files of what lies there. They show patients' data, and so belong
+    where the originals lie; no text of the error holds them.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        detail: str = "",
+        *,
+        findings: tuple[tuple[int, int, int, int], ...] = (),
+        pictures: tuple[bytes, ...] = (),
+    ) -> None:
+        super().__init__(reason, detail)
+        self.findings = findings
+        self.pictures = pictures
 
 
 class Retryable(StudyError):

@@ -21,7 +21,7 @@ from prichexy_worker.errors import Rejected
 from prichexy_worker.layout import MAX_PIXELS, read_layout
 from prichexy_worker.quiet import without_noise
 
-__all__ = ["SUPPORTED_SOP_CLASSES", "inspect", "read"]
+__all__ = ["SUPPORTED_SOP_CLASSES", "inspect", "read", "speaks_of_text"]
 
 SUPPORTED_SOP_CLASSES: Final = frozenset(
     {
@@ -78,8 +78,8 @@ def inspect(dataset: Dataset) -> None:
     """Return when ``dataset`` is a grey single-frame chest radiograph of a person, with its UIDs.
 
     Says nothing on whether the pixels can be decoded or show text. Raises Rejected:
-    UNSUPPORTED_SOP_CLASS, INCOMPLETE_HEADER, NOT_A_CHEST_RADIOGRAPH, BURNED_IN_TEXT,
-    NO_PIXEL_DATA, MULTI_FRAME, COLOUR, UNSUPPORTED_PIXELS.
+    UNSUPPORTED_SOP_CLASS, INCOMPLETE_HEADER, NOT_A_CHEST_RADIOGRAPH, NO_PIXEL_DATA, MULTI_FRAME,
+    COLOUR, UNSUPPORTED_PIXELS.
     """
     if _text(dataset, "SOPClassUID") not in SUPPORTED_SOP_CLASSES:
         raise Rejected(Reason.UNSUPPORTED_SOP_CLASS)
@@ -87,9 +87,12 @@ def inspect(dataset: Dataset) -> None:
         if not _text(dataset, keyword):
             raise Rejected(Reason.INCOMPLETE_HEADER, keyword)
     _require_chest(dataset)
-    if _text(dataset, "BurnedInAnnotation").upper() not in {"", "NO"}:
-        raise Rejected(Reason.BURNED_IN_TEXT, "BurnedInAnnotation")
     read_layout(dataset)
+
+
+def speaks_of_text(dataset: Dataset) -> bool:
+    """Tell whether BurnedInAnnotation is there and anything but NO."""
+    return _text(dataset, "BurnedInAnnotation").upper() not in {"", "NO"}
 
 
 def _require_chest(dataset: Dataset) -> None:

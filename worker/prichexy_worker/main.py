@@ -27,7 +27,7 @@ from prichexy_worker.logs import configure_logging
 from prichexy_worker.orthanc_client import connect
 from prichexy_worker.orthanc_source import OrthancSource
 from prichexy_worker.pipeline import Tools
-from prichexy_worker.profile_file import read_profile
+from prichexy_worker.project import read_project
 from prichexy_worker.pseudonyms import Pseudonyms
 from prichexy_worker.reporting import PluginReporter
 from prichexy_worker.retry import RetryPolicy
@@ -135,8 +135,8 @@ def load_tools(settings: Settings) -> tuple[Tools, Engine]:
 
     Raises Misconfigured.
     """
-    profile = read_profile(settings.profile.file)
-    pseudonyms = profile.pseudonyms(Pseudonyms.from_key_file(settings.pseudonyms.key_file))
+    project = read_project(settings.profile.file)
+    pseudonyms = project.pseudonyms(Pseudonyms.from_key_file(settings.pseudonyms.key_file))
     retired = [Pseudonyms.from_key_file(file) for file in settings.pseudonyms.retired_key_files]
     engine = _load_engine(settings, settings.model.bundle)
     tools = Tools(
@@ -144,8 +144,9 @@ def load_tools(settings: Settings) -> tuple[Tools, Engine]:
         pseudonyms=pseudonyms,
         text_finder=TextFinder(settings.model.threads) if settings.text.check else None,
         syntax=settings.output.syntax,
-        profile=profile,
-        retired=tuple(profile.pseudonyms(key) for key in retired),
+        profile=project.profile,
+        masks=project.masks,
+        retired=tuple(project.pseudonyms(key) for key in retired),
     )
     return tools, engine
 

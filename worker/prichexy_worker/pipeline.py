@@ -23,7 +23,7 @@ from prichexy_worker.ports import Anonymized
 from prichexy_worker.pseudonyms import Pseudonyms
 from prichexy_worker.settings import Syntax
 
-__all__ = ["Anonymized", "Clock", "Deformer", "Finder", "Stopwatch", "Tools", "anonymize"]
+__all__ = ["Anonymized", "Clock", "Deformer", "Stopwatch", "Tools", "anonymize"]
 
 Clock = Callable[[], float]
 
@@ -44,24 +44,19 @@ class Deformer(Protocol):
         """Give the displacement (2, size, size) of a view (size, size)."""
 
 
-class Finder(Protocol):
-    """What the pipeline needs of the search for text; ``text.TextFinder`` is one."""
-
-    def find(self, view: npt.NDArray[np.float32]) -> tuple[text.TextRegion, ...]:
-        """Give the regions of a view that hold text."""
-
-
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What every instance is anonymised with. ``text_finder`` None: text is not searched for.
+    """What every instance is anonymised with.
 
+    ``text_finder`` None: text is not searched for. ``masks`` are filled in any case.
     ``pseudonyms`` are those of the profile's project, ``retired`` those of keys of before.
     """
 
     engine: Deformer
     pseudonyms: Pseudonyms
-    text_finder: Finder | None
+    text_finder: text.Finder | None
     syntax: Syntax = "explicit-little-endian"
+    masks: tuple[text.Mask, ...] = ()
     profile: header.Profile = header.BASIC
     retired: tuple[Pseudonyms, ...] = ()
 
@@ -110,15 +105,15 @@ def anonymize(content: bytes, tools: Tools, clock: Clock = time.perf_counter) ->
     with watch.step("decode"):
         radiograph = pixels.decode(source)
         pixels.refuse_padding(radiograph)
-        displayed = view.displayed(radiograph, source)
     with watch.step("text"):
-        if tools.text_finder is not None:
-            for shown in view.searched(radiograph, source):
-                text.refuse_text(tools.text_finder.find(shown))
+        claimed = inspection.speaks_of_text(source)
+        cleaned = text.clean(radiograph, source, tools.text_finder, tools.masks, claimed=claimed)
+        radiograph = cleaned.radiograph
     with watch.step("deform"):
+        displayed = view.displayed(radiograph, source)
         displacement = tools.engine.displacement(view.shrink(displayed, tools.engine.input_size))
         deformed = deform.warp(radiograph, displacement)
-        measures = deform.measure(radiograph, deformed, displacement)
+        measures = deform.measure(radiograph, deformed, displacement) | cleaned.measures()
     with watch.step("deidentify"):
         provenance = header.Provenance(
             software_version=SOFTWARE_VERSION,

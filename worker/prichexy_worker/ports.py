@@ -30,7 +30,8 @@ class Snapshot:
 class Anonymized:
     """One instance, ready to leave. All its identifiers are the new, pseudonymous ones.
 
-    ``durations`` are seconds by step; ``measures`` the figures of ``deform.measure``.
+    ``durations`` are seconds by step; ``measures`` the figures of ``deform.measure`` and
+    ``text.Cleaned.measures``.
     """
 
     content: bytes = field(repr=False)

@@ -77,12 +77,14 @@ class Outcome:
 
     ``state`` is what the ledger was told and accepted, None when it refused or did not answer.
     ``again`` asks for another attempt, to which ``failures`` is handed on (see retry.py).
+    ``pictures`` are those of a rejection (errors.Rejected): to be kept where the originals are.
     """
 
     state: State | None
     reason: Reason | None = None
     again: bool = False
     failures: int = 0
+    pictures: tuple[bytes, ...] = field(default=(), repr=False)
 
 
 class _ClaimLost(Exception):
@@ -192,6 +194,7 @@ def process_study(
             return _give_up(source, target, ledger, attempt, tools, failures)
         last = policy.is_last(failures)
         state, reason = State.FAILED if last else State.QUEUED, Reason.UNEXPECTED
+        pictures: tuple[bytes, ...] = ()
         try:
             _anonymize_all(message, source, tools, anonymize, max_instances, attempt, deadline)
             _export_all(target, ledger, attempt, deadline)
@@ -203,6 +206,7 @@ def process_study(
             # A study that is gone leaves nothing for a human to decide.
             gone = error.reason is Reason.GONE
             state, reason = State.FAILED if gone else State.QUARANTINED, error.reason
+            pictures = error.pictures
         except Retryable as error:
             _LOG.warning("the attempt failed: %s", error)
             reason = error.reason
@@ -210,7 +214,8 @@ def process_study(
             _LOG.error("the attempt met an unexpected error: %s", where(error))
         else:
             return _finish(ledger, attempt, failures)
-        return _end(state, reason, ledger, target, attempt, failures, last=last)
+        outcome = _end(state, reason, ledger, target, attempt, failures, last=last)
+        return replace(outcome, pictures=pictures)
 
 
 def _anonymize_all(

@@ -55,7 +55,8 @@ def anonymize(
         typer.Option(help="How the results' pixels are encoded; all are lossless."),
     ] = "explicit-little-endian",
     text_check: Annotated[
-        bool, typer.Option(help="Search for burned-in text, and quarantine where some is found.")
+        bool,
+        typer.Option(help="Search for burned-in text and erase it; quarantine where in doubt."),
     ] = True,
 ) -> None:
     """Anonymise DICOM files: header, burned-in text, anatomy. A study leaves whole or not at all.

@@ -58,19 +58,19 @@ def crosswalk(
     from prichexy_gateway.dicom_files import find_dicom_files  # noqa: PLC0415
     from prichexy_gateway.services import worker_configuration  # noqa: PLC0415
     from prichexy_gateway.worker_settings import load_settings_at  # noqa: PLC0415
-    from prichexy_worker.profile_file import read_profile  # noqa: PLC0415
+    from prichexy_worker.project import read_project  # noqa: PLC0415
     from prichexy_worker.pseudonyms import Pseudonyms  # noqa: PLC0415
 
     encrypted([], recipient)  # so that a wrong recipient is refused before anything is read
     skipped = Skipped()
     if source is not None:
-        wanted = read_profile(profile)
+        wanted = read_project(profile).profile
         key = Pseudonyms.from_key_file(key_file or default_key_file())
         files = find_dicom_files(source).files
         rows = list(of_files(files, wanted.pseudonyms(key), wanted, skipped))
     else:
         settings = load_settings_at(worker_config or worker_configuration(home_at(home)))
-        wanted = read_profile(settings.profile.file)
+        wanted = read_project(settings.profile.file).profile
         key = Pseudonyms.from_key_file(settings.pseudonyms.key_file)
         with ingest_of(settings) as client:
             rows = list(of_orthanc(client, wanted.pseudonyms(key), wanted, skipped))

@@ -53,10 +53,10 @@ def explain(
     from prichexy_worker import inspection  # noqa: PLC0415
     from prichexy_worker.errors import Rejected  # noqa: PLC0415
     from prichexy_worker.header.explain import explain as explained  # noqa: PLC0415
-    from prichexy_worker.profile_file import read_profile  # noqa: PLC0415
+    from prichexy_worker.project import read_project  # noqa: PLC0415
     from prichexy_worker.pseudonyms import Pseudonyms  # noqa: PLC0415
 
-    wanted = read_profile(profile)
+    wanted = read_project(profile).profile
     key = Pseudonyms.from_key_file(key_file) if key_file else Pseudonyms.of_the_moment()
     try:
         source = inspection.read(file.read_bytes())

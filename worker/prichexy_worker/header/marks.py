@@ -1,10 +1,10 @@
 """What the result says of itself: that, how and by what it was made pseudonymous.
 
-PS3.15 E.1.1 and PS3.3 C.12.1.1.3. Only what was done is claimed: the Basic Profile, and each
-option that the project's profile chose. Burned-in
-text was looked for and not removed, so Clean Pixel Data is not claimed. BurnedInAnnotation follows
-from our own search, never from the source's word: NO where it found none but markers, left out
-where there was none, which is how PS3.3 C.7.6.1 says "may or may not". A DX needs the attribute
+PS3.15 E.1.1 and PS3.3 C.12.1.1.3. Only what was done is claimed: the Basic Profile, the Clean Pixel
+Data Option where the pixels were searched for text and what was found was erased, and each option
+that the project's profile chose. BurnedInAnnotation follows from our own search, never from the
+source's word: NO where it ended with none but markers, left out where there was none, which is how
+PS3.3 C.7.6.1 says "may or may not". A DX needs the attribute
 (Type 1, PS3.3 C.8.11.3); made without the search it lacks it, because no value would be true.
 Nothing is said of recognisable features, because no measured rate supports it here. No date of the
 processing is written: the same input gives the same bytes.
@@ -51,7 +51,7 @@ class Provenance:
 
     ``deformed`` says whether the anatomy in the pixels was deformed by ``model``; where it was
     not, nothing is said of a model. ``text_searched`` says whether the pixels were searched for
-    burned-in text (and then none but markers was found).
+    burned-in text, and all that was found erased but markers.
     """
 
     software_version: str
@@ -76,13 +76,15 @@ def mark(result: Dataset, provenance: Provenance, profile: Profile = BASIC) -> N
     if provenance.deformed:
         method.append(f"chest anatomy deformed by a model ({model.evidence})")
     text = (
-        "searched for, none but markers found" if provenance.text_searched else "not searched for"
+        "searched for and erased, markers kept" if provenance.text_searched else "not searched for"
     )
     method.append(f"burned-in text: {text}")
     result.DeidentificationMethod = [_fitting(text, _LO) for text in method]
-    basic = _code("113100", "DCM", "Basic Application Confidentiality Profile")
-    chosen = [_code(one.code, "DCM", one.meaning) for one in Option if one in profile.options]
-    result.DeidentificationMethodCodeSequence = Sequence([basic, *chosen])
+    codes = [_code("113100", "DCM", "Basic Application Confidentiality Profile")]
+    if provenance.text_searched:
+        codes.append(_code("113101", "DCM", "Clean Pixel Data Option"))
+    codes += [_code(one.code, "DCM", one.meaning) for one in Option if one in profile.options]
+    result.DeidentificationMethodCodeSequence = Sequence(codes)
     result.ImageType = _image_type(result, deformed=provenance.deformed)
     result.DerivationDescription = _fitting(_derivation(software, provenance), _ST)
     if provenance.deformed:

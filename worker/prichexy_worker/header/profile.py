@@ -74,8 +74,9 @@ class Profile:
         *,
         project: str = "",
         patient_prefix: str = "PX-",
+        besides: str = "",
     ) -> Profile:
-        """Make a profile of what its file says.
+        """Make a profile of what its file says; ``besides`` is what else of it the digest covers.
 
         Raises Misconfigured, naming the attribute, for a rule that ``project_rule`` refuses.
         """
@@ -87,7 +88,7 @@ class Profile:
         for sop_class, rules in allow_lists(chosen).items():
             kept = {rule.tag: rule for rule in rules if rule.tag not in removed} | instead
             lists[sop_class] = tuple(kept[tag] for tag in sorted(kept))
-        content = [sorted(chosen), changes, project, patient_prefix, table.TABLE_SHA256]
+        content = [sorted(chosen), changes, project, patient_prefix, besides, table.TABLE_SHA256]
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return cls(name, chosen, lists, digest, project, patient_prefix)
 

@@ -1,8 +1,9 @@
-"""A project profile, read from its file: one small YAML file, refused with the line at fault."""
+"""What a project asks for, read from its profile: one small file, refused with its line."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,8 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from prichexy_worker.errors import Misconfigured
 from prichexy_worker.header.options import Option
 from prichexy_worker.header.profile import BASIC, Profile, project_rule
+from prichexy_worker.pseudonyms import Pseudonyms
+from prichexy_worker.text.masks import Mask, masks_of
 
-__all__ = ["read_profile"]
+__all__ = ["Project", "read_project"]
 
 _LONGEST: Final = 1 << 20
 
@@ -34,16 +37,29 @@ class _File(_Section):
     options: list[Option] = []
     pseudonyms: _Pseudonyms = _Pseudonyms()
     attributes: dict[str, Any] = {}
+    masks: list[Any] = []
 
 
-def read_profile(path: Path | None) -> Profile:
-    """Read a project profile; without a file the Basic Profile alone.
+@dataclass(frozen=True, slots=True)
+class Project:
+    """What is kept of the headers, and which areas of the pixels are filled whatever they show."""
+
+    profile: Profile = BASIC
+    masks: tuple[Mask, ...] = ()
+
+    def pseudonyms(self, key: Pseudonyms) -> Pseudonyms:
+        """Give the project's pseudonyms under ``key``."""
+        return self.profile.pseudonyms(key)
+
+
+def read_project(path: Path | None) -> Project:
+    """Read a project profile; without a file it is the Basic Profile alone.
 
     The keys are explained in docs/project-profile.md. Raises Misconfigured that begins with the
     file's name and the line where it does not fit: "profile.yaml:7: options.1: …".
     """
     if path is None:
-        return BASIC
+        return Project()
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -61,13 +77,22 @@ def read_profile(path: Path | None) -> Profile:
             project_rule(keyword, value, frozenset(file.options))
         except Misconfigured as error:
             raise _refused(path, lines, ("attributes", keyword), str(error)) from None
-    return Profile.made_of(
+    masks: list[Mask] = []
+    for number, mask in enumerate(file.masks):
+        try:
+            masks += masks_of([mask])
+        except Misconfigured as error:
+            why = str(error).removeprefix("mask 1").removeprefix(": ").strip()
+            raise _refused(path, lines, ("masks", number), why) from None
+    profile = Profile.made_of(
         file.name,
         file.options,
         file.attributes,
         project=file.pseudonyms.project,
         patient_prefix=file.pseudonyms.patient_prefix,
+        besides=repr(masks) if masks else "",
     )
+    return Project(profile, tuple(masks))
 
 
 def _parsed(path: Path, content: bytes) -> tuple[Mapping[_Place, int], Any]:

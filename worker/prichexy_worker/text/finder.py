@@ -1,48 +1,42 @@
-"""Text that can be seen in a radiograph: found, told from side and view markers, and refused.
+"""Finds text in a radiograph as it is displayed, and tells side and view markers from the rest.
 
 The search shows the image to a text detector (PP-OCR, by rapidocr, from the model files of its
 wheel: nothing is fetched) at several sizes and contrasts: large letters are found in small
-images, small ones part by part, faint ones after local contrast equalisation. What the detector
-finds is read only to tell markers from other text; what was read is forgotten at once and never
-returned, logged or raised.
-
-Not promised: that every text is found (handwriting, lead letters in a hazy picture, letters
-below about 14 of 2500 rows with little contrast are often missed), nor that what is found is
-text. What the given view does not show cannot be found in it: ``view.searched`` sees to that.
+images, small ones part by part, faint ones after local contrast equalisation. The detector finds
+text in any direction, as a turned rectangle; what it finds is read only to tell markers from other
+text, and what was read is forgotten at once and never returned, logged or raised.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from prichexy_worker.contract import Reason
-from prichexy_worker.errors import Misconfigured, Rejected
+from prichexy_worker.errors import Misconfigured
+from prichexy_worker.text.markers import is_marker, letters
 
 if TYPE_CHECKING:
     from rapidocr import RapidOCR
 
-__all__ = ["MARKERS", "TextFinder", "TextRegion", "refuse_text"]
+__all__ = ["Corners", "Finder", "TextFinder", "TextRegion"]
 
 Picture = npt.NDArray[np.uint8]
 Quad = npt.NDArray[np.float32]
+Outlines = tuple[tuple[Quad, float], ...]
+#: The four corners (x, y) of a turned rectangle, in order around it.
+Corners = tuple[tuple[float, float], ...]
 
-#: Words that say which side or view an image shows, or how the patient was placed: nobody's name.
-MARKERS: Final = frozenset(
-    {"L", "R", "LT", "RT", "LEFT", "RIGHT", "AP", "PA", "LAT", "LATERAL", "OBL", "OBLIQUE"}
-    | {"PORTABLE", "MOBILE", "SUPINE", "PRONE", "ERECT", "UPRIGHT", "SEMI", "SEMIERECT"}
-    | {"SEMIUPRIGHT", "SITTING", "STANDING", "DECUB", "DECUBITUS", "LORDOTIC", "CHEST", "THORAX"}
-    | {"INSPIRATION", "EXPIRATION", "INSP", "EXP", "↑"}
-)
 #: A marker is kept only when it was read with this confidence.
 _SURE: Final = 0.8
 #: What the detector takes for text counts from ``_TEXT_LIKE`` on, readable or not, and from
@@ -66,7 +60,7 @@ class _Look(NamedTuple):
 
     ``tiled``: part by part. The detector weighs a picture as a whole, and a single small text in a
     large radiograph then counts for little: of 68 such texts it found 31 in whole images of 1600
-    pixels and 67 in parts of them (benchmarks/text_search.py).
+    pixels and 67 in parts of them.
     """
 
     side: int
@@ -74,16 +68,23 @@ class _Look(NamedTuple):
     tiled: bool
 
     def at(self, shape: tuple[int, ...]) -> _Look:
-        """Give the look for a picture of this shape: it is enlarged only up to 736 pixels."""
-        return self._replace(side=max(min(self.side, max(shape)), _SMALLEST_SIDE))
+        """Give the look for a picture of this shape: it is enlarged only up to 736 pixels.
+
+        So small a picture is shown whole: a text has its weight in it.
+        """
+        side = max(min(self.side, max(shape)), _SMALLEST_SIDE)
+        return self._replace(side=side, tiled=self.tiled and side > _SMALLEST_SIDE)
 
 
-_LOOKS: Final = (_Look(800, False, False), _Look(1280, True, True), _Look(1600, False, True))
+#: The tiled sides are the longest that two and three tiles cover.
+_LOOKS: Final = (_Look(800, False, False), _Look(1184, True, True), _Look(1728, False, True))
 #: Images smaller than this are enlarged to it: the detector knows no letters below 8 pixels.
 _SMALLEST_SIDE: Final = 736
 _TILE: Final = 640
 #: Neighbouring tiles share at least this much, so that every letter is whole in one of them.
 _SHARED: Final = 96
+#: As many parts are remembered as two views of one image have at most, and those of it erased.
+_REMEMBERED: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,8 @@ class TextRegion:
 
     Pixels of the image given, from ``left``, ``top`` up to and without ``right``, ``bottom``.
     ``confidence`` in 0..1 is the detector's that this is text at all; ``marker`` says that it was
-    read, surely, as a word of MARKERS and nothing else.
+    read, surely, as a word of MARKERS and nothing else. ``quads`` are the turned rectangles by
+    which it was found, the largest first; one at least, unless the region was made without.
     """
 
     left: int
@@ -101,13 +103,34 @@ class TextRegion:
     bottom: int
     confidence: float
     marker: bool
+    quads: tuple[Corners, ...] = ()
+
+    def outlines(self) -> tuple[Corners, ...]:
+        """Give ``quads``, or the corners of the box where there are none."""
+        left, top, right, bottom = (float(side) for side in self.box)
+        box = ((left, top), (right, top), (right, bottom), (left, bottom))
+        return self.quads or (box,)
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom."""
+        return self.left, self.top, self.right, self.bottom
+
+
+class Finder(Protocol):
+    """A search for text; ``TextFinder`` is one."""
+
+    def find(self, view: npt.NDArray[np.float32]) -> tuple[TextRegion, ...]:
+        """Give the regions of a view that hold text."""
 
 
 class TextFinder:
     """Finds text in radiographs; on ``threads`` threads of this process at most (OpenCV's apart).
 
     Loads its models when first used, half a second and 0.3 GB, and anew in a process forked since.
-    Not to be used by two threads at once.
+    Not to be used by two threads at once. It remembers where text is in the parts of pictures that
+    it saw last, by their digests, so that a picture of which little has changed is searched faster
+    and with the same result.
     """
 
     def __init__(self, threads: int = 1) -> None:
@@ -116,6 +139,7 @@ class TextFinder:
         self._threads = threads
         self._engine: RapidOCR | None = None
         self._loaded_by = 0
+        self._seen: OrderedDict[bytes, Outlines] = OrderedDict()
 
     def find(self, view: npt.NDArray[np.float32]) -> tuple[TextRegion, ...]:
         """Give the regions of ``view`` that look like text, from top to bottom.
@@ -126,7 +150,7 @@ class TextFinder:
         if view.ndim != 2 or not view.size or not np.isfinite(view).all():
             raise ValueError("the view must be a picture of finite numbers")
         picture: Picture = np.round(np.clip(view, 0, 1) * 255).astype(np.uint8)
-        reader = _Reader(self._loaded(), picture)
+        reader = _Reader(self._loaded(), picture, self._seen)
         looks = dict.fromkeys(look.at(picture.shape) for look in _LOOKS)
         finds = _merged([find for look in looks for find in reader.finds(look)])
         regions = [region for find in finds if (region := reader.judged(find)) is not None]
@@ -139,16 +163,6 @@ class TextFinder:
         return self._engine
 
 
-def refuse_text(regions: Sequence[TextRegion]) -> None:
-    """Return when all ``regions`` are markers, or raise Rejected BURNED_IN_TEXT with their number.
-
-    Here the regions will be erased some day; until then a picture with text is not released.
-    """
-    left = sum(not region.marker for region in regions)
-    if left:
-        raise Rejected(Reason.BURNED_IN_TEXT, f"{left} region{'s' if left > 1 else ''}")
-
-
 @dataclass(slots=True)
 class _Find:
     """A quadrilateral that the detector outlined: corners (x, y) clockwise from the top left."""
@@ -156,6 +170,7 @@ class _Find:
     quad: Quad
     score: float
     quads: list[Quad]
+    lesser: list[Quad] = field(default_factory=list)  # of the same text, too small to be read
 
     @property
     def box(self) -> tuple[float, float, float, float]:
@@ -168,9 +183,12 @@ class _Find:
 class _Reader:
     """One picture before the loaded models."""
 
-    def __init__(self, engine: RapidOCR, picture: Picture) -> None:
+    def __init__(
+        self, engine: RapidOCR, picture: Picture, seen: OrderedDict[bytes, Outlines]
+    ) -> None:
         self._engine = engine
         self._picture = picture
+        self._seen = seen
 
     def finds(self, look: _Look) -> Iterator[_Find]:
         """Give what the detector outlines in the picture under this look."""
@@ -190,13 +208,19 @@ class _Reader:
                     if min(_sides(corners)) <= _TALLEST * min(part.shape):
                         yield _Find(quad, score, [quad])
 
-    def _outlined(self, part: Picture) -> Iterator[tuple[Quad, float]]:
-        found: Any = self._engine(
-            cv2.cvtColor(part, cv2.COLOR_GRAY2BGR), use_det=True, use_cls=False, use_rec=False
-        )
-        if found.boxes is not None:
-            for corners, score in zip(found.boxes, found.scores, strict=True):
-                yield np.asarray(corners, dtype=np.float32), float(score)
+    def _outlined(self, part: Picture) -> Outlines:
+        digest = hashlib.blake2b(repr(part.shape).encode() + part.tobytes()).digest()
+        outlines = self._seen.pop(digest, None)
+        if outlines is None:
+            found: Any = self._engine(
+                cv2.cvtColor(part, cv2.COLOR_GRAY2BGR), use_det=True, use_cls=False, use_rec=False
+            )
+            pairs = () if found.boxes is None else zip(found.boxes, found.scores, strict=True)
+            outlines = tuple((np.asarray(quad, np.float32), float(score)) for quad, score in pairs)
+        self._seen[digest] = outlines
+        if len(self._seen) > _REMEMBERED:
+            self._seen.popitem(last=False)
+        return outlines
 
     def judged(self, find: _Find) -> TextRegion | None:
         """Give the find as a region, or None when it is too faint to be text."""
@@ -205,7 +229,7 @@ class _Reader:
         if find.score < _TEXT_LIKE and not readable:
             return None
         marker = any(
-            _is_marker(word) and sure >= _SURE and self._stands_alone(quad, word)
+            is_marker(word) and sure >= _SURE and self._stands_alone(quad, word)
             for quad, word, sure in readings
         )
         left, top, right, bottom = find.box
@@ -217,13 +241,16 @@ class _Reader:
             bottom=min(rows, int(np.ceil(bottom)) + 1),
             confidence=round(min(1.0, find.score), 3),
             marker=marker,
+            quads=tuple(
+                tuple((float(x), float(y)) for x, y in quad) for quad in find.quads + find.lesser
+            ),
         )
 
     def _stands_alone(self, quad: Quad, word: str) -> bool:
         """Tell whether a wider cut reads the same: the box may hold the first letter of a name."""
         rows, columns = self._picture.shape
         wider, _ = self._read(np.clip(_widened(quad), 0, (columns - 1, rows - 1), dtype=np.float32))
-        return _letters(wider) == _letters(word)
+        return letters(wider) == letters(word)
 
     def _read(self, quad: Quad) -> tuple[str, float]:
         cut = _upright(self._picture, quad)
@@ -245,28 +272,27 @@ def _starts(length: int) -> list[int]:
 def _merged(finds: list[_Find]) -> list[_Find]:
     """Give the finds of all looks, those of the same place as one: the largest, its best score."""
     kept: list[_Find] = []
-    for find in sorted(finds, key=lambda one: -_area(one.box)):
+    for find in sorted(finds, key=lambda one: -_area(one.quad)):
         if find.score < _FAINT:
             continue
-        same = next((one for one in kept if _overlap(one.box, find.box) >= _SAME), None)
+        same = next((one for one in kept if _overlap(one.quad, find.quad) >= _SAME), None)
         if same is None:
             kept.append(find)
-        else:
-            same.score = max(same.score, find.score)
-            if _area(find.box) >= _MOST * _area(same.box):
-                same.quads.append(find.quad)
+            continue
+        same.score = max(same.score, find.score)
+        large = _area(find.quad) >= _MOST * _area(same.quad)
+        (same.quads if large else same.lesser).append(find.quad)
     return kept
 
 
-def _area(box: tuple[float, float, float, float]) -> float:
-    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
+def _area(quad: Quad) -> float:
+    return float(cv2.contourArea(quad))
 
 
-def _overlap(
-    one: tuple[float, float, float, float], two: tuple[float, float, float, float]
-) -> float:
-    shared = (max(one[0], two[0]), max(one[1], two[1]), min(one[2], two[2]), min(one[3], two[3]))
-    return _area(shared) / max(min(_area(one), _area(two)), 1e-6)
+def _overlap(one: Quad, two: Quad) -> float:
+    """Give the shared part of the smaller; of rectangles, because lines of text may be oblique."""
+    shared, _ = cv2.intersectConvexConvex(one, two)
+    return float(shared) / max(min(_area(one), _area(two)), 1e-6)
 
 
 def _sides(quad: Quad) -> tuple[float, float]:
@@ -301,15 +327,6 @@ def _upright(picture: Picture, quad: Quad) -> Picture | None:
     )
     flat = np.rot90(cut) if height >= 1.5 * width else cut
     return np.ascontiguousarray(flat, dtype=np.uint8)
-
-
-def _letters(word: str) -> str:
-    return "".join(one for one in word if one.isalnum() or one == "↑").upper()
-
-
-def _is_marker(word: str) -> bool:
-    words = [_letters(part) for part in word.split()]
-    return bool(words) and all(part in MARKERS for part in words)
 
 
 def _load(threads: int) -> RapidOCR:

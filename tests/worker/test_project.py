@@ -1,4 +1,4 @@
-"""A project profile's file: what it says, and the line where it does not fit."""
+"""A project's profile: what its file says, and the line where it does not fit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from prichexy_worker.errors import Misconfigured
 from prichexy_worker.header.options import Option
 from prichexy_worker.header.profile import BASIC
-from prichexy_worker.profile_file import read_profile
+from prichexy_worker.project import Project, read_project
 
 WHOLE = """\
 name: chest-archive
@@ -21,26 +21,43 @@ attributes:
   AccessionNumber: accession_number
   KVP: remove
 """
+MASKS = """\
+masks:
+  - manufacturer: "Example*"
+    rows: 2048
+    boxes: [[0, 0, 400, 60], [-400, -60, 0, 0]]
+"""
 
 
 def read(folder: Path, text: str) -> object:
     path = folder / "profile.yaml"
     path.write_text(text, encoding="utf-8")
-    return read_profile(path)
+    return read_project(path)
 
 
 def test_a_whole_profile_is_read(tmp_path: Path) -> None:
     path = tmp_path / "profile.yaml"
     path.write_text(WHOLE, encoding="utf-8")
-    profile = read_profile(path)
+    profile = read_project(path).profile
     assert profile.name == "chest-archive"
     assert profile.options == {Option.MODIFIED_DATES, Option.PATIENT_CHARACTERISTICS}
     assert profile.patient_prefix == "CXR-"
-    assert profile.digest == read_profile(path).digest != BASIC.digest
+    assert profile.digest == read_project(path).profile.digest != BASIC.digest
+
+
+def test_masks_are_read_and_change_the_digest(tmp_path: Path) -> None:
+    with_masks, without = tmp_path / "with.yaml", tmp_path / "without.yaml"
+    with_masks.write_text(WHOLE + MASKS, encoding="utf-8")
+    without.write_text(WHOLE, encoding="utf-8")
+    project = read_project(with_masks)
+    (mask,) = project.masks
+    assert (mask.manufacturer, mask.rows) == ("Example*", 2048)
+    assert mask.boxes == ((0, 0, 400, 60), (-400, -60, 0, 0))
+    assert project.profile.digest != read_project(without).profile.digest
 
 
 def test_without_a_file_it_is_the_basic_profile() -> None:
-    assert read_profile(None) is BASIC
+    assert read_project(None) == Project(BASIC, ())
 
 
 @pytest.mark.parametrize(
@@ -55,6 +72,8 @@ def test_without_a_file_it_is_the_basic_profile() -> None:
         (WHOLE + "name: twice\n", 9, "name is there twice"),
         ("name: a\noptions: [modified-dates\nattributes: {}\n", 3, "not YAML"),
         ("- name: a\n", 1, "dictionary"),
+        (WHOLE + "masks:\n  - {boxes: [[0, 0, 9, 9]]}\n", 10, "masks.0: has no condition"),
+        (WHOLE + "masks:\n  - {station: X, boxes: [[9, 0, 1, 9]]}\n", 10, "masks.0"),
     ],
 )
 def test_a_profile_that_does_not_fit_is_refused_with_its_line(
@@ -68,4 +87,4 @@ def test_a_profile_that_does_not_fit_is_refused_with_its_line(
 
 def test_a_profile_that_is_not_there_is_said_to_be(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match="cannot be read"):
-        read_profile(tmp_path / "profile.yaml")
+        read_project(tmp_path / "profile.yaml")

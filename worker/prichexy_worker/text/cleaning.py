@@ -1,0 +1,144 @@
+"""Erases burned-in text until a search finds none, or says that a human must look."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pydicom.dataset import Dataset
+
+from prichexy_worker import view
+from prichexy_worker.contract import Reason
+from prichexy_worker.errors import Rejected
+from prichexy_worker.pixels import Radiograph
+from prichexy_worker.text.erasing import area_of, fill
+from prichexy_worker.text.finder import Finder, TextRegion
+from prichexy_worker.text.masks import Mask, masked_area
+from prichexy_worker.text.pictures import picture
+
+__all__ = [
+    "LARGEST_REGION",
+    "MOST_ERASED",
+    "MOST_REGIONS",
+    "MOST_ROUNDS",
+    "Cleaned",
+    "clean",
+    "doubted",
+]
+
+#: How often text may be found and erased in one image; it is searched once more often.
+MOST_ROUNDS: Final = 3
+#: The largest region that is erased unseen, as found, as a share of the image. What is larger may
+#: be anatomy.
+LARGEST_REGION: Final = 0.1
+#: The most that is erased of an image unseen, as a share of it, beside masks.
+MOST_ERASED: Final = 0.2
+#: The most regions that are erased in one round unseen.
+MOST_REGIONS: Final = 50
+#: How many regions a human is shown.
+_MOST_PICTURES: Final = 12
+
+View = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cleaned:
+    """A radiograph without text but markers, and what was done to it.
+
+    ``erased`` (rows, columns) is True where pixels were filled, by a mask or for a text;
+    ``regions`` the number of separate places erased for a text; ``markers`` those kept.
+    """
+
+    radiograph: Radiograph
+    erased: npt.NDArray[np.bool_]
+    regions: int = 0
+    markers: int = 0
+
+    def measures(self) -> dict[str, float]:
+        """Give ``text_regions_erased``, ``text_markers_kept`` and ``text_erased_share``.
+
+        The share is of all pixels, 0 to 1.
+        """
+        return {
+            "text_regions_erased": float(self.regions),
+            "text_markers_kept": float(self.markers),
+            "text_erased_share": float(np.mean(self.erased)),
+        }
+
+
+def clean(
+    radiograph: Radiograph,
+    dataset: Dataset,
+    finder: Finder | None,
+    masks: Sequence[Mask] = (),
+    *,
+    claimed: bool = False,
+) -> Cleaned:
+    """Give ``radiograph`` with masks filled and all text erased that ``finder`` finds, bar markers.
+
+    Without a finder only masks are filled. ``claimed`` says that the header speaks of burned-in
+    text: then a search must have been made, and something erased. Raises Rejected BURNED_IN_TEXT
+    with pictures where there is doubt; the rules are those of the package's docstring.
+    """
+    shape = radiograph.values.shape
+    masked = masked_area(masks, dataset, shape)
+    texts, markers = np.zeros(shape, dtype=np.bool_), 0
+    current = fill(radiograph, masked)
+    if finder is not None:
+        for rounds in range(MOST_ROUNDS + 1):
+            found = [(shown, finder.find(shown)) for shown in view.searched(current, dataset)]
+            left = [(shown, one) for shown, each in found for one in each if not one.marker]
+            if not left:
+                markers = max(len(each) for _, each in found)
+                break
+            if rounds == MOST_ROUNDS:
+                raise doubted(f"still {_count(left)} after {rounds} rounds of erasing", left)
+            texts |= _erasable(shape, left)
+            if np.mean(texts) > MOST_ERASED:
+                raise doubted(f"{_count(left)}, more than {MOST_ERASED:.0%} of the image", left)
+            # From the original each time: an area that grew holds nothing of an earlier filling.
+            current = fill(radiograph, masked | texts)
+    erased = masked | texts
+    if claimed and finder is None:
+        raise Rejected(Reason.BURNED_IN_TEXT, "BurnedInAnnotation, and text is not searched for")
+    if claimed and not erased.any():
+        raise Rejected(Reason.BURNED_IN_TEXT, "BurnedInAnnotation, and none was found")
+    places = cv2.connectedComponents(texts.astype(np.uint8))[0] - 1
+    return Cleaned(radiograph=current, erased=erased, regions=places, markers=markers)
+
+
+def doubted(detail: str, found: Sequence[tuple[View, TextRegion]]) -> Rejected:
+    """Give the refusal for regions, each with the view that shows it: their boxes and pictures."""
+    return Rejected(
+        Reason.BURNED_IN_TEXT,
+        detail,
+        findings=tuple(region.box for _, region in found),
+        pictures=tuple(picture(shown, region) for shown, region in islice(found, _MOST_PICTURES)),
+    )
+
+
+def _erasable(
+    shape: tuple[int, ...], found: Sequence[tuple[View, TextRegion]]
+) -> npt.NDArray[np.bool_]:
+    """Give the area of the regions. Raises Rejected for one too large, or too many of them."""
+    most = LARGEST_REGION * shape[0] * shape[1]
+    large = [(shown, region) for shown, region in found if _largest(region) > most]
+    if large:
+        raise doubted(f"{_count(large)} of more than {LARGEST_REGION:.0%} of the image", large)
+    if len(found) > MOST_REGIONS:
+        raise doubted(f"{_count(found)}, more than {MOST_REGIONS}", found)
+    return area_of(shape, [region for _, region in found])
+
+
+def _largest(region: TextRegion) -> float:
+    outlines = (np.array(outline, dtype=np.float32) for outline in region.outlines())
+    return max(float(cv2.contourArea(outline)) for outline in outlines)
+
+
+def _count(found: Sequence[object]) -> str:
+    return f"{len(found)} region{'s' if len(found) > 1 else ''}"

@@ -1,0 +1,35 @@
+"""What a human is shown of a region that a machine does not decide: the region and no more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from prichexy_worker.text.erasing import area_of
+from prichexy_worker.text.finder import TextRegion
+
+__all__ = ["LONGEST_SIDE", "picture"]
+
+#: The longer side of a picture, in pixels: enough to read a line.
+LONGEST_SIDE: Final = 480
+
+
+def picture(view: npt.NDArray[np.float32], region: TextRegion) -> bytes:
+    """Give a PNG, grey, at most LONGEST_SIDE pixels a side, of what would be erased of ``view``.
+
+    ``view`` is (rows, columns), 0 black to 1 white. What lies around the region's turned rectangle
+    is black: a neighbouring text is not shown. The file holds pixels alone, no text.
+    """
+    area = area_of(view.shape, [replace(region, marker=False)])
+    rows, columns = np.flatnonzero(area.any(axis=1)), np.flatnonzero(area.any(axis=0))
+    window = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    shown = np.where(area[window], np.clip(view[window], 0, 1), 0) * 255
+    scale = min(1.0, LONGEST_SIDE / max(shown.shape))
+    size = tuple(max(1, round(side * scale)) for side in reversed(shown.shape))
+    grey = cv2.resize(shown.astype(np.uint8), size, interpolation=cv2.INTER_AREA)
+    _, png = cv2.imencode(".png", grey)
+    return bytes(png)
