@@ -47,7 +47,6 @@ class Request:
     jobs: int = 1
     bundle: Path | None = None
     syntax: Syntax = "explicit-little-endian"
-    check_text: bool = True
 
 
 def default_key_file() -> Path:
@@ -76,15 +75,12 @@ def run(request: Request, console: Console) -> int:
         device=request.device,
         # As in a worker: with more threads, sums may be taken in another order.
         threads=1,
-        check_text=request.check_text,
         syntax=request.syntax,
     )
     with console.status("Loading the model …"):
         tools, engine = load_tools(recipe)
     console.print(f"Computing on {engine.device}: {engine.device_reason}")
     console.print(f"Model: {engine.model.evidence}. {engine.model.statement}")
-    if not request.check_text:
-        console.print("Burned-in text is not searched for: text in the pixels leaves unseen.")
     studies = group_studies(found.files, tools.pseudonyms)
     results: list[StudyResult] = []
     stop = threading.Event()
@@ -100,9 +96,7 @@ def run(request: Request, console: Console) -> int:
             interrupted = True
         finally:
             if request.report is not None:
-                report = report_of(
-                    found, results, engine, tools.pseudonyms, text_check=request.check_text
-                )
+                report = report_of(found, results, engine, tools.pseudonyms)
                 _write_report(request.report, report)
     console.print(_summary(found, results))
     if any(result.state is not State.EXPORTED for result in results):
@@ -118,8 +112,6 @@ def report_of(
     results: Sequence[StudyResult],
     engine: Engine,
     pseudonyms: Pseudonyms,
-    *,
-    text_check: bool,
 ) -> dict[str, Any]:
     """Give the machine-readable report. No file name of the source is in it: they may identify."""
     return {
@@ -128,7 +120,6 @@ def report_of(
         "key_id": pseudonyms.key_id,
         "device": engine.device,
         "model": engine.model.to_json(),
-        "text_check": text_check,
         "files": {
             "dicom": len(found.files),
             "not_dicom": found.not_dicom,

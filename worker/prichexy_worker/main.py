@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from prichexy_worker import gate
 from prichexy_worker.announcer import Announcer
 from prichexy_worker.app import call_between_studies, create_app, work
 from prichexy_worker.contract import SOFTWARE_VERSION, WorkerAnnouncement
@@ -134,12 +135,13 @@ def load_tools(settings: Settings) -> tuple[Tools, Engine]:
 
     Raises Misconfigured.
     """
+    gate.installed()
     pseudonyms = Pseudonyms.from_key_file(settings.pseudonyms.key_file)
     engine = _load_engine(settings, settings.model.bundle)
     tools = Tools(
         engine=engine,
         pseudonyms=pseudonyms,
-        text_finder=TextFinder(settings.model.threads) if settings.text.check else None,
+        text_finder=TextFinder(settings.model.threads),
         syntax=settings.output.syntax,
     )
     return tools, engine

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 
-from prichexy_worker import deform, header, inspection, pixels, release, text, view
+from prichexy_worker import deform, gate, header, inspection, pixels, text, view
 from prichexy_worker.contract import SOFTWARE_VERSION, ModelInfo
-from prichexy_worker.ports import Anonymized
+from prichexy_worker.ports import Anonymized, Finder
 from prichexy_worker.pseudonyms import Pseudonyms
 from prichexy_worker.settings import Syntax
 
@@ -44,20 +44,13 @@ class Deformer(Protocol):
         """Give the displacement (2, size, size) of a view (size, size)."""
 
 
-class Finder(Protocol):
-    """What the pipeline needs of the search for text; ``text.TextFinder`` is one."""
-
-    def find(self, view: npt.NDArray[np.float32]) -> tuple[text.TextRegion, ...]:
-        """Give the regions of a view that hold text."""
-
-
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What every instance is anonymised with. ``text_finder`` None: text is not searched for."""
+    """What every instance is anonymised with."""
 
     engine: Deformer
     pseudonyms: Pseudonyms
-    text_finder: Finder | None
+    text_finder: Finder
     syntax: Syntax = "explicit-little-endian"
 
 
@@ -98,9 +91,8 @@ def anonymize(content: bytes, tools: Tools, clock: Clock = time.perf_counter) ->
         pixels.refuse_padding(radiograph)
         displayed = view.displayed(radiograph, source)
     with watch.step("text"):
-        if tools.text_finder is not None:
-            for shown in view.searched(radiograph, source):
-                text.refuse_text(tools.text_finder.find(shown))
+        for shown in view.searched(radiograph, source):
+            text.refuse_text(tools.text_finder.find(shown))
     with watch.step("deform"):
         displacement = tools.engine.displacement(view.shrink(displayed, tools.engine.input_size))
         deformed = deform.warp(radiograph, displacement)
@@ -111,18 +103,21 @@ def anonymize(content: bytes, tools: Tools, clock: Clock = time.perf_counter) ->
             model=tools.engine.model,
             key_id=tools.pseudonyms.key_id,
             deformed=measures["changed_share"] > 0,
-            text_searched=tools.text_finder is not None,
+            text_searched=True,
         )
         result = header.deidentify(source, tools.pseudonyms, provenance)
     with watch.step("encode"):
         result = pixels.with_pixels(result, deformed, syntax=tools.syntax)
         buffer = io.BytesIO()
         pydicom.dcmwrite(buffer, result, enforce_file_format=True)
-        released = buffer.getvalue()
     with watch.step("check"):
-        own_texts = header.own_texts(provenance)
-        values = deformed.content()
-        release.check_release(source, released, own_texts=own_texts, pixels=values)
+        released = gate.release(
+            buffer.getvalue(),
+            original=content,
+            radiograph=radiograph,
+            finder=tools.text_finder,
+            own_texts=header.own_texts(provenance),
+        )
     return Anonymized(
         content=released,
         patient_id=str(result.PatientID),

@@ -48,7 +48,6 @@ __all__ = [
     "PseudonymKey",
     "Settings",
     "Syntax",
-    "Text",
     "load_settings",
 ]
 
@@ -185,12 +184,6 @@ class Model(_Section):
     threads: PositiveInt = 1  # of one worker; more workers scale better than more threads
 
 
-class Text(_Section):
-    """The search for burned-in text."""
-
-    check: bool = True
-
-
 class Output(_Section):
     """How the anonymised objects are encoded."""
 
@@ -224,7 +217,6 @@ class Settings(BaseSettings):
     export: Export
     pseudonyms: PseudonymKey
     model: Model
-    text: Text = Text()
     output: Output = Output()
     limits: Limits = Limits()
     # A name that is given here is used as it stands; see ``of_process`` for the default.

@@ -47,9 +47,6 @@ def anonymize(
         Literal["explicit-little-endian", "rle-lossless", "jpeg-ls-lossless"],
         typer.Option(help="How the results' pixels are encoded; all are lossless."),
     ] = "explicit-little-endian",
-    text_check: Annotated[
-        bool, typer.Option(help="Search for burned-in text, and quarantine where some is found.")
-    ] = True,
 ) -> None:
     """Anonymise DICOM files: header, burned-in text, anatomy. A study leaves whole or not at all.
 
@@ -73,6 +70,5 @@ def anonymize(
         jobs=jobs,
         bundle=model,
         syntax=syntax,
-        check_text=text_check,
     )
     raise typer.Exit(run(request, Console(highlight=False)))
