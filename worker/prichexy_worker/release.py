@@ -23,8 +23,8 @@ and of what follows the pixels, but for three kinds of coincidence: a decimal nu
 unchanged where the source had it; for "other text" any number or code string and the codes of
 published schemes; and digits within a UID (UIDs are sought everywhere, all else not in UIDs).
 
-**Re-spellings** (``respellings``) are sought in the text of the result, decoded in its own character
-set, without regard to capitals, diacritics, punctuation and leading zeros:
+**Re-spellings** (``respellings``) are sought in the text of the result, decoded in its own
+character set, without regard to capitals, diacritics, punctuation and leading zeros:
 
 ====================  ==========================================================================
 names                 each word of four letters; any two words in both orders, one of them perhaps
