@@ -48,7 +48,6 @@ class Request:
     jobs: int = 1
     bundle: Path | None = None
     syntax: Syntax = "explicit-little-endian"
-    check_text: bool = True
     profile: Path | None = None
 
 
@@ -78,7 +77,6 @@ def run(request: Request, console: Console) -> int:
         device=request.device,
         # As in a worker: with more threads, sums may be taken in another order.
         threads=1,
-        check_text=request.check_text,
         syntax=request.syntax,
         profile=request.profile,
     )
@@ -86,8 +84,6 @@ def run(request: Request, console: Console) -> int:
         tools, engine = load_tools(recipe)
     console.print(f"Computing on {engine.device}: {engine.device_reason}")
     console.print(f"Model: {engine.model.evidence}. {engine.model.statement}")
-    if not request.check_text:
-        console.print("Burned-in text is not searched for: text in the pixels leaves unseen.")
     studies = group_studies(found.files, tools.pseudonyms)
     results: list[StudyResult] = []
     stop = threading.Event()
@@ -103,7 +99,7 @@ def run(request: Request, console: Console) -> int:
             interrupted = True
         finally:
             if request.report is not None:
-                report = report_of(found, results, engine, tools, text_check=request.check_text)
+                report = report_of(found, results, engine, tools)
                 _write_report(request.report, report)
     console.print(_summary(found, results))
     if any(result.state is not State.EXPORTED for result in results):
@@ -119,8 +115,6 @@ def report_of(
     results: Sequence[StudyResult],
     engine: Engine,
     tools: Tools,
-    *,
-    text_check: bool,
 ) -> dict[str, Any]:
     """Give the machine-readable report. No file name of the source is in it: they may identify."""
     return {
@@ -130,7 +124,6 @@ def report_of(
         "profile": tools.profile.to_json(),
         "device": engine.device,
         "model": engine.model.to_json(),
-        "text_check": text_check,
         "files": {
             "dicom": len(found.files),
             "not_dicom": found.not_dicom,

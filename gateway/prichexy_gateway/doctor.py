@@ -19,6 +19,7 @@ from prichexy_gateway.client import Health, OrthancClient, Unreachable, ingest_o
 from prichexy_gateway.errors import Misconfigured
 from prichexy_model.bundle import WEIGHTS_FILE, Bundle, read_bundle
 from prichexy_model.weights import WeightsError
+from prichexy_worker import gate
 from prichexy_worker.contract import ANNOUNCE_INTERVAL_SECONDS, SOFTWARE_VERSION
 from prichexy_worker.errors import Retryable
 from prichexy_worker.export import create_target
@@ -46,6 +47,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     yield _key_file(settings.pseudonyms.key_file)
     bundle, check = _model(settings.model.bundle)
     yield check
+    yield _release_gate()
     with ingest_of(settings) as ingest:
         reachable = _reachable(ingest)
         yield reachable
@@ -85,6 +87,16 @@ def _model(folder: Path) -> tuple[Bundle | None, Check]:
     return bundle, Check(
         name, True, f"digest {digest[:12]}… as it should be; {bundle.evidence}. {bundle.statement}"
     )
+
+
+def _release_gate() -> Check:
+    name = "Release gate"
+    try:
+        gate.installed()
+    except Misconfigured as error:
+        remedy = "Run script/install again where the workers run. Until then no worker starts."
+        return Check(name, False, str(error), remedy)
+    return Check(name, True, "dciodvfy runs here")
 
 
 def _reachable(client: OrthancClient) -> Check:

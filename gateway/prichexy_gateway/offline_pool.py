@@ -16,6 +16,7 @@ from typing import Final
 
 from prichexy_gateway.errors import Failed, Interrupted
 from prichexy_gateway.offline import FileStudy, Places, StudyResult, anonymize_study
+from prichexy_worker import gate
 from prichexy_worker.engine import Engine
 from prichexy_worker.logs import configure_logging
 from prichexy_worker.pipeline import Tools
@@ -35,19 +36,22 @@ class Recipe:
     key_file: Path
     device: str
     threads: int
-    check_text: bool
     syntax: Syntax
     profile: Path | None = None
 
 
 def load_tools(recipe: Recipe) -> tuple[Tools, Engine]:
-    """Load the generator, the key and the text finder. Raises Misconfigured."""
+    """Load the generator, the key and the text finder; see that the release gate can work.
+
+    Raises Misconfigured.
+    """
+    gate.installed()
     engine = Engine.load(recipe.bundle, device=recipe.device, threads=recipe.threads)
     project = read_project(recipe.profile)
     tools = Tools(
         engine=engine,
         pseudonyms=project.pseudonyms(Pseudonyms.from_key_file(recipe.key_file)),
-        text_finder=TextFinder() if recipe.check_text else None,
+        text_finder=TextFinder(),
         syntax=recipe.syntax,
         profile=project.profile,
         masks=project.masks,

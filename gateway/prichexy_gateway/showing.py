@@ -16,7 +16,7 @@ from prichexy_worker.contract import SOFTWARE_VERSION, ModelInfo
 from prichexy_worker.engine import Engine
 from prichexy_worker.errors import Retryable
 from prichexy_worker.export import create_target
-from prichexy_worker.ports import Anonymized, ExportTarget
+from prichexy_worker.ports import ExportTarget, InstanceName
 from prichexy_worker.project import read_project
 from prichexy_worker.pseudonyms import Pseudonyms
 from prichexy_worker.settings import Settings
@@ -34,8 +34,7 @@ def exported_copy(
     """Give what the export target holds of an original. Raises Failed when it holds nothing."""
     provenance = header.Provenance(SOFTWARE_VERSION, model, pseudonyms.key_id, deformed=True)
     result = header.deidentify(original, pseudonyms, provenance, profile)
-    named = Anonymized(
-        content=b"",
+    named = InstanceName(
         patient_id=str(result.PatientID),
         study_uid=str(result.StudyInstanceUID),
         series_uid=str(result.SeriesInstanceUID),

@@ -10,8 +10,9 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from prichexy_gateway import anonymizing, cli
+from prichexy_gateway import anonymizing, cli, offline_pool
 from prichexy_testing.dicoms import CANARIES, canary_values, radiograph_dataset, write
+from prichexy_testing.finders import Finds
 from prichexy_worker.contract import SOFTWARE_VERSION
 from prichexy_worker.header.table import TABLE_EDITION, TABLE_SHA256
 
@@ -184,21 +185,20 @@ def test_the_whole_command_exports_reports_and_says_nothing_that_identifies(
         write(radiograph_dataset(StudyInstanceUID="1.2.9", PixelData=None))
     )
     out, report = source.parent / "out", source.parent / "report.json"
+    monkeypatch.setattr(offline_pool, "TextFinder", Finds)
 
     code, text = run(
         monkeypatch, capsys,
-        "anonymize", source, out, "--report", report, "--device", "cpu", "--no-text-check",
+        "anonymize", source, out, "--report", report, "--device", "cpu",
     )  # fmt: skip
 
     assert code == 3
     told = json.loads(report.read_text())
     assert told["counts"] == {"exported": 1, "quarantined": 1}
     assert told["files"] == {"dicom": 2, "not_dicom": 1, "dicomdir": 0, "unreadable": 0}
-    assert told["text_check"] is False
-    assert "not searched for" in text
     (exported,) = out.rglob("*.dcm")
     method = pydicom.dcmread(exported, stop_before_pixels=True).DeidentificationMethod
-    assert "burned-in text: not searched for" in method
+    assert "burned-in text: searched for and erased, markers kept" in method
     assert told["model"]["evidence"] in ("untrained", "trained", "measured")
     assert len(list(out.rglob("*.dcm"))) == 1
     key = own_configuration / "prichexy" / "pseudonyms.key"
@@ -209,7 +209,7 @@ def test_the_whole_command_exports_reports_and_says_nothing_that_identifies(
 
     first = {path.name: path.read_bytes() for path in out.rglob("*.dcm")}
     again = source.parent / "again"
-    code, _ = run(monkeypatch, capsys, "anonymize", source, again, "--no-text-check")
+    code, _ = run(monkeypatch, capsys, "anonymize", source, again)
     assert {path.name: path.read_bytes() for path in again.rglob("*.dcm")} == first
 
 
@@ -282,7 +282,8 @@ def test_the_whole_command_does_what_a_profile_asks_for(
     profile = tmp_path / "profile.yaml"
     profile.write_text("name: dates\noptions: [modified-dates]\npseudonyms: {project: one}\n")
     report = tmp_path / "report.json"
-    words = ["--profile", profile, "--report", report, "--no-text-check"]
+    words = ["--profile", profile, "--report", report]
+    monkeypatch.setattr(offline_pool, "TextFinder", Finds)
     code, _ = run(monkeypatch, capsys, "anonymize", source, tmp_path / "out", *words)
     assert code == 0
     (made,) = (tmp_path / "out").rglob("*.dcm")

@@ -18,7 +18,7 @@ from prichexy_gateway.crosswalk import Row, Skipped, encrypted, of_files, of_ort
 from prichexy_gateway.dicom_files import find_dicom_files
 from prichexy_gateway.errors import Failed, Misconfigured
 from prichexy_testing.dicoms import CANARIES, canary_values, radiograph_dataset, write
-from prichexy_testing.headers import KEY, SEARCHED, reread
+from prichexy_testing.headers import KEY, PROVENANCE, reread
 from prichexy_worker.header import BASIC, Profile, deidentify
 from prichexy_worker.header.options import Option
 from prichexy_worker.pseudonyms import Pseudonyms
@@ -43,7 +43,7 @@ def test_it_names_what_stands_in_the_results(tmp_path: Path) -> None:
     dataset = radiograph_dataset()
     (tmp_path / "a.dcm").write_bytes(write(dataset))
     (row,) = of(tmp_path, dates)
-    result = deidentify(reread(dataset), dates.pseudonyms(PSEUDONYMS), SEARCHED, dates)
+    result = deidentify(reread(dataset), dates.pseudonyms(PSEUDONYMS), PROVENANCE, dates)
     assert row.patient_id == CANARIES["PatientID"]
     assert row.issuer_of_patient_id == CANARIES["IssuerOfPatientID"]
     assert row.study_instance_uid == CANARIES["StudyInstanceUID"]
@@ -89,7 +89,7 @@ def test_a_patient_id_in_another_character_set_is_the_workers(tmp_path: Path) ->
     (tmp_path / "a.dcm").write_bytes(write(dataset))
     (row,) = of(tmp_path)
     assert row.patient_id == "MÜLLER-1"
-    assert row.pseudonym == deidentify(reread(dataset), PSEUDONYMS, SEARCHED).PatientID
+    assert row.pseudonym == deidentify(reread(dataset), PSEUDONYMS, PROVENANCE).PatientID
 
 
 def orthanc_with(dataset: Dataset) -> OrthancClient:

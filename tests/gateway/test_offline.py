@@ -22,6 +22,7 @@ from prichexy_gateway.offline import (
     group_studies,
 )
 from prichexy_testing.dicoms import canary_values, radiograph_dataset, write
+from prichexy_testing.finders import Finds
 from prichexy_worker.contract import ModelInfo, Reason, State
 from prichexy_worker.pipeline import Tools
 from prichexy_worker.pseudonyms import Pseudonyms
@@ -47,7 +48,7 @@ class BrokenEngine(FakeEngine):
         raise RuntimeError("CANARYFAMILY")
 
 
-TOOLS = Tools(engine=FakeEngine(), pseudonyms=PSEUDONYMS, text_finder=None)
+TOOLS = Tools(engine=FakeEngine(), pseudonyms=PSEUDONYMS, text_finder=Finds())
 
 
 @pytest.fixture

@@ -42,11 +42,10 @@ def home(tmp_path: Path) -> Home:
 
 
 def test_given_keys_win_and_the_others_stay(home: Home, tmp_path: Path) -> None:
-    mine = given(tmp_path, "[text]\ncheck = false\n[limits]\ninstances = 5\n[model]\nthreads = 2\n")
+    mine = given(tmp_path, "[limits]\ninstances = 5\n[model]\nthreads = 2\n")
     written = tmp_path / "worker.toml"
     written.write_text(toml(merged(generated(home), read_sections(mine))))
     settings = load_settings_at(written)
-    assert settings.text.check is False
     assert settings.limits.instances == 5
     assert (settings.model.threads, settings.model.device) == (2, "cpu")
     assert settings.export.url == "http://127.0.0.1:3"
@@ -70,7 +69,7 @@ def test_what_was_written_is_toml_whatever_it_holds(tmp_path: Path) -> None:
         ('[broker]\nqueue = "other"', "broker.queue is set by"),
         ('[export]\nkind = "orthanc"\npassword = "CANARY"', "password_file"),
         ('worker_id = "CANARY"', "worker_id is no section"),
-        ("[text]\ncheck = [1]", "text.check"),
+        ("[text]\ncheck = false", "text: "),
         ("CANARY", "not TOML"),
     ],
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Final
@@ -23,7 +22,6 @@ __all__ = [
     "KEY",
     "MODEL",
     "PROVENANCE",
-    "SEARCHED",
     "cr",
     "deidentified",
     "dx",
@@ -36,8 +34,6 @@ __all__ = [
 KEY: Final = bytes(range(32))
 MODEL: Final = ModelInfo("prichexy-net", "0.1.0", "5a" * 32, "untrained", "No privacy is claimed.")
 PROVENANCE: Final = Provenance("0.1.0", MODEL, Pseudonyms(KEY).key_id, deformed=True)
-#: Of a result whose pixels were searched for text, as every worker does by default.
-SEARCHED: Final = replace(PROVENANCE, text_searched=True)
 
 
 def cr(**attributes: object) -> Dataset:

@@ -75,7 +75,7 @@ def exported(gateway: TestGateway, count: int) -> list[str]:
 def test_a_promotion_reaches_a_running_gateway_and_no_study_is_lost(tmp_path: Path) -> None:
     old = read_bundle(REPO / "model" / "bundle").digest
     new = read_bundle(another_bundle(tmp_path / "new", 2, evidence="trained")).digest
-    options = Options(stable_age=1, device="cpu", worker_settings={"text": {"check": False}})
+    options = Options(stable_age=1, device="cpu")
     with gateway_in(tmp_path, options) as gateway:
         assert announced(gateway) == {old}
         assert gateway.send(radiographs(tmp_path, 1, 8)).stored == 8

@@ -18,6 +18,7 @@ from prichexy_testing.fakes_worker import (
     anonymized,
     study_message,
 )
+from prichexy_testing.finders import Finds
 from prichexy_worker.contract import ModelInfo, State
 from prichexy_worker.current_model import CurrentModel
 from prichexy_worker.engine import Engine
@@ -25,6 +26,8 @@ from prichexy_worker.errors import Misconfigured
 from prichexy_worker.pipeline import Anonymized, Tools
 from prichexy_worker.pseudonyms import Pseudonyms
 from prichexy_worker.study import process_study
+
+FINDER = Finds()
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,10 @@ class Place:
         bundle = bundle or self.link
         engine = cast("Engine", FakeEngine(bundle.resolve()))
         tools = Tools(
-            engine=engine, pseudonyms=Pseudonyms(b"k" * 32), text_finder=None, syntax="rle-lossless"
+            engine=engine,
+            pseudonyms=Pseudonyms(b"k" * 32),
+            text_finder=FINDER,
+            syntax="rle-lossless",
         )
         return CurrentModel(
             bundle,
@@ -124,7 +130,7 @@ def test_nothing_but_the_model_is_exchanged(place: Place) -> None:
     place.point("b")
     after = model.tools()
     assert after.pseudonyms is before.pseudonyms
-    assert (after.syntax, after.text_finder) == ("rle-lossless", None)
+    assert (after.syntax, after.text_finder) == ("rle-lossless", FINDER)
 
 
 def test_a_plain_folder_is_loaded_once_and_for_all(place: Place) -> None:

@@ -7,7 +7,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from prichexy_testing.dicoms import CANARIES
-from prichexy_testing.headers import KEY, SEARCHED, cr, reread
+from prichexy_testing.headers import KEY, PROVENANCE, cr, reread
 from prichexy_worker import header
 from prichexy_worker.contract import Reason
 from prichexy_worker.errors import Rejected
@@ -61,7 +61,7 @@ def test_what_stands_in_a_sequence_is_explained_too() -> None:
 def test_what_is_said_to_be_removed_is_not_there_and_what_is_kept_is(profile: Profile) -> None:
     source = cr(PatientAge="045Y", StudyDescription="THORAX of somebody")
     pseudonyms = profile.pseudonyms(Pseudonyms(KEY))
-    result = header.deidentify(reread(source), pseudonyms, SEARCHED, profile)
+    result = header.deidentify(reread(source), pseudonyms, PROVENANCE, profile)
     tags = {f"({one.tag >> 16:04X},{one.tag & 0xFFFF:04X})" for one in result}
     for place, one in explained(source, profile).items():
         if "/" not in place and one.keyword != "PixelData":

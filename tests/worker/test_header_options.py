@@ -15,7 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from prichexy_testing.dicoms import code
-from prichexy_testing.headers import KEY, SEARCHED, cr, dx, reread, secondary_capture, serialised
+from prichexy_testing.headers import KEY, PROVENANCE, cr, dx, reread, secondary_capture, serialised
 from prichexy_worker import header
 from prichexy_worker.contract import Reason
 from prichexy_worker.errors import Misconfigured, Rejected
@@ -33,7 +33,7 @@ EVERYTHING = Profile.made_of("everything", Option)
 
 def under(profile: Profile, dataset: Dataset) -> Dataset:
     pseudonyms = profile.pseudonyms(Pseudonyms(KEY))
-    return header.deidentify(reread(dataset), pseudonyms, SEARCHED, profile)
+    return header.deidentify(reread(dataset), pseudonyms, PROVENANCE, profile)
 
 
 def put(dataset: Dataset, keyword: str, value: str) -> None:
@@ -53,7 +53,7 @@ def survivors(profile: Profile, dataset: Dataset) -> tuple[str, ...]:
     return surviving_identifiers(
         source,
         serialised(result),
-        own_texts=header.own_texts(SEARCHED, profile)
+        own_texts=header.own_texts(PROVENANCE, profile)
         | header.meant_to_stay(source, result, profile),
         retained=header.retained_tags(source, profile),
     )

@@ -76,7 +76,7 @@ def instance(
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, "2.25.102"
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = sop
     dataset.DerivationDescription = seed_text
-    return Anonymized(write(dataset), patient, study, "2.25.102", sop)
+    return Anonymized(patient, study, "2.25.102", sop, write(dataset))
 
 
 def ids(server: OrthancServer) -> set[str]:

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prichexy_testing.dicoms import canary_values, phantom, radiograph_dataset, write
+from prichexy_testing.finders import Finds, region
 from prichexy_testing.shared_data import REPO, pydicom_data
 from prichexy_worker import pixels
 from prichexy_worker.contract import ModelInfo, Reason
@@ -23,7 +24,7 @@ from prichexy_worker.errors import Rejected
 from prichexy_worker.pipeline import Anonymized, Stopwatch, Tools, anonymize
 from prichexy_worker.pseudonyms import Pseudonyms
 from prichexy_worker.settings import Syntax
-from prichexy_worker.text import Mask, TextRegion
+from prichexy_worker.text import Mask
 
 Floats = npt.NDArray[np.float32]
 STEPS = ["inspect", "decode", "text", "deform", "deidentify", "encode", "check"]
@@ -44,39 +45,12 @@ class Shift:
         return np.full((2, *view.shape), self.amount, np.float32)
 
 
-class Looks:
-    """A search that finds text in one view only, and keeps the views."""
-
-    def __init__(self, text_in: int = 2) -> None:
-        self.text_in = text_in
-        self.views: list[Floats] = []
-
-    def find(self, view: Floats) -> tuple[TextRegion, ...]:
-        self.views.append(view)
-        return (region(marker=False),) if len(self.views) == self.text_in else ()
-
-
-class Finds:
-    """A search that finds the regions it is told to."""
-
-    def __init__(self, *regions: TextRegion) -> None:
-        self.regions = regions
-
-    def find(self, view: Floats) -> tuple[TextRegion, ...]:
-        assert 0 <= view.min() <= view.max() <= 1
-        return self.regions
-
-
-def region(*, marker: bool) -> TextRegion:
-    return TextRegion(left=1, top=1, right=9, bottom=5, confidence=0.9, marker=marker)
-
-
 def tools(
     amount: float = 0.0,
-    finder: Finds | Looks | None = None,
+    finder: Finds | None = None,
     syntax: Syntax = "explicit-little-endian",
 ) -> Tools:
-    return Tools(Shift(amount), Pseudonyms(bytes(range(32))), finder, syntax)
+    return Tools(Shift(amount), Pseudonyms(bytes(range(32))), finder or Finds(), syntax)
 
 
 def read(result: Anonymized) -> pydicom.Dataset:
@@ -109,15 +83,15 @@ def test_twice_gives_identical_bytes() -> None:
 
 
 def test_a_generator_of_another_size_sees_its_own_and_deforms_alike() -> None:
-    small = Tools(Shift(0.05, size=64), Pseudonyms(bytes(range(32))), None)
-    large = Tools(Shift(0.05, size=1024), Pseudonyms(bytes(range(32))), None)
+    small = Tools(Shift(0.05, size=64), Pseudonyms(bytes(range(32))), Finds())
+    large = Tools(Shift(0.05, size=1024), Pseudonyms(bytes(range(32))), Finds())
     first, second = (anonymize(CONTENT, one).measures for one in (small, large))
     # A part of the picture is that part of it, whatever the size at which it was decided.
     assert first["max_displacement_px"] == pytest.approx(second["max_displacement_px"], rel=0.02)
 
 
 def test_another_key_gives_another_identity() -> None:
-    other = Tools(Shift(0), Pseudonyms(bytes(32)), None)
+    other = Tools(Shift(0), Pseudonyms(bytes(32)), Finds())
     first, second = anonymize(CONTENT, tools()), anonymize(CONTENT, other)
     assert first.sop_uid != second.sop_uid
     assert first.patient_id != second.patient_id
@@ -179,7 +153,7 @@ def test_text_in_the_image_is_erased_before_it_is_deformed_and_a_side_marker_is_
     np.testing.assert_array_equal(pixels.decode(read(kept)).values, before)
     assert kept.measures["text_markers_kept"] == 1
     assert kept.measures["text_erased_share"] == 0
-    result = anonymize(CONTENT, tools(finder=Looks(text_in=1)))
+    result = anonymize(CONTENT, tools(finder=Finds(region(marker=False), only_in=1)))
     after = pixels.decode(read(result)).values
     assert (after != before)[1:5, 1:9].any()
     assert result.measures["text_regions_erased"] == 1
@@ -188,15 +162,11 @@ def test_text_in_the_image_is_erased_before_it_is_deformed_and_a_side_marker_is_
     assert result.measures["changed_share"] == 0
 
 
-def test_erased_pixels_are_said_to_be_clean_and_only_after_a_search() -> None:
-    searched = read(anonymize(CONTENT, tools(finder=Looks(text_in=1))))
+def test_pixels_are_said_to_be_clean_after_the_search() -> None:
+    searched = read(anonymize(CONTENT, tools(finder=Finds(region(marker=False), only_in=1))))
     codes = [item.CodeValue for item in searched.DeidentificationMethodCodeSequence]
     assert codes == ["113100", "113101"]
     assert searched.BurnedInAnnotation == "NO"
-    unsearched = read(anonymize(CONTENT, tools()))
-    codes = [item.CodeValue for item in unsearched.DeidentificationMethodCodeSequence]
-    assert codes == ["113100"]
-    assert "BurnedInAnnotation" not in unsearched
 
 
 def test_text_that_does_not_vanish_is_turned_away() -> None:
@@ -208,15 +178,14 @@ def test_text_that_does_not_vanish_is_turned_away() -> None:
 
 def test_a_header_that_speaks_of_text_is_believed_only_when_some_was_erased() -> None:
     content = write(radiograph_dataset(BurnedInAnnotation="YES"))
-    result = anonymize(content, tools(finder=Looks(text_in=1)))
+    result = anonymize(content, tools(finder=Finds(region(marker=False), only_in=1)))
     assert read(result).BurnedInAnnotation == "NO"
-    for finder in (Looks(text_in=0), None):
-        with pytest.raises(Rejected) as caught:
-            anonymize(content, tools(finder=finder))
-        assert caught.value.reason is Reason.BURNED_IN_TEXT
+    with pytest.raises(Rejected) as caught:
+        anonymize(content, tools(finder=Finds()))
+    assert caught.value.reason is Reason.BURNED_IN_TEXT
 
 
-def test_masks_are_filled_without_any_search() -> None:
+def test_masks_are_filled_whatever_the_search_finds() -> None:
     mask = Mask(boxes=((0, 0, 20, 10),), station="CANARYST*")
     masked = replace(tools(), masks=(mask,))
     before = pixels.decode(pydicom.dcmread(io.BytesIO(CONTENT))).values
@@ -270,7 +239,7 @@ def test_a_real_radiograph_goes_through_the_real_generator_twice_alike() -> None
     bundle = Path(REPO / "model" / "bundle")
     engine = Engine.load(bundle, device="cpu", threads=1)
     content = pydicom_data("RG1_UNCR.dcm").read_bytes()
-    real = Tools(engine, Pseudonyms(bytes(range(32))), None)
+    real = Tools(engine, Pseudonyms(bytes(range(32))), Finds())
     first, second = (anonymize(content, real) for _ in range(2))
     assert first.content == second.content
     before, after = pydicom.dcmread(io.BytesIO(content)), read(first)
@@ -294,13 +263,16 @@ def test_an_image_that_is_called_padding_is_not_released_as_it_is() -> None:
 
 def test_text_beyond_the_window_is_looked_for_in_a_second_view() -> None:
     narrow = write(radiograph_dataset(window=(2048, 1000)))
-    assert anonymize(narrow, tools(finder=Looks())).measures["text_regions_erased"] == 1
+    finder = Finds(region(marker=False), only_in=2)
+    assert anonymize(narrow, tools(finder=finder)).measures["text_regions_erased"] == 1
     wide = write(radiograph_dataset(window=(2048, 4096)))
-    assert anonymize(wide, tools(finder=Looks())).measures["text_regions_erased"] == 0
+    finder = Finds()
+    assert anonymize(wide, tools(finder=finder)).content
+    assert len(finder.views) == 2, "one of the original, one of the result"
 
 
 def test_what_the_header_calls_padding_is_shown_to_the_search_for_text() -> None:
-    finder = Looks(text_in=0)
+    finder = Finds()
     values = phantom(96, 80).copy()
     values[:20, :20] = np.arange(400).reshape(20, 20)
     with_padding = radiograph_dataset(values=values, padding=(0, 400), window=(2048, 4096))

@@ -30,6 +30,7 @@ from prichexy_worker.pseudonyms import Pseudonyms
 pytestmark = pytest.mark.redis
 
 STUDIES = 8
+AREAS = ("worker", "model", "tests")
 
 
 def job_id(number: int) -> str:
@@ -67,12 +68,11 @@ def running_worker(
         export = {{kind = "folder", folder = "{folder}/export"}}
         pseudonyms = {{key_file = "{folder}/key"}}
         model = {{bundle = "{bundle}", device = "cpu"}}
-        text = {{check = false}}
         """
     )
     environment = {
         "PATH": os.environ["PATH"],
-        "PYTHONPATH": os.pathsep.join(str(REPO / area) for area in ("worker", "model")),
+        "PYTHONPATH": os.pathsep.join(str(REPO / area) for area in AREAS),
         "PYTHONDONTWRITEBYTECODE": "1",
         "OMP_NUM_THREADS": "1",
         "HOME": str(folder),
@@ -80,7 +80,10 @@ def running_worker(
     }
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "prichexy_worker"], env=environment, stdout=log, stderr=log
+            [sys.executable, "-m", "prichexy_testing.unreading_worker"],
+            env=environment,
+            stdout=log,
+            stderr=log,
         )
     try:
         yield process

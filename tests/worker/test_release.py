@@ -1,4 +1,4 @@
-"""The last gate: what of the source it finds in a result, and what it rightly does not find."""
+"""The residual search: what of the source it finds in a result, and what it rightly does not."""
 
 from __future__ import annotations
 

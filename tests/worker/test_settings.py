@@ -54,7 +54,6 @@ def test_the_required_keys_are_enough(config: Path) -> None:
     assert settings.ingest.timeout == 60
     assert settings.broker.queue == "prichexy"
     assert settings.model.device == "auto"
-    assert settings.text.check is True
     assert settings.limits.instances == 64
     assert settings.output.syntax == "explicit-little-endian"
     assert settings.worker_id
@@ -243,7 +242,6 @@ def test_a_file_that_is_not_toml_is_complained_about_by_place(config: Path) -> N
         ("MODEL__THREADS", "0"),
         ("LIMITS__INSTANCES", "-1"),
         ("OUTPUT__SYNTAX", "jpeg"),
-        ("TEXT__CHECK", "perhaps"),
         ("BROKER__REDELIVERY_SECONDS", "1"),
         ("WORKER_ID", "a worker"),
     ],

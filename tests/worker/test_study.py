@@ -20,6 +20,7 @@ from prichexy_testing.fakes_worker import (
     anonymized,
     study_message,
 )
+from prichexy_testing.finders import Finds
 from prichexy_worker.contract import (
     MAX_ATTEMPTS,
     MAX_CLAIMS,
@@ -38,7 +39,7 @@ from prichexy_worker.summary import summarized
 
 PSEUDONYMS = Pseudonyms(bytes(range(32)))
 # The fake anonymisers below use no generator.
-TOOLS = Tools(engine=None, pseudonyms=PSEUDONYMS, text_finder=None)  # type: ignore[arg-type]
+TOOLS = Tools(engine=None, pseudonyms=PSEUDONYMS, text_finder=Finds())  # type: ignore[arg-type]
 STUDY_UID = "1.2.840.99999.1"
 FIVE = {f"instance-{number}": f"original {number}".encode() for number in range(5)}
 Make = Callable[[bytes], Anonymized]

@@ -54,11 +54,9 @@ class Place:
             [model]
             bundle = "{REPO}/model/bundle"
             device = "cpu"
-            [text]
-            check = false
             """
         )
-        areas = (str(REPO / area) for area in ("worker", "model"))
+        areas = (str(REPO / area) for area in ("worker", "model", "tests"))
         self.environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(folder / "home"),
@@ -71,13 +69,13 @@ class Place:
             "OMP_NUM_THREADS": "1",
             "PRICHEXY_WORKER_CONFIG": str(folder / "worker.toml"),
         }
-        self.command = [sys.executable, "-m", "prichexy_worker"]
+        self.module = "prichexy_worker"
 
     @contextmanager
     def worker(self) -> Iterator[subprocess.Popen[bytes]]:
         with (self.folder / "log").open("ab") as log:
             process = subprocess.Popen(
-                self.command,
+                [sys.executable, "-m", self.module],
                 env=self.environment,
                 stdout=log,
                 stderr=log,
@@ -99,7 +97,7 @@ class Place:
 
     def check(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*self.command, "--check", *arguments],
+            [sys.executable, "-m", self.module, "--check", *arguments],
             env=self.environment,
             capture_output=True,
             text=True,
@@ -162,6 +160,7 @@ def test_an_unsafe_study_is_quarantined_and_a_broken_one_tried_again(tmp_path: P
     unsafe = {"a": original(0), "b": original(1, BurnedInAnnotation="YES")}
     with running_redis() as redis, running_fake_ingest(unsafe) as ingest:
         place = Place(tmp_path, ingest, redis.url)
+        place.module = "prichexy_testing.unreading_worker"
         with place.worker():
             place.send()
             wait_until(lambda: State.QUARANTINED in ingest.states, what="the study is quarantined")

@@ -24,9 +24,11 @@ from prichexy_worker.needles import (
     of_bytes,
     of_moment,
     of_name,
+    of_number,
     of_raw,
     of_text,
     of_uid,
+    of_words,
 )
 from prichexy_worker.quiet import without_noise
 
@@ -204,6 +206,11 @@ def _texts_of(
         if not (standard and _is_term(vr, tag, value)):
             for one in {value, *_LINES.split(value)}:
                 yield from of_text(origin, search, one, encodings)
+                if known:
+                    phone = "Telephone" in keyword_for_tag(tag)
+                    yield from of_number(origin, one, telephone=phone)
+                elif search is Search.TEXT:
+                    yield from of_words(origin, one)
     if vr in _IN_CHARACTER_SET:
         yield from of_raw(origin, search, raw)
 

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from prichexy_worker import gate
 from prichexy_worker.announcer import Announcer
 from prichexy_worker.app import call_between_studies, create_app, work
 from prichexy_worker.contract import SOFTWARE_VERSION, WorkerAnnouncement
@@ -135,6 +136,7 @@ def load_tools(settings: Settings) -> tuple[Tools, Engine]:
 
     Raises Misconfigured.
     """
+    gate.installed()
     project = read_project(settings.profile.file)
     pseudonyms = project.pseudonyms(Pseudonyms.from_key_file(settings.pseudonyms.key_file))
     retired = [Pseudonyms.from_key_file(file) for file in settings.pseudonyms.retired_key_files]
@@ -142,7 +144,7 @@ def load_tools(settings: Settings) -> tuple[Tools, Engine]:
     tools = Tools(
         engine=engine,
         pseudonyms=pseudonyms,
-        text_finder=TextFinder(settings.model.threads) if settings.text.check else None,
+        text_finder=TextFinder(settings.model.threads),
         syntax=settings.output.syntax,
         profile=project.profile,
         masks=project.masks,

@@ -1,7 +1,8 @@
 """The byte strings that would show a value: its text in several encodings, cases and notations.
 
 A value is sought as its text in the source's own character sets, in UTF-8, UTF-16 and Latin-1;
-names also by their components and words, dates and times also as people write them.
+names also by their components and words, dates and times also as people write them. Re-spellings
+are forms of their own (``respellings``), which are sought in decoded text only.
 """
 
 from __future__ import annotations
@@ -15,7 +16,27 @@ from typing import Final
 
 from pydicom.charset import encode_string
 
-__all__ = ["Needle", "Search", "of_bytes", "of_moment", "of_name", "of_raw", "of_text", "of_uid"]
+from prichexy_worker.respellings import (
+    MONTHS,
+    spelt_date,
+    spelt_name,
+    spelt_number,
+    words_of,
+)
+
+__all__ = [
+    "RESPELT",
+    "Needle",
+    "Search",
+    "of_bytes",
+    "of_moment",
+    "of_name",
+    "of_number",
+    "of_raw",
+    "of_text",
+    "of_uid",
+    "of_words",
+]
 
 
 class Search(Enum):
@@ -25,6 +46,13 @@ class Search(Enum):
     TEXT = "text"  # any other text
     UID = "uid"
     DATA = "data"  # bytes that are no text
+    # Re-spellings, in the words of text; see ``respellings``.
+    WORDS = "words"  # of names, numbers and dates
+    RUN = "run"  # the same, run together
+    TEXT_WORDS = "text words"  # of any other text
+
+
+RESPELT: Final = frozenset({Search.WORDS, Search.RUN, Search.TEXT_WORDS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +74,6 @@ _NOBODY: Final = frozenset(
     | {"none", "not applicable", "patient", "removed", "test", "unknown", "unnamed", "yes"}
 )
 _BETWEEN_WORDS: Final = re.compile(r"[\s\-',.^=]+")
-_MONTHS: Final = (
-    "Jan",
-    "Feb",
-    "Mar",
-    "Apr",
-    "May",
-    "Jun",
-    "Jul",
-    "Aug",
-    "Sep",
-    "Oct",
-    "Nov",
-    "Dec",
-)
 #: Text within bytes: no control characters but escape, which begins an ISO 2022 character set.
 _RUNS: Final = re.compile(rb"[\x20-\x5b\x5d-\x7e\x80-\xff\x1b]{4,}")
 _LONGEST_RUN: Final = 1024
@@ -71,7 +85,7 @@ _PROBE_VARIETY: Final = 6
 def of_text(origin: str, search: Search, text: str, encodings: list[str]) -> Iterator[Needle]:
     """Give the forms of a text as it is; nothing where it only says that nothing is known."""
     text = text.strip(" \0\t")
-    if not text or text.casefold() in _NOBODY:
+    if _nobody(text):
         return
     forms: dict[bytes, int] = {}
     for shape in {text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)}:
@@ -94,6 +108,22 @@ def of_name(origin: str, name: str, encodings: list[str]) -> Iterator[Needle]:
     for piece in {name, *groups, *components, *words}:
         for cased in {piece, piece.upper(), piece.title()}:
             yield from of_text(origin, Search.IDENTITY, cased, encodings)
+    for group in groups:
+        if not _nobody(group.replace("^", " ")):
+            yield from _respelt(origin, spelt_name(group))
+
+
+def of_number(origin: str, value: str, *, telephone: bool) -> Iterator[Needle]:
+    """Give the re-spellings of an identifier or a telephone number."""
+    if not _nobody(value):
+        yield from _respelt(origin, spelt_number(value, telephone=telephone))
+
+
+def of_words(origin: str, text: str) -> Iterator[Needle]:
+    """Give the re-spellings of any text as a whole."""
+    if not _nobody(text):
+        for words in words_of(text):
+            yield _spelt_needle(origin, Search.TEXT_WORDS, words)
 
 
 def of_moment(origin: str, vr: str, value: str) -> Iterator[Needle]:
@@ -108,6 +138,9 @@ def of_moment(origin: str, vr: str, value: str) -> Iterator[Needle]:
     for form in forms:
         if form.strip(" 0.:-"):
             yield from of_text(origin, Search.IDENTITY, form, [])
+
+    if vr in ("DA", "DT") and re.match(r"[0-9]{8}", digits) and digits[:8].strip("0"):
+        yield from _respelt(origin, spelt_date(digits[:8]))
 
 
 def of_uid(origin: str, uid: str) -> Iterator[Needle]:
@@ -138,14 +171,28 @@ def of_bytes(origin: str, raw: bytes) -> Iterator[Needle]:
         yield Needle(origin, Search.DATA, probe, len(probe))
 
 
+def _nobody(text: str) -> bool:
+    return not text.strip(" \0\t") or text.strip(" \0\t").casefold() in _NOBODY
+
+
+def _respelt(origin: str, forms: Iterator[tuple[str, bool]]) -> Iterator[Needle]:
+    for form, run in forms:
+        if form.strip() not in _NOBODY:
+            yield _spelt_needle(origin, Search.RUN if run else Search.WORDS, form)
+
+
+def _spelt_needle(origin: str, search: Search, form: str) -> Needle:
+    return Needle(origin, search, form.encode(), len(form))
+
+
 def _dates(digits: str) -> Iterator[str]:
     year, month, day = digits[:4], digits[4:6], digits[6:]
     yield digits
     for separator in "-./ ":
         for parts in ((year, month, day), (day, month, year), (month, day, year)):
             yield separator.join(parts)
-    if 1 <= int(month) <= len(_MONTHS):
-        word = _MONTHS[int(month) - 1]
+    if 1 <= int(month) <= len(MONTHS):
+        word = MONTHS[int(month) - 1][:3]
         for name in (word, word.upper()):
             for separator in (" ", "-", ""):
                 yield separator.join((day, name, year))

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 
-from prichexy_worker import deform, header, inspection, pixels, release, text, view
+from prichexy_worker import deform, gate, header, inspection, pixels, text, view
 from prichexy_worker.contract import SOFTWARE_VERSION, ModelInfo
 from prichexy_worker.ports import Anonymized
 from prichexy_worker.pseudonyms import Pseudonyms
@@ -48,13 +48,13 @@ class Deformer(Protocol):
 class Tools:
     """What every instance is anonymised with.
 
-    ``text_finder`` None: text is not searched for. ``masks`` are filled in any case.
-    ``pseudonyms`` are those of the profile's project, ``retired`` those of keys of before.
+    ``masks`` are filled whatever the search for text finds. ``pseudonyms`` are those of the
+    profile's project, ``retired`` those of keys of before.
     """
 
     engine: Deformer
     pseudonyms: Pseudonyms
-    text_finder: text.Finder | None
+    text_finder: text.Finder
     syntax: Syntax = "explicit-little-endian"
     masks: tuple[text.Mask, ...] = ()
     profile: header.Profile = header.BASIC
@@ -103,11 +103,11 @@ def anonymize(content: bytes, tools: Tools, clock: Clock = time.perf_counter) ->
         source = inspection.read(content)
         inspection.inspect(source)
     with watch.step("decode"):
-        radiograph = pixels.decode(source)
-        pixels.refuse_padding(radiograph)
+        original = pixels.decode(source)
+        pixels.refuse_padding(original)
     with watch.step("text"):
         claimed = inspection.speaks_of_text(source)
-        cleaned = text.clean(radiograph, source, tools.text_finder, tools.masks, claimed=claimed)
+        cleaned = text.clean(original, source, tools.text_finder, tools.masks, claimed=claimed)
         radiograph = cleaned.radiograph
     with watch.step("deform"):
         displayed = view.displayed(radiograph, source)
@@ -120,22 +120,21 @@ def anonymize(content: bytes, tools: Tools, clock: Clock = time.perf_counter) ->
             model=tools.engine.model,
             key_id=tools.pseudonyms.key_id,
             deformed=measures["changed_share"] > 0,
-            text_searched=tools.text_finder is not None,
         )
         result = header.deidentify(source, tools.pseudonyms, provenance, tools.profile)
     with watch.step("encode"):
         result = pixels.with_pixels(result, deformed, syntax=tools.syntax)
         buffer = io.BytesIO()
         pydicom.dcmwrite(buffer, result, enforce_file_format=True)
-        released = buffer.getvalue()
     with watch.step("check"):
-        own_texts = header.own_texts(provenance, tools.profile)
-        release.check_release(
-            source,
-            released,
-            own_texts=own_texts | header.meant_to_stay(source, result, tools.profile),
+        released = gate.release(
+            buffer.getvalue(),
+            original=content,
+            radiograph=original,
+            finder=tools.text_finder,
+            own_texts=header.own_texts(provenance, tools.profile)
+            | header.meant_to_stay(source, result, tools.profile),
             retained=header.retained_tags(source, tools.profile),
-            pixels=deformed.content(),
         )
     return Anonymized(
         content=released,

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NewType, Protocol
 
 from prichexy_worker.contract import Claim, StudyReport, WorkerAnnouncement
 
-__all__ = ["Anonymized", "ExportTarget", "Reporter", "Snapshot", "StudySource"]
+__all__ = [
+    "Anonymized",
+    "ExportTarget",
+    "InstanceName",
+    "Released",
+    "Reporter",
+    "Snapshot",
+    "StudySource",
+]
+
+#: The bytes of a result that has passed the release gate. Only ``gate.release`` makes them.
+Released = NewType("Released", bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +38,24 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Anonymized:
-    """One instance, ready to leave. All its identifiers are the new, pseudonymous ones.
+class InstanceName:
+    """How one anonymised instance is called: by the new, pseudonymous identifiers."""
+
+    patient_id: str
+    study_uid: str
+    series_uid: str
+    sop_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Anonymized(InstanceName):
+    """One instance, ready to leave.
 
     ``durations`` are seconds by step; ``measures`` the figures of ``deform.measure`` and
     ``text.Cleaned.measures``.
     """
 
-    content: bytes = field(repr=False)
-    patient_id: str
-    study_uid: str
-    series_uid: str
-    sop_uid: str
+    content: Released = field(repr=False)
     measures: Mapping[str, float] = field(default_factory=dict)
     durations: Mapping[str, float] = field(default_factory=dict)
 
@@ -71,10 +88,10 @@ class ExportTarget(Protocol):
     def store(self, instance: Anonymized) -> None:
         """Make the target hold this instance's bytes, in place of any earlier ones."""
 
-    def fetch(self, instance: Anonymized) -> bytes | None:
+    def fetch(self, instance: InstanceName) -> bytes | None:
         """Give what the target holds of this instance, or None when it holds none."""
 
-    def withdraw(self, instance: Anonymized) -> None:
+    def withdraw(self, instance: InstanceName) -> None:
         """Make the target hold nothing of this instance; it is no error if it held none."""
 
     def withdraw_study(self, study_uid: str) -> None:

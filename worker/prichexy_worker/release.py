@@ -1,4 +1,4 @@
-"""The last gate: whether identifying values of the source occur in the result.
+"""The residual search: whether identifying values of the source occur in the result.
 
 It is independent of the de-identification that it judges. It knows no allow-list of that, reads
 the result's bytes with a reader of its own (``encoded``), and withholds a result that it cannot
@@ -23,6 +23,21 @@ and of what follows the pixels, but for three kinds of coincidence: a decimal nu
 unchanged where the source had it; for "other text" any number or code string and the codes of
 published schemes; and digits within a UID (UIDs are sought everywhere, all else not in UIDs).
 
+**Re-spellings** (``respellings``) are sought in the text of the result, decoded in its own
+character set, without regard to capitals, diacritics, punctuation and leading zeros:
+
+====================  ==========================================================================
+names                 each word of four letters; any two words in both orders, one of them perhaps
+                      an initial, apart or run together
+numbers, telephones   with other separators or none, from four characters on; the last eight digits
+                      of a telephone number
+dates                 day, month and year in any usual order, the month as number or word
+other text            as a whole, from eight characters on
+====================  ==========================================================================
+
+What is run together (as all text is for this search, value by value) is sought within other
+characters where it has six with three digits, or eight; as a word where it is shorter.
+
 **Numbers** (DS, IS), unchanged or not, are compared by their digits with those of the source's
 identifiers and dates, both without leading zeros and whatever stands between the digits:
 
@@ -43,8 +58,9 @@ without these values the result counts as one that cannot be searched.
 
 **What is not promised.** Text drawn into the image; values of one to three characters other than
 names, numbers and dates; a name that is only part of a free text of the source; values that were
-transformed (encrypted, hashed, translated, abbreviated, shifted dates, other character sets than
-the source's own, UTF-8, UTF-16 and Latin-1); binary numbers of standard elements, and decimal ones
+transformed (encrypted, hashed, translated, transliterated, abbreviated, misspelt, shifted dates,
+years of two digits, other character sets than the source's own, the result's, UTF-8, UTF-16 and
+Latin-1); binary numbers of standard elements, and decimal ones
 that only hold or resemble an identifier; bits
 hidden among the pixels; short values within pixel data; and identity by combination.
 """
@@ -56,6 +72,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.dataset import Dataset
 
 from prichexy_worker.contract import Reason
@@ -68,12 +85,17 @@ from prichexy_worker.identifiers import (
     significant_digits,
     unchanged_number,
 )
-from prichexy_worker.needles import Needle, Search
+from prichexy_worker.needles import RESPELT, Needle, Search
+from prichexy_worker.respellings import spelt, together
 
 __all__ = ["check_release", "surviving_identifiers"]
 
 _TEXT_VRS: Final = frozenset({"AE", "AS", "LO", "LT", "PN", "SH", "ST", "UC", "UN", "UR", "UT"})
 _BINARY_VRS: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
+#: Text that is decoded, to be searched for re-spellings. Numbers have a rule of their own.
+_SPELT_VRS: Final = _TEXT_VRS | {"CS", "DA", "DT"}
+_CHARACTER_SET: Final = 0x00080005
+_DELIMITERS: Final = {0x09, 0x0A, 0x0C, 0x0D, 0x3D, 0x5E}
 _SHORT_BINARY: Final = 64
 _PIXEL_CHARACTERS: Final = 12
 _PIXEL_VARIETY: Final = 5
@@ -175,7 +197,7 @@ class _Area:
         """Tell whether the header shows the needle, by the rules in the module's text."""
         form, length = needle.form, needle.characters
         match needle.search:
-            case Search.DATA:
+            case Search.DATA | Search.WORDS | Search.RUN | Search.TEXT_WORDS:
                 return form in self.joined
             case Search.UID:
                 return form in (self.joined if length >= 12 else self.whole)
@@ -207,6 +229,7 @@ def _areas(
     for area in areas.values():
         area.values.append(result[:PREAMBLE])
     published = _published(found, result)
+    encodings = _encodings(found, result)
     for element in found:
         value = result[element.start : element.end]
         if element.tag == PIXEL_DATA and len(element.path) == 1:
@@ -222,7 +245,16 @@ def _areas(
         coded = element.item in published and element.tag in _CODED
         number = element.vr in ("DS", "IS")
         same = number and unchanged_number(source, element.path, stripped)
-        for search in _searches(element, same=same, coded=coded):
+        searches = frozenset(_searches(element, same=same, coded=coded))
+        if element.vr in _SPELT_VRS:
+            for part in value.split(b"\\"):
+                for words in spelt(_decoded(part, encodings)):
+                    bounded = f" {words} ".encode()
+                    areas[Search.WORDS].values.append(bounded)
+                    areas[Search.RUN].values.append(together(words).encode())
+                    if Search.TEXT in searches:
+                        areas[Search.TEXT_WORDS].values.append(bounded)
+        for search in searches:
             areas[search].values.append(value)
             if element.vr in _TEXT_VRS or search is Search.UID:
                 areas[search].whole.update(_components(value))
@@ -242,6 +274,28 @@ def _searches(element: Element, *, same: bool, coded: bool) -> Iterable[Search]:
         yield Search.IDENTITY
     if not coded and element.vr not in ("CS", "DS", "IS"):
         yield Search.TEXT
+
+
+def _encodings(found: Iterable[Element], result: bytes) -> list[str]:
+    """Give the character sets that the result declares for itself, in pydicom's names."""
+    for one in found:
+        if one.path == (_CHARACTER_SET,):
+            declared = result[one.start : one.end].decode("latin-1").strip(" \0").split("\\")
+            try:
+                return convert_encodings(declared)
+            except (LookupError, ValueError, TypeError):
+                raise NotSearchable("an unknown character set") from None
+    return []
+
+
+def _decoded(value: bytes, encodings: list[str]) -> str:
+    """Give a value as text in the result's character set, or as Latin-1, which any bytes are."""
+    if not value.isascii() or b"\x1b" in value:
+        try:
+            return decode_bytes(value, encodings, _DELIMITERS)
+        except (LookupError, ValueError, TypeError):
+            pass
+    return value.decode("latin-1")
 
 
 def _components(value: bytes) -> set[bytes]:
@@ -305,6 +359,8 @@ def _split_pixels(
 def _in_pixels(sought: Iterable[Needle], haystacks: Iterable[bytes]) -> set[str]:
     forms: dict[bytes, set[str]] = {}
     for needle in sought:
+        if needle.search in RESPELT:
+            continue
         enough = min(needle.characters, len(needle.form)) >= _PIXEL_CHARACTERS
         if enough and len(set(needle.form)) >= _PIXEL_VARIETY:
             forms.setdefault(needle.form, set()).add(needle.origin)

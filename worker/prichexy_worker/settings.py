@@ -49,7 +49,6 @@ __all__ = [
     "PseudonymKey",
     "Settings",
     "Syntax",
-    "Text",
     "load_settings",
 ]
 
@@ -195,12 +194,6 @@ class Model(_Section):
     threads: PositiveInt = 1  # of one worker; more workers scale better than more threads
 
 
-class Text(_Section):
-    """The search for burned-in text."""
-
-    check: bool = True
-
-
 class Output(_Section):
     """How the anonymised objects are encoded."""
 
@@ -235,7 +228,6 @@ class Settings(BaseSettings):
     pseudonyms: PseudonymKey
     profile: ProjectProfile = ProjectProfile()
     model: Model
-    text: Text = Text()
     output: Output = Output()
     limits: Limits = Limits()
     # A name that is given here is used as it stands; see ``of_process`` for the default.

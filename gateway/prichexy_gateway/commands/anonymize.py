@@ -54,10 +54,6 @@ def anonymize(
         Literal["explicit-little-endian", "rle-lossless", "jpeg-ls-lossless"],
         typer.Option(help="How the results' pixels are encoded; all are lossless."),
     ] = "explicit-little-endian",
-    text_check: Annotated[
-        bool,
-        typer.Option(help="Search for burned-in text and erase it; quarantine where in doubt."),
-    ] = True,
 ) -> None:
     """Anonymise DICOM files: header, burned-in text, anatomy. A study leaves whole or not at all.
 
@@ -82,6 +78,5 @@ def anonymize(
         bundle=model,
         syntax=syntax,
         profile=profile,
-        check_text=text_check,
     )
     raise typer.Exit(run(request, Console(highlight=False)))

@@ -17,7 +17,7 @@ from pydicom.errors import InvalidDicomError
 from prichexy_worker import header
 from prichexy_worker.contract import Reason
 from prichexy_worker.errors import Retryable
-from prichexy_worker.ports import Anonymized
+from prichexy_worker.ports import Anonymized, InstanceName
 
 __all__ = ["FolderExport"]
 
@@ -61,7 +61,7 @@ class FolderExport:
                 raise
             _sync_folder(path.parent)
 
-    def fetch(self, instance: Anonymized) -> bytes | None:
+    def fetch(self, instance: InstanceName) -> bytes | None:
         """Give the file's bytes."""
         self.check()
         with _os_errors():
@@ -70,7 +70,7 @@ class FolderExport:
             except FileNotFoundError:
                 return None
 
-    def withdraw(self, instance: Anonymized) -> None:
+    def withdraw(self, instance: InstanceName) -> None:
         """Remove the file, and the folders that it leaves empty."""
         self.check()
         path = self._path(instance)
@@ -107,7 +107,7 @@ class FolderExport:
                 with contextlib.suppress(OSError):  # not empty
                     series.rmdir()
 
-    def _path(self, instance: Anonymized) -> Path:
+    def _path(self, instance: InstanceName) -> Path:
         uids = (instance.study_uid, instance.series_uid, instance.sop_uid)
         _check_uids(*uids)
         return self._folder.joinpath(*uids[:2], f"{uids[2]}.dcm")

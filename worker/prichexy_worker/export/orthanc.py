@@ -13,7 +13,7 @@ from prichexy_worker import header
 from prichexy_worker.contract import Reason
 from prichexy_worker.errors import Retryable
 from prichexy_worker.orthanc_client import ask
-from prichexy_worker.ports import Anonymized
+from prichexy_worker.ports import Anonymized, InstanceName
 
 __all__ = ["OrthancExport", "orthanc_instance_id"]
 
@@ -58,12 +58,12 @@ class OrthancExport:
         if status not in ("Success", "AlreadyStored"):
             raise Retryable(Reason.TARGET_REFUSED, "the instance was not stored")
 
-    def fetch(self, instance: Anonymized) -> bytes | None:
+    def fetch(self, instance: InstanceName) -> bytes | None:
         """Give the stored DICOM file."""
         response = _ask(partial(self._orthanc.get_instances_id_file, _id(instance)))
         return None if response is None else response.content
 
-    def withdraw(self, instance: Anonymized) -> None:
+    def withdraw(self, instance: InstanceName) -> None:
         """Delete the instance."""
         _ask(partial(self._orthanc.delete_instances_id, _id(instance)))
 
@@ -112,7 +112,7 @@ class OrthancExport:
         return status
 
 
-def _id(instance: Anonymized) -> str:
+def _id(instance: InstanceName) -> str:
     return orthanc_instance_id(
         instance.patient_id, instance.study_uid, instance.series_uid, instance.sop_uid
     )

@@ -79,7 +79,7 @@ def explain(
     file's preamble and file meta information are written anew and are not listed. Raises Rejected
     where the whole object would be turned away by its header, as ``deidentify`` does.
     """
-    provenance = Provenance("", _ANY_MODEL, pseudonyms.key_id, deformed=True, text_searched=True)
+    provenance = Provenance("", _ANY_MODEL, pseudonyms.key_id, deformed=True)
     result = deidentify(dataset, pseudonyms, provenance, profile)
     rules = profile.lists["".join(elements.texts(dataset, _SOP_CLASS_UID))]
     look = _Look(person_of(dataset, pseudonyms), profile)

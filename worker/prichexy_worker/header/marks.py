@@ -1,13 +1,11 @@
 """What the result says of itself: that, how and by what it was made pseudonymous.
 
-PS3.15 E.1.1 and PS3.3 C.12.1.1.3. Only what was done is claimed: the Basic Profile, the Clean Pixel
-Data Option where the pixels were searched for text and what was found was erased, and each option
-that the project's profile chose. BurnedInAnnotation follows from our own search, never from the
-source's word: NO where it ended with none but markers, left out where there was none, which is how
-PS3.3 C.7.6.1 says "may or may not". A DX needs the attribute
-(Type 1, PS3.3 C.8.11.3); made without the search it lacks it, because no value would be true.
-Nothing is said of recognisable features, because no measured rate supports it here. No date of the
-processing is written: the same input gives the same bytes.
+PS3.15 E.1.1 and PS3.3 C.12.1.1.3. Only what was done is claimed: the Basic Profile; the Clean Pixel
+Data Option, because the pixels were searched for text and what was found was erased; and each
+option that the project's profile chose. BurnedInAnnotation NO follows from our own search, which
+ended with none but markers, never from the source's word. Nothing is said of recognisable features,
+because no measured rate supports it here. No date of the processing is written: the same input
+gives the same bytes.
 """
 
 from __future__ import annotations
@@ -50,15 +48,13 @@ class Provenance:
     """By what a result was made, as far as the result itself tells.
 
     ``deformed`` says whether the anatomy in the pixels was deformed by ``model``; where it was
-    not, nothing is said of a model. ``text_searched`` says whether the pixels were searched for
-    burned-in text, and all that was found erased but markers.
+    not, nothing is said of a model.
     """
 
     software_version: str
     model: ModelInfo
     key_id: str
     deformed: bool
-    text_searched: bool = False
 
 
 def mark(result: Dataset, provenance: Provenance, profile: Profile = BASIC) -> None:
@@ -66,8 +62,7 @@ def mark(result: Dataset, provenance: Provenance, profile: Profile = BASIC) -> N
     software = f"{_SOFTWARE} {provenance.software_version}"
     model = provenance.model
     result.PatientIdentityRemoved = "YES"
-    if provenance.text_searched:
-        result.BurnedInAnnotation = "NO"
+    result.BurnedInAnnotation = "NO"
     moved = Option.MODIFIED_DATES in profile.options
     result.LongitudinalTemporalInformationModified = "MODIFIED" if moved else "REMOVED"
     method = [f"DICOM PS3.15 {TABLE_EDITION} Basic Profile", software, f"key {provenance.key_id}"]
@@ -75,14 +70,12 @@ def mark(result: Dataset, provenance: Provenance, profile: Profile = BASIC) -> N
         method.append(f"project profile {profile.name}, SHA-256 {profile.digest[:16]}")
     if provenance.deformed:
         method.append(f"chest anatomy deformed by a model ({model.evidence})")
-    text = (
-        "searched for and erased, markers kept" if provenance.text_searched else "not searched for"
-    )
-    method.append(f"burned-in text: {text}")
+    method.append("burned-in text: searched for and erased, markers kept")
     result.DeidentificationMethod = [_fitting(text, _LO) for text in method]
-    codes = [_code("113100", "DCM", "Basic Application Confidentiality Profile")]
-    if provenance.text_searched:
-        codes.append(_code("113101", "DCM", "Clean Pixel Data Option"))
+    codes = [
+        _code("113100", "DCM", "Basic Application Confidentiality Profile"),
+        _code("113101", "DCM", "Clean Pixel Data Option"),
+    ]
     codes += [_code(one.code, "DCM", one.meaning) for one in Option if one in profile.options]
     result.DeidentificationMethodCodeSequence = Sequence(codes)
     result.ImageType = _image_type(result, deformed=provenance.deformed)

@@ -12,8 +12,8 @@ else. That is Rejected BURNED_IN_TEXT:
 * one region, as found, covers more than LARGEST_REGION of the image: it may be anatomy;
 * in one round there are more than MOST_REGIONS regions;
 * more than MOST_ERASED of the image would be erased, masks not counted;
-* the header speaks of burned-in text (BurnedInAnnotation is neither NO nor absent), and no search
-  is made, or nothing was found and no mask applies.
+* the header speaks of burned-in text (BurnedInAnnotation is neither NO nor absent), nothing was
+  found and no mask applies.
 
 Not promised: that every text is found (handwriting, lead letters in a hazy picture, letters
 below about 14 of 2500 rows with little contrast are often missed), nor that what is found is

@@ -74,38 +74,35 @@ class Cleaned:
 def clean(
     radiograph: Radiograph,
     dataset: Dataset,
-    finder: Finder | None,
+    finder: Finder,
     masks: Sequence[Mask] = (),
     *,
     claimed: bool = False,
 ) -> Cleaned:
     """Give ``radiograph`` with masks filled and all text erased that ``finder`` finds, bar markers.
 
-    Without a finder only masks are filled. ``claimed`` says that the header speaks of burned-in
-    text: then a search must have been made, and something erased. Raises Rejected BURNED_IN_TEXT
-    with pictures where there is doubt; the rules are those of the package's docstring.
+    ``claimed`` says that the header speaks of burned-in text: then something must have been erased.
+    Raises Rejected BURNED_IN_TEXT with pictures where there is doubt; the rules are those of the
+    package's docstring.
     """
     shape = radiograph.values.shape
     masked = masked_area(masks, dataset, shape)
     texts, markers = np.zeros(shape, dtype=np.bool_), 0
     current = fill(radiograph, masked)
-    if finder is not None:
-        for rounds in range(MOST_ROUNDS + 1):
-            found = [(shown, finder.find(shown)) for shown in view.searched(current, dataset)]
-            left = [(shown, one) for shown, each in found for one in each if not one.marker]
-            if not left:
-                markers = max(len(each) for _, each in found)
-                break
-            if rounds == MOST_ROUNDS:
-                raise doubted(f"still {_count(left)} after {rounds} rounds of erasing", left)
-            texts |= _erasable(shape, left)
-            if np.mean(texts) > MOST_ERASED:
-                raise doubted(f"{_count(left)}, more than {MOST_ERASED:.0%} of the image", left)
-            # From the original each time: an area that grew holds nothing of an earlier filling.
-            current = fill(radiograph, masked | texts)
+    for rounds in range(MOST_ROUNDS + 1):
+        found = [(shown, finder.find(shown)) for shown in view.searched(current, dataset)]
+        left = [(shown, one) for shown, each in found for one in each if not one.marker]
+        if not left:
+            markers = max(len(each) for _, each in found)
+            break
+        if rounds == MOST_ROUNDS:
+            raise doubted(f"still {_count(left)} after {rounds} rounds of erasing", left)
+        texts |= _erasable(shape, left)
+        if np.mean(texts) > MOST_ERASED:
+            raise doubted(f"{_count(left)}, more than {MOST_ERASED:.0%} of the image", left)
+        # From the original each time: an area that grew holds nothing of an earlier filling.
+        current = fill(radiograph, masked | texts)
     erased = masked | texts
-    if claimed and finder is None:
-        raise Rejected(Reason.BURNED_IN_TEXT, "BurnedInAnnotation, and text is not searched for")
     if claimed and not erased.any():
         raise Rejected(Reason.BURNED_IN_TEXT, "BurnedInAnnotation, and none was found")
     places = cv2.connectedComponents(texts.astype(np.uint8))[0] - 1

@@ -361,7 +361,7 @@ def _model(kind: str) -> str:
     found = sorted(folder.glob(f"*_{kind}_*.onnx"))
     if len(found) != 1:
         raise Misconfigured(
-            f"text.check needs one {kind} model of rapidocr, and {len(found)} are installed: "
+            f"the text search needs one {kind} model of rapidocr, and {len(found)} are installed: "
             "reinstall rapidocr"
         )
     return str(found[0])
