@@ -29,6 +29,7 @@ from prichexy_worker.contract import (
     State,
     StudyMessage,
     StudyReport,
+    TextPictures,
     WorkerAnnouncement,
 )
 from prichexy_worker.errors import Retryable
@@ -189,10 +190,16 @@ class _LastReport:
 
     def __init__(self) -> None:
         self.report_: StudyReport | None = None
+        self.pictures: tuple[bytes, ...] = ()
 
     def report(self, report: StudyReport) -> Claim:
         """Keep the report."""
         self.report_ = report
+        return Claim(proceed=True)
+
+    def show(self, pictures: TextPictures) -> Claim:
+        """Keep the pictures."""
+        self.pictures = pictures.pictures
         return Claim(proceed=True)
 
     def announce(self, announcement: WorkerAnnouncement) -> None:
@@ -208,7 +215,7 @@ def anonymize_study(study: FileStudy, places: Places, tools: Tools) -> StudyResu
     staging = places.staging / study.name
     staging.mkdir(mode=0o700)
     try:
-        outcome = process_study(
+        process_study(
             _message(study),
             _Files(study),
             FolderExport(staging),
@@ -227,7 +234,7 @@ def anonymize_study(study: FileStudy, places: Places, tools: Tools) -> StudyResu
             shutil.rmtree(places.quarantine / study.name, ignore_errors=True)
         else:
             _withdraw(study, places, tools)
-            _quarantine(study, last, outcome.pictures, places.quarantine)
+            _quarantine(study, last, reporter.pictures, places.quarantine)
     except OSError as error:
         raise Failed(f"The result cannot be written ({error.strerror}).") from None
     finally:

@@ -69,6 +69,10 @@ class Host(Protocol):
         """GET from Orthanc's own REST API; raises OrthancException. Not before ORTHANC_STARTED."""
         ...
 
+    def RestApiPut(self, path: str, body: bytes, /) -> bytes:
+        """PUT to Orthanc's own REST API; raises OrthancException. Not before ORTHANC_STARTED."""
+        ...
+
 
 def send_status(output: Output, status: int, body: str) -> None:
     """Answer ``status`` with ``body``, in the way that this version of the Python plugin takes.

@@ -11,6 +11,7 @@ from prichexy_plugin.broker import RedisBroker
 from prichexy_plugin.dashboard.http import Request, Response, deliver
 from prichexy_plugin.dashboard.routes import Site
 from prichexy_plugin.host import Host, Output
+from prichexy_plugin.pictures import OrthancPictures
 from prichexy_plugin.runtime import Runtime
 from prichexy_plugin.settings import SettingsError, read_settings
 from prichexy_plugin.studies import OrthancStudies
@@ -75,7 +76,13 @@ def build(orthanc: Host) -> Plugin:
         clock=_now,
         log=orthanc.LogWarning,
     )
-    site = Site(runtime, problems=(), worker_user=settings.worker_user, clock=_now)
+    site = Site(
+        runtime,
+        problems=(),
+        worker_user=settings.worker_user,
+        clock=_now,
+        pictures=OrthancPictures(orthanc),
+    )
     return Plugin(orthanc, runtime, site)
 
 

@@ -1,5 +1,6 @@
 """What the plugin and the workers say to each other survives the wire, and nothing else passes."""
 
+import base64
 import json
 import string
 
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from prichexy_worker.contract import (
     CONTRACT_VERSION,
+    MOST_PICTURES,
     REPORTABLE,
     Claim,
     ContractError,
@@ -17,17 +19,20 @@ from prichexy_worker.contract import (
     State,
     StudyMessage,
     StudyReport,
+    TextPictures,
     WorkerAnnouncement,
 )
 
 JOB_ID = "0123456789abcdef" * 2
 STUDY_ID = "-".join(["0a1b2c3d"] * 5)
 MODEL = ModelInfo("generator", "0.1.0", "f" * 64, "untrained", "Random weights.")
+PNG = b"\x89PNG\r\n\x1a\n"
 EXAMPLES = [
     StudyMessage(JOB_ID, STUDY_ID, 1),
     StudyReport(JOB_ID, 2, State.PROCESSING, "worker@host"),
     StudyReport(JOB_ID, 2, State.FAILED, "w", Reason.UNEXPECTED, 3, {"fetch": 0.5}, {"psnr_db": 1}),
     Claim(proceed=False),
+    TextPictures(JOB_ID, 2, 1, (PNG + b"one", PNG)),
     MODEL,
     WorkerAnnouncement("worker@host", "0.1.0", "cpu", "No CUDA device was found.", MODEL),
 ]
@@ -88,6 +93,27 @@ def test_a_bad_value_is_refused_without_being_repeated(key, bad):
         StudyMessage.from_json({**EXAMPLES[0].to_json(), key: bad})
     assert key in str(refused.value)
     assert "DOE" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "pictures",
+    [
+        [],
+        "iVBORw0KGgo=",
+        ["not base64"],
+        ["SkFORV5ET0U="],
+        [base64.b64encode(PNG).decode()] * (MOST_PICTURES + 1),
+        [base64.b64encode(PNG + bytes(300_000)).decode()],
+    ],
+)
+def test_what_is_no_small_number_of_small_pictures_is_refused(pictures):
+    example = TextPictures(JOB_ID, 2, 1, (PNG,)).to_json()
+    with pytest.raises(ContractError, match="pictures is not valid"):
+        TextPictures.from_json({**example, "pictures": pictures})
+
+
+def test_pictures_are_not_shown_by_their_message():
+    assert "CANARY" not in repr(TextPictures(JOB_ID, 2, 1, (PNG + b"CANARY",)))
 
 
 @pytest.mark.parametrize("state", sorted(set(State) - REPORTABLE))

@@ -15,8 +15,9 @@ from prichexy_plugin.dashboard.routes import Site
 from prichexy_plugin.database import open_database
 from prichexy_plugin.intake import Decision
 from prichexy_plugin.ledger import Ledger
+from prichexy_plugin.pictures import OrthancPictures
 from prichexy_plugin.relay import BrokerState
-from prichexy_testing.fake_orthanc import orthanc_id
+from prichexy_testing.fake_orthanc import FakeOrthanc, orthanc_id
 from prichexy_testing.plugin_fakes import FakeClock, announcement_of, report_of
 from prichexy_worker.contract import (
     API_ROOT,
@@ -27,6 +28,7 @@ from prichexy_worker.contract import (
     Reason,
     State,
     StudyMessage,
+    TextPictures,
 )
 
 API = API_ROOT.removeprefix("/prichexy")
@@ -56,8 +58,22 @@ def gateway(clock: FakeClock) -> Iterator[Gateway]:
 
 
 @pytest.fixture
-def site(gateway: Gateway, clock: FakeClock) -> Site:
-    return Site(gateway, problems=(), worker_user="worker", clock=clock)
+def site(gateway: Gateway, clock: FakeClock, orthanc: FakeOrthanc) -> Site:
+    return Site(
+        gateway,
+        problems=(),
+        worker_user="worker",
+        clock=clock,
+        pictures=OrthancPictures(orthanc),
+    )
+
+
+@pytest.fixture
+def orthanc() -> FakeOrthanc:
+    """An Orthanc that holds the one study."""
+    orthanc = FakeOrthanc()
+    assert orthanc.store({}, study="a") == STUDY
+    return orthanc
 
 
 def _get(site: Site, path: str, **query: str) -> Response:
@@ -293,3 +309,66 @@ def test_a_ledger_that_fails_is_said_and_does_not_break_health(
     assert _json(_get(site, "/health"))["ledger"] == "does not work (OperationalError)"
     assert _get(site, "/studies").status == 503
     engine.dispose()
+
+
+PICTURES = (b"\x89PNG\r\n\x1a\nfirst", b"\x89PNG\r\n\x1a\nsecond")
+
+
+def _show(site: Site, message: StudyMessage, attempt: int = 1, **asked: Any) -> Response:
+    shown = TextPictures(message.job_id, message.revision, attempt, PICTURES)
+    return _post(site, "/pictures", shown.to_json(), **asked)
+
+
+def _look(site: Site, message: StudyMessage, number: int) -> Response:
+    return site.answer(Request("GET", f"/studies/{message.job_id}/text-{number}.png"))
+
+
+def test_pictures_are_kept_beside_the_study_and_shown_while_a_human_must_decide(
+    site: Site, gateway: Gateway, clock: FakeClock, orthanc: FakeOrthanc
+) -> None:
+    message = _take_in(gateway, clock)
+    _post(site, "/reports", report_of(message, State.PROCESSING).to_json())
+    assert Claim.from_json(_json(_show(site, message))).proceed
+    assert {study for study, _number in orthanc.attachments} == {STUDY}
+    assert _look(site, message, 1).status == 404, "nobody has said yet that a human must look"
+    quarantined = report_of(
+        message, State.QUARANTINED, Reason.BURNED_IN_TEXT, attempt=1, measures={"text_pictures": 2}
+    )
+    _post(site, "/reports", quarantined.to_json())
+    answers = [_look(site, message, number) for number in (1, 2)]
+    assert [answer.body for answer in answers] == list(PICTURES)
+    assert {(answer.status, answer.mime) for answer in answers} == {(200, "image/png")}
+    assert _look(site, message, 3).status == 404
+    page = site.answer(Request("GET", "/")).body
+    assert f"studies/{message.job_id}/text-2.png" in str(page)
+    assert "text-3.png" not in str(page)
+    orthanc.delete(STUDY)
+    orthanc.attachments.clear()
+    assert _look(site, message, 1).status == 404
+
+
+def test_pictures_without_the_claim_that_holds_are_not_kept(
+    site: Site, gateway: Gateway, clock: FakeClock, orthanc: FakeOrthanc
+) -> None:
+    message = _take_in(gateway, clock)
+    assert not Claim.from_json(_json(_show(site, message))).proceed
+    _post(site, "/reports", report_of(message, State.PROCESSING).to_json())
+    assert not Claim.from_json(_json(_show(site, message, attempt=2))).proceed
+    assert orthanc.attachments == {}
+
+
+def test_pictures_come_from_the_workers_user_alone(
+    site: Site, gateway: Gateway, clock: FakeClock
+) -> None:
+    message = _take_in(gateway, clock)
+    assert _show(site, message, user="admin").status == 403
+    assert _show(site, message, header=False).status == 403
+
+
+def test_pictures_that_orthanc_does_not_take_are_not_said_to_be_kept(
+    site: Site, gateway: Gateway, clock: FakeClock, orthanc: FakeOrthanc
+) -> None:
+    message = _take_in(gateway, clock)
+    _post(site, "/reports", report_of(message, State.PROCESSING).to_json())
+    orthanc.broken = True
+    assert not Claim.from_json(_json(_show(site, message))).proceed

@@ -20,10 +20,19 @@ import pytest
 from pydicom.uid import generate_uid
 
 from prichexy_testing.dicoms import CANARIES, canary_values, radiograph_dataset, write
-from prichexy_testing.plugin_fakes import announcement_of
+from prichexy_testing.plugin_fakes import announcement_of, report_of
 from prichexy_testing.plugin_servers import REPO, PluginOrthanc, running_plugin_orthanc
 from prichexy_testing.servers import RedisServer, free_port, running_redis, wait_until
-from prichexy_worker.contract import API_ROOT, REQUEST_HEADER, TASK_NAME, StudyMessage
+from prichexy_worker.contract import (
+    API_ROOT,
+    REQUEST_HEADER,
+    TASK_NAME,
+    Claim,
+    Reason,
+    State,
+    StudyMessage,
+    TextPictures,
+)
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.redis]
 
@@ -353,6 +362,35 @@ def test_only_the_workers_user_may_report_and_nobody_sees_anything_without_a_log
     assert "weights are untrained" in served.get("/prichexy").text
     for path in ("/prichexy", "/prichexy/static/dashboard.css", f"{API_ROOT}/health"):
         assert served.ask("GET", path, anonymous=True).status_code == 401
+
+
+def test_pictures_of_what_is_in_doubt_lie_beside_the_study_and_go_with_it(
+    orthanc: PluginOrthanc,
+) -> None:
+    study_id = _store(orthanc, _radiograph())["ParentStudy"]
+    orthanc.wait_for({"queued": 1})
+    [study] = orthanc.studies()
+    message = StudyMessage(study["job_id"], study_id, revision=1)
+    orthanc.post_as_worker("/reports", report_of(message, State.PROCESSING).to_json())
+    picture = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 400
+    shown = TextPictures(message.job_id, 1, 1, (picture,))
+    for _again in range(2):
+        answer = orthanc.post_as_worker("/pictures", shown.to_json())
+        assert Claim.from_json(answer.json()).proceed, "what was kept before is replaced"
+    quarantined = report_of(
+        message, State.QUARANTINED, Reason.BURNED_IN_TEXT, attempt=1, measures={"text_pictures": 1}
+    )
+    assert orthanc.post_as_worker("/reports", quarantined.to_json()).status_code == 200
+    path = f"/prichexy/studies/{message.job_id}/text-1.png"
+    answer = orthanc.get(path)
+    assert (answer.status_code, answer.content) == (200, picture)
+    assert answer.headers["Content-Type"] == "image/png"
+    assert "no-store" in answer.headers["Cache-Control"]
+    assert orthanc.ask("GET", path, auth=("worker", orthanc.worker_password)).status_code == 403
+    assert orthanc.ask("GET", path, anonymous=True).status_code == 401
+    assert path.removeprefix("/") in orthanc.get("/prichexy").text
+    assert orthanc.ask("DELETE", f"/studies/{study_id}").status_code == 200
+    assert orthanc.get(path).status_code == 404
 
 
 @pytest.mark.parametrize("body", [b"[" * 900, b"[" * 60_000, b'{"a":' * 900])

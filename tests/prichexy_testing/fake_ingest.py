@@ -21,6 +21,7 @@ from prichexy_worker.contract import (
     Claim,
     State,
     StudyReport,
+    TextPictures,
     WorkerAnnouncement,
 )
 
@@ -53,6 +54,7 @@ class FakeIngest:
         self.study_uid = "1.2.840.99999.1"
         self.reports: list[StudyReport] = []
         self.announcements: list[WorkerAnnouncement] = []
+        self.pictures: list[TextPictures] = []
         self.answer: tuple[int, bytes] | None = None
         self.on_report: Callable[[StudyReport], None] = lambda _report: None
         self.others: dict[str, OtherStudy] = {}
@@ -96,6 +98,9 @@ class FakeIngest:
             )
             claim = Claim(report.attempt in (0, claims), attempt=claims)
             return 200, json.dumps(claim.to_json()).encode()
+        if path == f"{API_ROOT}/pictures":
+            self.pictures.append(TextPictures.from_json(json.loads(body)))
+            return 200, json.dumps(Claim(proceed=True, attempt=1).to_json()).encode()
         if path == f"{API_ROOT}/workers":
             self.announcements.append(WorkerAnnouncement.from_json(json.loads(body)))
             return 200, b"{}"

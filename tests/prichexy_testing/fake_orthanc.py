@@ -36,11 +36,13 @@ class Answer:
     status: int = 0
     mime: str = ""
     body: str = ""
+    content: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
 
     def AnswerBuffer(self, body: str | bytes, mime: str, /) -> None:
         self.status, self.mime = 200, mime
-        self.body = body if isinstance(body, str) else body.decode()
+        self.content = body if isinstance(body, bytes) else body.encode()
+        self.body = body if isinstance(body, str) else body.decode("latin-1")
 
     def SendHttpStatus(self, status: int, body: str | bytes, *size: int) -> None:
         if self.plugin >= 5:
@@ -101,6 +103,8 @@ class FakeOrthanc:
         self.on_change: Callable[[int, int, str], Any] | None = None
         self.filter: Callable[..., bool] | None = None
         self.explorer = ""
+        #: By study and number.
+        self.attachments: dict[tuple[str, str], bytes] = {}
         self._path = path
         self._clock = clock
         self._instances: dict[str, _Instance] = {}
@@ -218,11 +222,26 @@ class FakeOrthanc:
         words = parts.path.strip("/").split("/")
         if words == ["changes"]:
             return json.dumps(self._changes(query)).encode()
+        if words[0] == "studies" and words[2:3] == ["attachments"]:
+            content = self.attachments.get((words[1], words[3]))
+            if content is not None and words[4:] == ["data"]:
+                return content
+            raise FakeOrthancError(self.ErrorCode.INEXISTENT_ITEM, "Inexistent item")
         if words[0] == "studies" and words[1] in self._updated:
             return json.dumps(self._study(words[1], words[2:])).encode()
         if words[0] == "instances" and words[1] in self._instances:
             return self._instance(words[1], words[2:])
         raise FakeOrthancError(self.ErrorCode.UNKNOWN_RESOURCE, "Unknown resource")
+
+    def RestApiPut(self, path: str, body: bytes, /) -> bytes:
+        words = path.strip("/").split("/")
+        assert words[0] == "studies"
+        assert words[2] == "attachments"
+        assert 1024 <= int(words[3]) <= 65535, "Orthanc keeps the others for itself"
+        if self.broken or words[1] not in self._updated:
+            raise FakeOrthancError(self.ErrorCode.UNKNOWN_RESOURCE, "Unknown resource")
+        self.attachments[words[1], words[3]] = body
+        return b"{}"
 
     # --- Inside -------------------------------------------------------------------------------
 

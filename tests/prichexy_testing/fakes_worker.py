@@ -13,6 +13,7 @@ from prichexy_worker.contract import (
     State,
     StudyMessage,
     StudyReport,
+    TextPictures,
     WorkerAnnouncement,
 )
 from prichexy_worker.errors import Rejected, Retryable
@@ -147,12 +148,14 @@ class FakeLedger:
 
     Beside that it refuses the reports on the states in ``refuses``, and does not answer to those on
     ``unreachable_on``; PROCESSING means the claim, ``unsure`` that it does not answer whether one
-    holds. ``on_report`` is called before each. Each report goes through JSON, as in reality.
+    holds, ``keeps_pictures`` False that it keeps none. ``on_report`` is called before each. Each
+    report goes through JSON, as in reality.
     """
 
     refuses: frozenset[State] = frozenset()
     unreachable_on: frozenset[State] = frozenset()
     unsure: bool = False
+    keeps_pictures: bool = True
     on_report: Callable[[StudyReport], None] = lambda _report: None
     revision: int = 0
     attempts: int = 0
@@ -161,6 +164,7 @@ class FakeLedger:
     questions: list[StudyReport] = field(default_factory=list)
     accepted: list[StudyReport] = field(default_factory=list)
     announcements: list[WorkerAnnouncement] = field(default_factory=list)
+    shown: list[TextPictures] = field(default_factory=list)
 
     def report(self, report: StudyReport) -> Claim:
         self.on_report(report)
@@ -183,6 +187,13 @@ class FakeLedger:
             self.accepted.append(report)
             self.ended = report.state if report.state in ENDED else None
         return self._answer(proceed)
+
+    def show(self, pictures: TextPictures) -> Claim:
+        if not self.keeps_pictures:
+            raise Retryable(Reason.SOURCE_UNREACHABLE)
+        self.shown.append(TextPictures.from_json(json.loads(json.dumps(pictures.to_json()))))
+        held = (pictures.revision, pictures.attempt) == (self.revision, self.attempts)
+        return self._answer(held and self.ended is None)
 
     def announce(self, announcement: WorkerAnnouncement) -> None:
         self.announcements.append(announcement)

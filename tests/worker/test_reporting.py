@@ -12,7 +12,14 @@ from prichexy_testing.fake_ingest import FakeIngest, running_fake_ingest
 from prichexy_testing.fakes_worker import JOB_ID, FakeLedger
 from prichexy_testing.servers import free_port, wait_until
 from prichexy_worker.announcer import Announcer
-from prichexy_worker.contract import ModelInfo, Reason, State, StudyReport, WorkerAnnouncement
+from prichexy_worker.contract import (
+    ModelInfo,
+    Reason,
+    State,
+    StudyReport,
+    TextPictures,
+    WorkerAnnouncement,
+)
 from prichexy_worker.errors import Retryable
 from prichexy_worker.orthanc_client import connect
 from prichexy_worker.reporting import PluginReporter
@@ -56,6 +63,12 @@ def test_a_report_arrives_as_it_was_sent(ingest: FakeIngest, reporter: PluginRep
 def test_a_refusal_is_told(ingest: FakeIngest, reporter: PluginReporter) -> None:
     ingest.answer = 200, b'{"version": 1, "proceed": false, "attempt": 0}'
     assert not reporter.report(REPORT).proceed
+
+
+def test_pictures_arrive_as_they_were_sent(ingest: FakeIngest, reporter: PluginReporter) -> None:
+    shown = TextPictures(JOB_ID, 2, 1, (b"\x89PNG\r\n\x1a\n" + bytes(range(256)),))
+    assert reporter.show(shown).proceed
+    assert ingest.pictures == [shown]
 
 
 def test_an_announcement_arrives_as_it_was_sent(

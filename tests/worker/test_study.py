@@ -43,6 +43,7 @@ TOOLS = Tools(engine=None, pseudonyms=PSEUDONYMS, text_finder=Finds())  # type: 
 STUDY_UID = "1.2.840.99999.1"
 FIVE = {f"instance-{number}": f"original {number}".encode() for number in range(5)}
 Make = Callable[[bytes], Anonymized]
+PICTURE = b"\x89PNG\r\n\x1a\nCANARYPICTURE"
 
 
 def safe(content: bytes, _tools: Tools) -> Anonymized:
@@ -51,12 +52,14 @@ def safe(content: bytes, _tools: Tools) -> Anonymized:
     return anonymized(b"safe " + number.encode(), f"2.25.{number}", measures={"psnr_db": 30.0})
 
 
-def rejecting(number: int, reason: Reason = Reason.BURNED_IN_TEXT) -> Anonymizer:
+def rejecting(
+    number: int, reason: Reason = Reason.BURNED_IN_TEXT, pictures: tuple[bytes, ...] = ()
+) -> Anonymizer:
     """Turn away the original with this number."""
 
     def anonymize(content: bytes, tools: Tools) -> Anonymized:
         if content.endswith(str(number).encode()):
-            raise Rejected(reason)
+            raise Rejected(reason, pictures=pictures)
         return safe(content, tools)
 
     return anonymize
@@ -145,14 +148,21 @@ def test_nothing_is_exported_unless_every_instance_is_safe(number: int) -> None:
 def test_pictures_of_what_is_in_doubt_are_handed_over_and_told_nowhere(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def anonymize(content: bytes, tools: Tools) -> Anonymized:
-        raise Rejected(Reason.BURNED_IN_TEXT, "1 region", pictures=(b"CANARYPICTURE",))
-
     ledger = FakeLedger()
     with caplog.at_level("DEBUG"):
-        outcome = run(ledger=ledger, anonymize=anonymize)
-    assert outcome.pictures == (b"CANARYPICTURE",)
-    assert "CANARYPICTURE" not in repr(outcome) + repr(ledger.reports) + caplog.text
+        outcome = run(ledger=ledger, anonymize=rejecting(0, pictures=(PICTURE,)))
+    assert outcome == Outcome(State.QUARANTINED, Reason.BURNED_IN_TEXT)
+    (shown,) = ledger.shown
+    assert (shown.job_id, shown.attempt, shown.pictures) == (JOB_ID, 1, (PICTURE,))
+    assert ledger.reports[-1].measures == {"text_pictures": 1}
+    assert "CANARYPICTURE" not in repr(ledger.shown) + repr(ledger.reports) + caplog.text
+
+
+def test_a_study_in_doubt_is_quarantined_without_its_pictures_when_they_cannot_be_kept() -> None:
+    ledger = FakeLedger(keeps_pictures=False)
+    outcome = run(ledger=ledger, anonymize=rejecting(0, pictures=(PICTURE,)))
+    assert outcome.state is State.QUARANTINED
+    assert ledger.reports[-1].measures == {}
 
 
 @given(st.integers(0, 4))

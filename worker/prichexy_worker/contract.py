@@ -9,11 +9,14 @@ The way of one study::
     plugin  --StudyMessage (Celery, JSON)-->  worker
     plugin  <--StudyReport (REST, JSON)-----  worker      one at each transition
     plugin  ---Claim (answer to PROCESSING)-> worker      may this worker go on?
+    plugin  <--TextPictures (REST, JSON)----  worker      what a human must look at
     plugin  <--WorkerAnnouncement (REST)----  worker      at start, then as a heartbeat
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import math
 import re
 from collections.abc import Mapping
@@ -29,6 +32,7 @@ __all__ = [
     "ENDED",
     "MAX_ATTEMPTS",
     "MAX_CLAIMS",
+    "MOST_PICTURES",
     "REPORTABLE",
     "REQUEST_HEADER",
     "SOFTWARE_VERSION",
@@ -40,6 +44,7 @@ __all__ = [
     "State",
     "StudyMessage",
     "StudyReport",
+    "TextPictures",
     "WorkerAnnouncement",
 ]
 
@@ -57,6 +62,10 @@ MAX_ATTEMPTS: Final = 5
 #: How often a study is claimed at all before the plugin itself ends it as failed.
 MAX_CLAIMS: Final = 2 * MAX_ATTEMPTS
 ANNOUNCE_INTERVAL_SECONDS: Final = 30.0
+#: So many pictures of regions in doubt a study has at most, of so many bytes each.
+MOST_PICTURES: Final = 12
+_PICTURE_BYTES: Final = 256 * 1024
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
 
 
 class ContractError(ValueError):
@@ -196,6 +205,22 @@ class _Reader:
             raise self._refuse(key)
         return Reason(value)
 
+    def pictures(self, key: str) -> tuple[bytes, ...]:
+        value = self._data[key]
+        if not isinstance(value, list) or not 1 <= len(value) <= MOST_PICTURES:
+            raise self._refuse(key)
+        pictures = []
+        for text in value:
+            if not isinstance(text, str) or len(text) > 4 * _PICTURE_BYTES // 3 + 4:
+                raise self._refuse(key)
+            try:
+                pictures.append(base64.b64decode(text, validate=True))
+            except binascii.Error:
+                raise self._refuse(key) from None
+        if not all(picture.startswith(_PNG) for picture in pictures):
+            raise self._refuse(key)
+        return tuple(pictures)
+
     def model(self, key: str) -> ModelInfo:
         return ModelInfo.from_json(self._data[key])
 
@@ -330,6 +355,42 @@ class StudyReport:
             durations=read.numbers("durations"),
             measures=read.numbers("measures"),
             attempt=read.count("attempt"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TextPictures:
+    """Pictures of the regions that a worker is in doubt about, for the human who decides.
+
+    PNG files, at least one and at most ``MOST_PICTURES``, of up to 256 KiB. They show patients'
+    data: they go to where the originals are and nowhere else. Like a report they are void unless
+    ``attempt`` is the number of the claim that holds. The answer is a Claim.
+    """
+
+    job_id: str
+    revision: int
+    attempt: int
+    pictures: tuple[bytes, ...] = field(repr=False)
+
+    def to_json(self) -> dict[str, object]:
+        """Give the JSON object that ``from_json`` reads."""
+        return {
+            "version": CONTRACT_VERSION,
+            "job_id": self.job_id,
+            "revision": self.revision,
+            "attempt": self.attempt,
+            "pictures": [base64.b64encode(picture).decode("ascii") for picture in self.pictures],
+        }
+
+    @classmethod
+    def from_json(cls, data: object) -> Self:
+        """Parse strictly. Raises ContractError naming the key that does not fit."""
+        read = _Reader(data, "pictures", {"job_id", "revision", "attempt", "pictures"})
+        return cls(
+            job_id=read.text("job_id", _JOB_ID),
+            revision=read.count("revision", minimum=1),
+            attempt=read.count("attempt", minimum=1),
+            pictures=read.pictures("pictures"),
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NewType, Protocol
 
-from prichexy_worker.contract import Claim, StudyReport, WorkerAnnouncement
+from prichexy_worker.contract import Claim, StudyReport, TextPictures, WorkerAnnouncement
 
 __all__ = [
     "Anonymized",
@@ -113,6 +113,9 @@ class Reporter(Protocol):
 
     def report(self, report: StudyReport) -> Claim:
         """Tell of a transition; the answer tells whether it was accepted."""
+
+    def show(self, pictures: TextPictures) -> Claim:
+        """Have pictures kept beside the originals; the answer tells whether they were."""
 
     def announce(self, announcement: WorkerAnnouncement) -> None:
         """Tell that this worker is alive."""

@@ -14,6 +14,7 @@ from prichexy_worker.contract import (
     ContractError,
     Reason,
     StudyReport,
+    TextPictures,
     WorkerAnnouncement,
 )
 from prichexy_worker.errors import Retryable
@@ -32,12 +33,11 @@ class PluginReporter:
 
     def report(self, report: StudyReport) -> Claim:
         """Tell of a transition. A 404 is no refusal: it means that the plugin is not loaded."""
-        answer = self._post("/reports", report.to_json())
-        try:
-            return Claim.from_json(answer)
-        except ContractError:
-            text = "the plugin's answer is not of this version"
-            raise Retryable(Reason.SOURCE_UNREACHABLE, text) from None
+        return _claim(self._post("/reports", report.to_json()))
+
+    def show(self, pictures: TextPictures) -> Claim:
+        """Have pictures kept beside the originals in the ingest Orthanc."""
+        return _claim(self._post("/pictures", pictures.to_json()))
 
     def announce(self, announcement: WorkerAnnouncement) -> None:
         """Tell that this worker is alive."""
@@ -56,3 +56,11 @@ class PluginReporter:
             return response.json()
         except ValueError:
             raise Retryable(Reason.SOURCE_UNREACHABLE, "the answer is not JSON") from None
+
+
+def _claim(answer: object) -> Claim:
+    try:
+        return Claim.from_json(answer)
+    except ContractError:
+        text = "the plugin's answer is not of this version"
+        raise Retryable(Reason.SOURCE_UNREACHABLE, text) from None

@@ -42,19 +42,22 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Final
 
 from prichexy_worker import pipeline
 from prichexy_worker.contract import (
     MAX_ATTEMPTS,
     MAX_CLAIMS,
+    MOST_PICTURES,
     Claim,
     Reason,
     State,
     StudyMessage,
     StudyReport,
+    TextPictures,
 )
 from prichexy_worker.errors import Rejected, Retryable
 from prichexy_worker.logs import bound_to, where
@@ -77,14 +80,12 @@ class Outcome:
 
     ``state`` is what the ledger was told and accepted, None when it refused or did not answer.
     ``again`` asks for another attempt, to which ``failures`` is handed on (see retry.py).
-    ``pictures`` are those of a rejection (errors.Rejected): to be kept where the originals are.
     """
 
     state: State | None
     reason: Reason | None = None
     again: bool = False
     failures: int = 0
-    pictures: tuple[bytes, ...] = field(default=(), repr=False)
 
 
 class _ClaimLost(Exception):
@@ -100,6 +101,7 @@ class _Attempt:
     results: list[Anonymized] = field(default_factory=list)
     added: list[Anonymized] = field(default_factory=list)  # not at the target before
     stored: bool = False  # something of it may be at the target
+    pictures: tuple[bytes, ...] = field(default=(), repr=False)  # of what a human must look at
     watch: Stopwatch = field(default_factory=Stopwatch)
 
     def study_uids(self) -> set[str]:
@@ -119,7 +121,11 @@ class _Ledger:
     number: int = 0
 
     def tell(
-        self, state: State, reason: Reason | None = None, attempt: _Attempt | None = None
+        self,
+        state: State,
+        reason: Reason | None = None,
+        attempt: _Attempt | None = None,
+        measures: Mapping[str, float] = MappingProxyType({}),
     ) -> Claim:
         """Report ``state``; the answer tells whether it was accepted. Raises Retryable."""
         results = [] if attempt is None else attempt.results
@@ -132,9 +138,28 @@ class _Ledger:
             reason=reason,
             instances=len(results),
             durations={} if attempt is None else dict(attempt.watch.seconds),
-            measures=summarized([result.measures for result in results]),
+            measures={**summarized([result.measures for result in results]), **measures},
         )
         return self.reporter.report(report)
+
+    def show(self, pictures: tuple[bytes, ...]) -> int:
+        """Have pictures kept beside the originals; gives how many are.
+
+        A study in doubt goes to quarantine with its pictures or without them. Raises _ClaimLost.
+        """
+        if not pictures:
+            return 0
+        message = self.message
+        shown = TextPictures(
+            message.job_id, message.revision, self.number, pictures[:MOST_PICTURES]
+        )
+        try:
+            if not self.reporter.show(shown).proceed:
+                raise _ClaimLost
+        except Retryable as error:
+            _LOG.warning("the pictures of what is in doubt are not kept: %s", error)
+            return 0
+        return len(shown.pictures)
 
     def confirm(self) -> None:
         """Return when the claim still holds. Raises _ClaimLost, Retryable."""
@@ -194,7 +219,6 @@ def process_study(
             return _give_up(source, target, ledger, attempt, tools, failures)
         last = policy.is_last(failures)
         state, reason = State.FAILED if last else State.QUEUED, Reason.UNEXPECTED
-        pictures: tuple[bytes, ...] = ()
         try:
             _anonymize_all(message, source, tools, anonymize, max_instances, attempt, deadline)
             _export_all(target, ledger, attempt, deadline)
@@ -206,7 +230,7 @@ def process_study(
             # A study that is gone leaves nothing for a human to decide.
             gone = error.reason is Reason.GONE
             state, reason = State.FAILED if gone else State.QUARANTINED, error.reason
-            pictures = error.pictures
+            attempt.pictures = error.pictures
         except Retryable as error:
             _LOG.warning("the attempt failed: %s", error)
             reason = error.reason
@@ -214,8 +238,7 @@ def process_study(
             _LOG.error("the attempt met an unexpected error: %s", where(error))
         else:
             return _finish(ledger, attempt, failures)
-        outcome = _end(state, reason, ledger, target, attempt, failures, last=last)
-        return replace(outcome, pictures=pictures)
+        return _end(state, reason, ledger, target, attempt, failures, last=last)
 
 
 def _anonymize_all(
@@ -348,7 +371,9 @@ def _end(
             trouble = _withdraw(target, attempt, ledger)
             if trouble is not None and not last:
                 state, reason = State.QUEUED, trouble
-        accepted = ledger.tell(state, reason).proceed
+        shown = ledger.show(attempt.pictures) if state is State.QUARANTINED else 0
+        measures = {"text_pictures": float(shown)} if shown else {}
+        accepted = ledger.tell(state, reason, measures=measures).proceed
     except _ClaimLost:
         _LOG.info("no export, and the claim holds no longer")
         return Outcome(None)

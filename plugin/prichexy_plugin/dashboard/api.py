@@ -5,6 +5,7 @@
     GET  /studies/{job_id}  one study with its audit trail under "events"
     POST /reports           a StudyReport; the answer is a Claim
     POST /workers           a WorkerAnnouncement; the answer is {}
+    POST /pictures          TextPictures; the answer is a Claim
 
 POSTs carry ``contract.REQUEST_HEADER`` and come from WorkerUser. An error is
 {"error": sentence} with its status.
@@ -21,27 +22,35 @@ from typing import Any, Final
 from prichexy_plugin.dashboard.http import Request, Response, json_response
 from prichexy_plugin.dashboard.view import Overview
 from prichexy_plugin.ledger import Ledger
+from prichexy_plugin.pictures import Pictures
 from prichexy_plugin.records import EventRecord, StudyRecord, WorkerRecord
 from prichexy_plugin.security import user_of
 from prichexy_worker.contract import (
     CONTRACT_VERSION,
     REQUEST_HEADER,
     SOFTWARE_VERSION,
+    Claim,
     ContractError,
+    State,
     StudyReport,
+    TextPictures,
     WorkerAnnouncement,
 )
 
 __all__ = [
     "answer_health",
+    "answer_picture",
     "answer_post",
     "answer_studies",
     "answer_study",
     "take_announcement",
+    "take_pictures",
     "take_report",
 ]
 
 _BODY_LIMIT: Final = 64 * 1024
+#: Of pictures; the contract allows somewhat more than is ever sent.
+_PICTURES_LIMIT: Final = 5 * 1024 * 1024
 #: A report has three. Orthanc's threads have small stacks: a parser that descends into hundreds of
 #: nested lists there ends the whole Orthanc.
 _BRACKETS: Final = 16
@@ -105,7 +114,8 @@ def answer_post(
         return json_response(403, {"error": f"the header {REQUEST_HEADER} is missing"})
     if worker_user is None or user_of(request.headers) != worker_user:
         return json_response(403, {"error": "only the workers' user may report"})
-    if len(request.body) > _BODY_LIMIT:
+    limit = _PICTURES_LIMIT if request.path.endswith("/pictures") else _BODY_LIMIT
+    if len(request.body) > limit:
         return json_response(413, {"error": "the body is too large"})
     if request.body.count(b"[") + request.body.count(b"{") > _BRACKETS:
         return json_response(422, {"error": "the body is nested or listed too much"})
@@ -130,6 +140,37 @@ def take_announcement(ledger: Ledger) -> Callable[[Any], object]:
         return {}
 
     return take
+
+
+def take_pictures(ledger: Ledger, pictures: Pictures) -> Callable[[Any], object]:
+    """Give what keeps TextPictures beside their study, and answers with a Claim."""
+
+    def take(data: Any) -> object:
+        shown = TextPictures.from_json(data)
+        study = ledger.study(shown.job_id)
+        held = study is not None and (study.state, study.revision, study.attempts) == (
+            State.PROCESSING,
+            shown.revision,
+            shown.attempt,
+        )
+        if study is None or not held:
+            return Claim(proceed=False).to_json()
+        for number, picture in enumerate(shown.pictures, start=1):
+            if not pictures.keep(study.study_id, number, picture):
+                return Claim(proceed=False).to_json()
+        return Claim(proceed=True, attempt=shown.attempt).to_json()
+
+    return take
+
+
+def answer_picture(ledger: Ledger, pictures: Pictures, job_id: str, number: int) -> Response:
+    """Give one picture of a study that a human must look at."""
+    study = ledger.study(job_id)
+    known = study is not None and number <= study.measures.get("text_pictures", 0)
+    picture = pictures.picture(study.study_id, number) if study is not None and known else None
+    if picture is None:
+        return Response(404, "text/plain; charset=utf-8", "There is no such picture.\n")
+    return Response(200, "image/png", picture)
 
 
 def _study(study: StudyRecord) -> dict[str, object]:

@@ -66,11 +66,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer; every one of them is text."""
+    """An answer: text, or the bytes of a picture."""
 
     status: int
     mime: str
-    body: str
+    body: str | bytes
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -87,4 +87,5 @@ def deliver(response: Response, output: Output) -> None:
         output.AnswerBuffer(response.body, response.mime)
     else:
         output.SetHttpHeader("Content-Type", response.mime)
-        send_status(output, response.status, response.body)
+        body = response.body
+        send_status(output, response.status, body if isinstance(body, str) else body.decode())

@@ -51,13 +51,14 @@ class Tab:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One study of the list, ready to be shown."""
+    """One study of the list, ready to be shown; ``pictures`` are numbered from 1."""
 
     study: StudyRecord
     meaning: str
     seen: str
     updated: str
     took: str
+    pictures: range
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +151,14 @@ def _line(study: StudyRecord, now: datetime) -> Line:
         seen=ago(study.first_seen, now),
         updated=ago(study.updated, now),
         took=duration,
+        pictures=_pictures(study),
     )
+
+
+def _pictures(study: StudyRecord) -> range:
+    """Give the numbers of the pictures that a human must look at."""
+    count = study.measures.get("text_pictures", 0) if study.state is State.QUARANTINED else 0
+    return range(1, 1 + int(count))
 
 
 def _worker_line(worker: WorkerRecord, now: datetime) -> WorkerLine:

@@ -11,12 +11,14 @@ from prichexy_plugin.dashboard import api, pages
 from prichexy_plugin.dashboard.http import BadQuery, Request, Response, json_response
 from prichexy_plugin.dashboard.view import Gateway, overview_of
 from prichexy_plugin.ledger import Clock, Ledger
+from prichexy_plugin.pictures import Pictures
 from prichexy_worker.contract import API_ROOT
 
 __all__ = ["Site"]
 
 _API: Final = API_ROOT.removeprefix("/prichexy")
 _JOB: Final = re.compile(re.escape(_API) + r"/studies/([0-9a-f]{32})")
+_PICTURE: Final = re.compile(r"/studies/([0-9a-f]{32})/text-([1-9][0-9]?)\.png")
 _TOO_DEEP: Final = re.compile(r"/(app|prichexy)/[a-zA-Z0-9._/-]*")
 
 
@@ -30,8 +32,10 @@ class Site:
         problems: tuple[str, ...],
         worker_user: str | None,
         clock: Clock,
+        pictures: Pictures | None = None,
     ) -> None:
         self._gateway = gateway
+        self._pictures = pictures
         self._problems = problems
         self._worker_user = worker_user
         self._clock = clock
@@ -55,6 +59,10 @@ class Site:
         if request.path in ("", "/"):
             overview = overview_of(self._gateway, self._problems, self._clock())
             return pages.studies_page(overview, self._gateway, request)
+        picture = _PICTURE.fullmatch(request.path)
+        ledger = None if self._gateway is None else self._gateway.ledger
+        if picture is not None and ledger is not None and self._pictures is not None:
+            return api.answer_picture(ledger, self._pictures, picture[1], int(picture[2]))
         if request.path.startswith("/static/"):
             return pages.static_file(request.path.removeprefix("/static/"))
         if _TOO_DEEP.fullmatch(request.path):
@@ -77,11 +85,13 @@ class Site:
         return self._api_of(ledger, path, request)
 
     def _api_of(self, ledger: Ledger, path: str, request: Request) -> Response:
-        if path in ("/reports", "/workers"):
+        takes = {"/reports": api.take_report(ledger), "/workers": api.take_announcement(ledger)}
+        if self._pictures is not None:
+            takes["/pictures"] = api.take_pictures(ledger, self._pictures)
+        if path in takes:
             if request.method != "POST":
                 return _not_allowed("POST")
-            take = api.take_report if path == "/reports" else api.take_announcement
-            return api.answer_post(request, self._worker_user, take(ledger))
+            return api.answer_post(request, self._worker_user, takes[path])
         job = _JOB.fullmatch(request.path)
         if path != "/studies" and job is None:
             return json_response(404, {"error": "no such address"})
