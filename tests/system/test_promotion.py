@@ -26,12 +26,18 @@ pytestmark = [pytest.mark.orthanc, pytest.mark.redis]
 
 
 def radiographs(folder: Path, first: int, count: int) -> list[Path]:
-    """Write radiographs, each its own study."""
+    """Write radiographs, each its own study.
+
+    Shown with all their values: by percentiles, these shapes look like text to the real search.
+    """
     paths = []
     for number in range(first, first + count):
         uid = f"1.2.3.{number}"
         dataset = radiograph_dataset(
-            StudyInstanceUID=uid, SeriesInstanceUID=f"{uid}.1", SOPInstanceUID=f"{uid}.2"
+            window=(2048, 4096),
+            StudyInstanceUID=uid,
+            SeriesInstanceUID=f"{uid}.1",
+            SOPInstanceUID=f"{uid}.2",
         )
         dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
         path = folder / f"{number}.dcm"
