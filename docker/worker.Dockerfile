@@ -60,8 +60,10 @@ ENV PRICHEXY_WORKER_MODEL__BUNDLE=/opt/prichexy/bundle \
 
 WORKDIR /tmp
 USER 10001:10001
-# The native libraries must load as this user, before anything is deployed.
-RUN ["/opt/prichexy/venv/bin/python", "-c", "import cv2, monai, prichexy_worker, rapidocr, torch"]
+# The native libraries and the release gate's dciodvfy must run as this user, before anything is
+# deployed.
+RUN ["/opt/prichexy/venv/bin/python", "-c", \
+     "import cv2, monai, prichexy_worker.gate as gate, rapidocr, torch; gate.installed()"]
 HEALTHCHECK --interval=30s --timeout=20s --start-period=120s --retries=3 \
     CMD ["/opt/prichexy/venv/bin/python", "/usr/local/bin/worker-healthcheck"]
 ENTRYPOINT ["/usr/local/bin/worker-entrypoint"]

@@ -69,7 +69,7 @@ def test_what_was_written_is_toml_whatever_it_holds(tmp_path: Path) -> None:
         ('[broker]\nqueue = "other"', "broker.queue is set by"),
         ('[export]\nkind = "orthanc"\npassword = "CANARY"', "password_file"),
         ('worker_id = "CANARY"', "worker_id is no section"),
-        ("[text]\ncheck = false", "text: "),
+        ("[model]\nthreads = [1]", "model.threads"),
         ("CANARY", "not TOML"),
     ],
 )

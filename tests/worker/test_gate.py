@@ -191,6 +191,13 @@ def test_the_text_of_the_result_is_looked_for_and_not_that_of_the_source() -> No
     np.testing.assert_array_equal(finder.views[0], other.views[0][::-1, ::-1])
 
 
+@pytest.mark.parametrize("columns", [4, 80])
+def test_eight_bits_in_sixteen_may_become_eight_in_eight(columns: int) -> None:
+    # Four columns do not get smaller by compression and stay as they are.
+    wide = cr(bits_stored=8, bits_allocated=16, columns=columns)
+    assert Passing(wide, "rle-lossless").release()
+
+
 @pytest.mark.parametrize(
     ("one", "two"),
     list(

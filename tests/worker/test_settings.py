@@ -132,6 +132,17 @@ def test_an_unknown_section_in_the_environment_is_named(
     assert "PRICHEXY_WORKER_BROKR__URL" in complaint()
 
 
+@pytest.mark.parametrize("section", ["text", "gate", "check"])
+def test_no_setting_turns_the_release_gate_off(
+    config: Path, monkeypatch: pytest.MonkeyPatch, section: str
+) -> None:
+    monkeypatch.setenv(f"PRICHEXY_WORKER_{section.upper()}__CHECK", "false")
+    assert "no such setting" in complaint()
+    monkeypatch.delenv(f"PRICHEXY_WORKER_{section.upper()}__CHECK")
+    append(config, f"\n[{section}]\ncheck = false\n")
+    assert section in complaint()
+
+
 def test_a_variable_of_someone_else_is_no_setting(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

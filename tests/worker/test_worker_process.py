@@ -69,13 +69,12 @@ class Place:
             "OMP_NUM_THREADS": "1",
             "PRICHEXY_WORKER_CONFIG": str(folder / "worker.toml"),
         }
-        self.module = "prichexy_worker"
 
     @contextmanager
     def worker(self) -> Iterator[subprocess.Popen[bytes]]:
         with (self.folder / "log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", self.module],
+                [sys.executable, "-m", "prichexy_testing.unreading_worker"],
                 env=self.environment,
                 stdout=log,
                 stderr=log,
@@ -97,7 +96,7 @@ class Place:
 
     def check(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", self.module, "--check", *arguments],
+            [sys.executable, "-m", "prichexy_worker", "--check", *arguments],
             env=self.environment,
             capture_output=True,
             text=True,
@@ -160,7 +159,6 @@ def test_an_unsafe_study_is_quarantined_and_a_broken_one_tried_again(tmp_path: P
     unsafe = {"a": original(0), "b": original(1, BurnedInAnnotation="YES")}
     with running_redis() as redis, running_fake_ingest(unsafe) as ingest:
         place = Place(tmp_path, ingest, redis.url)
-        place.module = "prichexy_testing.unreading_worker"
         with place.worker():
             place.send()
             wait_until(lambda: State.QUARANTINED in ingest.states, what="the study is quarantined")

@@ -10,7 +10,6 @@ from typing import Final
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian
 
 from prichexy_worker import pixels
 from prichexy_worker.contract import Reason
@@ -62,10 +61,9 @@ def _layout(before: Layout, after: Layout) -> str:
     for name in ("rows", "columns", "bits_stored", "signed", "inverted"):
         if getattr(before, name) != getattr(after, name):
             return name.replace("_", " ")
-    # Encoders choose the container by the stored bits.
-    narrowed = before.bits_stored <= 8 and after.syntax != ExplicitVRLittleEndian
-    allocated = 8 if narrowed else before.bits_allocated
-    return "" if after.bits_allocated in (allocated, before.bits_allocated) else "bits allocated"
+    # Where compression is asked for, encoders choose the container by the stored bits.
+    narrowed = 8 if before.bits_stored <= 8 else before.bits_allocated
+    return "" if after.bits_allocated in (narrowed, before.bits_allocated) else "bits allocated"
 
 
 def _spacing(source: Dataset, result: Dataset) -> str:
