@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from prichexy_worker.errors import Misconfigured
+from prichexy_worker.header.elements import texts
 
 __all__ = ["Box", "Mask", "masked_area", "masks_of"]
 
@@ -20,9 +21,9 @@ __all__ = ["Box", "Mask", "masked_area", "masks_of"]
 Box = tuple[int, int, int, int]
 
 _ATTRIBUTES: Final = {
-    "manufacturer": "Manufacturer",
-    "model": "ManufacturerModelName",
-    "station": "StationName",
+    "manufacturer": 0x00080070,
+    "model": 0x00081090,
+    "station": 0x00081010,
 }
 _SIZES: Final = ("rows", "columns")
 
@@ -48,10 +49,10 @@ class Mask:
         size = zip((self.rows, self.columns), shape, strict=True)
         if any(wanted not in (None, found) for wanted, found in size):
             return False
-        patterns = ((keyword, getattr(self, name)) for name, keyword in _ATTRIBUTES.items())
+        patterns = ((tag, getattr(self, name)) for name, tag in _ATTRIBUTES.items())
         return all(
-            fnmatchcase(str(dataset.get(keyword) or "").strip().upper(), pattern.upper())
-            for keyword, pattern in patterns
+            fnmatchcase("\\".join(texts(dataset, tag)).upper(), pattern.upper())
+            for tag, pattern in patterns
             if pattern is not None
         )
 
