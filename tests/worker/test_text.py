@@ -188,6 +188,57 @@ def test_only_sure_words_of_the_list_that_stand_alone_are_markers(
     assert region.marker is marker
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "wider"), [(40, 43, (120, 43)), (43, 40, (123, 40)), (30, 90, (30, 150))]
+)
+def test_the_surroundings_are_looked_at_along_the_line_that_is_read(
+    width: int, height: int, wider: tuple[int, int]
+) -> None:
+    quad = np.array([[100, 100], [100 + width, 100], [100 + width, 100 + height]], np.float32)
+    quad = np.vstack([quad, [[100, 100 + height]]]).astype(np.float32)
+    assert tuple(np.ptp(search._widened(quad), axis=0)) == wider
+
+
+def outlined(*quads: list[list[int]]) -> list[search._Find]:
+    arrays = [np.array(quad, np.float32) for quad in quads]
+    return [search._Find(quad, 0.9, [quad]) for quad in arrays]
+
+
+def test_oblique_lines_side_by_side_are_two_finds_though_their_boxes_overlap() -> None:
+    one = [[0, 100], [100, 0], [110, 10], [10, 110]]
+    two = [[25, 125], [125, 25], [135, 35], [35, 135]]
+    assert len(search._merged(outlined(one, two))) == 2
+
+
+def test_every_outline_of_a_text_is_kept_for_erasing() -> None:
+    whole, part = [[0, 0], [100, 0], [100, 20], [0, 20]], [[80, 0], [120, 0], [120, 20], [80, 20]]
+    (find,) = search._merged(outlined(whole, part))
+    assert len(find.quads) + len(find.lesser) == 2
+
+
+def test_parts_that_did_not_change_are_not_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bytes] = []
+
+    class Counts(Sees):
+        def __call__(self, picture: npt.NDArray[np.uint8], *, use_det: bool, **_: bool) -> object:
+            if use_det:
+                seen.append(picture.tobytes())
+            return super().__call__(picture, use_det=use_det)
+
+    monkeypatch.setattr(search, "_load", lambda threads: Counts(0.7, ("", 0)))
+    finder = TextFinder()
+    before = chest(1500, 1500)
+    first = finder.find(before)
+    searched = len(seen)
+    assert finder.find(before) == first
+    assert len(seen) == searched
+    after = before.copy()
+    after[:50, :50] = 0
+    finder.find(after)
+    assert searched < len(seen) < 2 * searched
+    assert len(set(seen)) == len(seen)
+
+
 def test_a_faint_find_counts_when_it_reads_as_something(monkeypatch: pytest.MonkeyPatch) -> None:
     assert judged(monkeypatch, 0.5, ("SMITH", 0.3)) == ()
     (region,) = judged(monkeypatch, 0.5, ("SMITH", 0.7))

@@ -68,18 +68,23 @@ class _Look(NamedTuple):
     tiled: bool
 
     def at(self, shape: tuple[int, ...]) -> _Look:
-        """Give the look for a picture of this shape: it is enlarged only up to 736 pixels.
+        """Give the look for a picture of this shape, enlarged by half at most or to 736 pixels.
 
-        So small a picture is shown whole: a text has its weight in it.
+        A small one is shown whole: a text has its weight in it.
         """
-        side = max(min(self.side, max(shape)), _SMALLEST_SIDE)
-        return self._replace(side=side, tiled=self.tiled and side > _SMALLEST_SIDE)
+        side = max(min(self.side, round(_ENLARGED * max(shape))), _SMALLEST_SIDE)
+        return self._replace(side=side, tiled=self.tiled and side > _WHOLE)
 
 
 #: The tiled sides are the longest that two and three tiles cover.
 _LOOKS: Final = (_Look(800, False, False), _Look(1184, True, True), _Look(1728, False, True))
 #: Images smaller than this are enlarged to it: the detector knows no letters below 8 pixels.
 _SMALLEST_SIDE: Final = 736
+#: Small letters are found better in enlarged images: in one of 1355 rows a faint 19-pixel text had
+#: no score at all as it was, and 0.71 enlarged by 1.28.
+_ENLARGED: Final = 1.5
+#: A picture whose longer side has no more pixels is shown whole.
+_WHOLE: Final = 800
 _TILE: Final = 640
 #: Neighbouring tiles share at least this much, so that every letter is whole in one of them.
 _SHARED: Final = 96
@@ -300,20 +305,27 @@ def _sides(quad: Quad) -> tuple[float, float]:
 
 
 def _widened(quad: Quad) -> Quad:
-    """Give the quadrilateral, longer at both ends along its longer sides."""
+    """Give the quadrilateral, longer at both ends of the line that is read in it."""
     width, height = _sides(quad)
-    first, second = (0, 1) if width >= height else (0, 3)
-    along = (quad[second] - quad[first]) / max(width, height, 1e-6)
+    down = _runs_down(width, height)
+    along = (
+        (quad[3] - quad[0]) / max(height, 1e-6) if down else (quad[1] - quad[0]) / max(width, 1e-6)
+    )
     more = along * min(width, height) * _CLEARANCE
     wider = quad.copy()
-    ends = (1, 2) if width >= height else (2, 3)
+    ends = (2, 3) if down else (1, 2)
     for corner in range(4):
         wider[corner] += more if corner in ends else -more
     return wider
 
 
+def _runs_down(width: float, height: float) -> bool:
+    """Tell whether a box of these sides holds a line from top to bottom, not one upright letter."""
+    return height >= 1.5 * width
+
+
 def _upright(picture: Picture, quad: Quad) -> Picture | None:
-    """Cut the quadrilateral out of the picture, its longer sides laid flat; None if it is a line.
+    """Cut the quadrilateral out of the picture, its line laid flat; None if it has no area.
 
     Outside the picture it is black.
     """
@@ -325,7 +337,7 @@ def _upright(picture: Picture, quad: Quad) -> Picture | None:
     cut = cv2.warpPerspective(
         picture, turn, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT
     )
-    flat = np.rot90(cut) if height >= 1.5 * width else cut
+    flat = np.rot90(cut) if _runs_down(width, height) else cut
     return np.ascontiguousarray(flat, dtype=np.uint8)
 
 
