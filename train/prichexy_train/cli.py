@@ -14,6 +14,7 @@ from prichexy_train.commands.anonymizer import anonymizer
 from prichexy_train.commands.attack import attack
 from prichexy_train.commands.classifier import classifier
 from prichexy_train.commands.export import export
+from prichexy_train.commands.official_lists import official_lists
 from prichexy_train.commands.pack import pack
 from prichexy_train.commands.prepare import prepare
 from prichexy_train.commands.pretrain import pretrain
@@ -40,7 +41,7 @@ def create_app() -> typer.Typer:
     # In the order of the work; table does all of it.
     commands: tuple[Callable[..., None], ...] = (
         *(prepare, verifier, classifier, pretrain, anonymizer),
-        *(attack, utility, report, export, table, pack),
+        *(attack, utility, report, export, table, pack, official_lists),
     )
     for command in commands:
         app.command()(command)
