@@ -54,7 +54,7 @@ _ENDED: Final[Mapping[str, Ended]] = {
     "interrupted": "interrupted",
 }
 #: How much of the ladder is climbed may change between two calls, and decides what is there.
-_COUNT: Final = frozenset({"rungs", "seeds", "control_seeds"})
+_COUNT: Final = frozenset({"rungs", "seeds", "control_seeds", "shortcuts"})
 
 
 class Stages:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from prichexy_train.anonymised import NotInTime
 from prichexy_train.attacks.ladder import Climbed, climb, rungs_of
 from prichexy_train.attacks.settings import AttackSettings
+from prichexy_train.attacks.shortcut_checks import SHORTCUT_CHECKS
 from prichexy_train.attacks.target import Learning, Target, anonymised_images, redrawn_images
 from prichexy_train.measures.summary import AttackSummary, strongest, summarise
 from prichexy_train.methods_from import method_from
@@ -58,7 +59,7 @@ def run_attack(
     digests |= _weights(settings)
     name = device_name(device)
     with run.claimed(STAGE, settings, data=digests, seed=settings.seed, device=name):
-        rungs = rungs_of(settings.rungs)
+        rungs = (*rungs_of(settings.rungs), *(SHORTCUT_CHECKS if settings.shortcuts else ()))
         looked_at = {rung.learns(settings) for rung in rungs}
         learning: Learning = "means" if "means" in looked_at else "nothing"
         if "all" in looked_at:
