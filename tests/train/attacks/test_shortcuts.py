@@ -188,7 +188,20 @@ def test_several_verifiers_look_together_and_say_who_they_are(
     aspect = attempt.details["aspect"]
     assert isinstance(aspect, dict)
     assert aspect.keys() == {"miniature"}
-    assert len({check.name for check in SHORTCUT_CHECKS}) == len(SHORTCUT_CHECKS) == 7
+    assert len({check.name for check in SHORTCUT_CHECKS}) == len(SHORTCUT_CHECKS) == 8
+
+
+def test_any_aspect_stretches_each_image_its_own_way_and_always_the_same(
+    target: MakeTarget, tmp_path: Path
+) -> None:
+    against = target(method=REAL)
+    one, again = (
+        ShortcutCheck("any-aspect").attack(against, Workplace(tmp_path, "x", 1)).scores["test"]
+        for _ in range(2)
+    )
+    assert np.array_equal(one, again)
+    whole = ShortcutCheck("unchanged").attack(against, Workplace(tmp_path, "x", 1)).scores["test"]
+    assert not np.allclose(one, whole)
 
 
 def test_checks_are_records_beside_the_ladder_and_never_its_maximum(

@@ -23,7 +23,7 @@ from prichexy_train.stages.training_run import file_digest, open_pool, pretraine
 from prichexy_train.trained import network_of
 from prichexy_train.unseen import check_unseen
 
-__all__ = ["STAGE", "attackers_digest", "run_attack"]
+__all__ = ["STAGE", "attackers_digest", "run_attack", "spent"]
 
 #: The stage's name in provenance.
 STAGE: Final = "attack"
@@ -137,11 +137,11 @@ def _finish(run: RunFolder, climbed: Climbed) -> None:
                 for best in strongest(summaries).values()
             },
         },
-        seconds=_spent([one.record for one in stored]),
+        seconds=spent([one.record for one in stored]),
     )
 
 
-def _spent(records: Sequence[Record]) -> float:
+def spent(records: Sequence[Record]) -> float:
     """Give the seconds of all attempts; each has a record for every list that it was tested on."""
     attempts = {
         (record.rung.name, record.seed): record.seconds

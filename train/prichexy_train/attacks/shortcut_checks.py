@@ -31,6 +31,7 @@ from prichexy_train.attacks.rung import (
 from prichexy_train.attacks.shortcuts import (
     CENTRE,
     CORNER,
+    STRETCH,
     STRIP,
     centre_enlarged,
     from_one_aspect,
@@ -42,6 +43,7 @@ from prichexy_train.attacks.shortcuts import (
 from prichexy_train.attacks.target import Target
 from prichexy_train.attacks.validating import combined, weights
 from prichexy_train.feed import Gathers
+from prichexy_train.randomness import numpy_generator
 from prichexy_train.trained import load_verifier
 
 __all__ = ["SHORTCUT_CHECKS", "UNCHANGED", "Seen", "ShortcutCheck"]
@@ -53,6 +55,7 @@ Seen = Literal[
     "without-border",
     "border-alone",
     "one-aspect",
+    "any-aspect",
     "one-histogram",
     "centre-enlarged",
 ]
@@ -121,6 +124,7 @@ SHORTCUT_CHECKS: Final[tuple[ShortcutCheck, ...]] = (
     ShortcutCheck("without-border"),
     ShortcutCheck("border-alone"),
     ShortcutCheck("one-aspect"),
+    ShortcutCheck("any-aspect"),
     ShortcutCheck("one-histogram"),
     ShortcutCheck("centre-enlarged"),
 )
@@ -154,6 +158,8 @@ def _view(target: Target, of: str, seen: Seen) -> tuple[_View, dict[str, JsonVal
             return _of_one_histogram(target, of), {}
         case "one-aspect":
             return _of_one_aspect(target, of)
+        case "any-aspect":
+            return _of_any_aspect(target), {"stretch": STRETCH}
 
 
 def _of_one_histogram(target: Target, of: str) -> _View:
@@ -173,6 +179,21 @@ def _of_one_aspect(target: Target, of: str) -> tuple[_View, dict[str, JsonValue]
         return from_one_aspect(images, torch.from_numpy(aspects[rows]).to(images.device), common)
 
     return view, {"aspect": round(common, 4)}
+
+
+def _of_any_aspect(target: Target) -> _View:
+    """Show each image stretched along one axis, by a factor of its own.
+
+    It needs no table: whatever the originals' aspect ratios were, they say nothing any more.
+    """
+    source = numpy_generator(target.settings.seed, "aspect ratios")
+    most = np.log(STRETCH)
+    factors = np.exp(source.uniform(-most, most, size=len(target.pool)))
+
+    def view(images: Tensor, rows: NDArray[np.int64]) -> Tensor:
+        return from_one_aspect(images, torch.from_numpy(factors[rows]).to(images.device), 1.0)
+
+    return view
 
 
 def _aspects(target: Target) -> NDArray[np.float64]:

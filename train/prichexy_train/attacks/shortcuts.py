@@ -18,6 +18,7 @@ from prichexy_model.preprocessing import resize
 __all__ = [
     "CENTRE",
     "CORNER",
+    "STRETCH",
     "STRIP",
     "Part",
     "centre_enlarged",
@@ -35,6 +36,8 @@ Part = Literal["border", "centre"]
 #: parts of the image's side.
 CORNER: Final = 0.2
 STRIP: Final = 0.1
+#: The most that one axis is stretched against the other, where each image gets its own aspect.
+STRETCH: Final = 1.25
 #: The part of the side that ``centre_enlarged`` keeps.
 CENTRE: Final = 0.6
 
