@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from prichexy_train.measures.summary import AttackSummary, RetrievalSummary
 from prichexy_train.report.evidence import Evidence, Run
 from prichexy_train.report.paired import paired_difference
-from prichexy_train.report.plots import Plot, error_arms, slug
+from prichexy_train.report.plots import Plot, error_arms, label_column, slug
 from prichexy_train.report.results import MethodResult, Section
 from prichexy_train.report.svg import SERIES, as_svg, new_figure, style
 from prichexy_train.report.tables import Cell, Column, Table
@@ -24,6 +24,9 @@ _BASELINE: Final = "imagenet-features"
 _SEARCHED: Final = "retrieval-imagenet-features"
 _SHARE: Final = "share_of_patients"
 _VALIDATION: Final = "validation"
+#: Of a drawing, in inches, and the room for names in it.
+_SIZE: Final = (8.6, 3.8)
+_RIGHT: Final = 2.4
 
 
 @dataclass(frozen=True)
@@ -196,7 +199,7 @@ def _table(
         cells = _figures(one.lists, None if one is base else base.lists, lists)
         rows.append((one.name, [*words, _validated(one.lists), *cells, _rank1(one.search)]))
     columns = [
-        Column("What is different", text=True),
+        Column("What is different", text=True, prose=True),
         Column("Patients learned from"),
         Column("Best epoch"),
         Column("Validation", "AUC on this set"),
@@ -281,9 +284,9 @@ def _over_patients(
             if name in one.lists:
                 figure = one.lists[name].auc
                 lines.setdefault(name, []).append((one.share, figure.mean, figure.interval))
-    words = []
+    words, ends = [], []
     with style():
-        figure_, axes = new_figure(6.4, 3.4, right=1.4)
+        figure_, axes = new_figure(*_SIZE, right=_RIGHT)
         for number, (name, values) in enumerate(lines.items()):
             ink = SERIES[number % len(SERIES)]
             x = [share * 1.02**number for share, _, _ in values]
@@ -293,14 +296,7 @@ def _over_patients(
                 )
             y = [100 * auc for _, auc, _ in values]
             axes.plot(x, y, "-o", ms=4, color=ink, linewidth=1.6)
-            axes.annotate(
-                name,
-                (x[-1], y[-1]),
-                xytext=(8, -3),
-                textcoords="offset points",
-                fontsize=9,
-                color=ink,
-            )
+            ends.append((name, x[-1], y[-1], ink))
             each = (f"{percent(auc)} at {share:g}" for share, auc, _ in values)
             words.append(f"{name}: {', '.join(each)}")
         axes.set_xscale("log", base=2)
@@ -308,6 +304,7 @@ def _over_patients(
         axes.set_xticks(ticks, [f"{share:g}" for share in ticks])
         axes.minorticks_off()
         axes.margins(x=0.06)
+        label_column(axes, ends)
         axes.set_xlabel("share of the training patients")
         axes.set_ylabel("verification AUC (%)")
         svg = as_svg(figure_, f"curve-patients-{slug(data)}")
@@ -334,25 +331,19 @@ def _over_epochs(
         drawn = [(name, points_) for name, points_ in drawn if points_[0]]
         if not drawn or (what == "variants" and not variants):
             continue
-        words = []
+        words, ends = [], []
         with style():
-            figure, axes = new_figure(6.4, 3.4, right=1.4)
+            figure, axes = new_figure(*_SIZE, right=_RIGHT)
             for number, (name, (epochs, aucs)) in enumerate(drawn):
                 ink = SERIES[number % len(SERIES)]
                 dashed = "-" if number < len(SERIES) else "--"
                 axes.plot(epochs, aucs, dashed, color=ink, linewidth=1.4, marker=".", ms=3)
-                axes.annotate(
-                    name.removeprefix("curve-"),
-                    (epochs[-1], aucs[-1]),
-                    xytext=(6, -3),
-                    textcoords="offset points",
-                    fontsize=9,
-                    color=ink,
-                )
+                ends.append((name, epochs[-1], aucs[-1], ink))
                 words.append(
                     f"{name} from {aucs[0]:.1f} to {aucs[-1]:.1f}, at best {max(aucs):.1f}"
                 )
             axes.margins(x=0.04)
+            label_column(axes, ends)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set_xlabel("epoch")
             axes.set_ylabel("validation AUC (%)")

@@ -20,7 +20,16 @@ from prichexy_train.report.results import MethodResult, Section
 from prichexy_train.report.svg import GRID, INK, QUIET, SERIES, as_svg, new_figure, style
 from prichexy_train.report.wording import in_words, interval_text, percent, spread
 
-__all__ = ["Plot", "colour", "error_arms", "roc_curves", "slug", "trade_off", "training_curves"]
+__all__ = [
+    "Plot",
+    "colour",
+    "error_arms",
+    "label_column",
+    "roc_curves",
+    "slug",
+    "trade_off",
+    "training_curves",
+]
 
 _GRID_POINTS: Final = 101
 #: Of a plot's height, what one label takes.
@@ -68,7 +77,19 @@ def trade_off(section: Section, pair_list: str, paper: Published) -> Plot | None
         axes.set_ylabel("mean class AUC (%)")
         axes.margins(x=0.06, y=0.09)
         axes.axvline(50, color=QUIET, linewidth=1, linestyle=(0, (2, 3)), zorder=1)
-        _label_points(axes, shown, pair_list)
+        label_column(
+            axes,
+            [
+                (
+                    one.label,
+                    100 * one.strongest[pair_list].auc.mean,
+                    100 * one.utility.auc,
+                    colour(one),
+                )
+                for one in shown
+                if one.utility
+            ],
+        )
         svg = as_svg(figure, f"trade-off-{slug(section.data)}-{slug(pair_list)}")
     alt = "; ".join(
         f"{one.label}: strongest attack {percent(one.strongest[pair_list].auc.mean)}, "
@@ -194,22 +215,20 @@ def error_arms(value: float, interval: tuple[float, float] | None) -> NDArray[np
     return 100 * np.array([[max(value - low, 0.0)], [max(high - value, 0.0)]])
 
 
-def _label_points(axes: Axes, shown: Sequence[MethodResult], pair_list: str) -> None:
-    """Name the large points in a column at the right, each with a fine line to its point."""
+def label_column(axes: Axes, points: Sequence[tuple[str, float, float, str]]) -> None:
+    """Name points (label, x, y, colour) in a column at the right, each with a fine line to it."""
     axes.autoscale_view()
     low, high = axes.get_ylim()
-    placed = sorted(
-        ((100 * one.utility.auc, one) for one in shown if one.utility), key=lambda pair: pair[0]
-    )
-    heights = _spaced([(y - low) / (high - low) for y, _ in placed])
-    for (y, method), height in zip(placed, heights, strict=True):
+    placed = sorted(points, key=lambda point: point[2])
+    heights = _spaced([(y - low) / (high - low) for _, _, y, _ in placed])
+    for (label, x, y, ink), height in zip(placed, heights, strict=True):
         axes.annotate(
-            method.label,
-            xy=(100 * method.strongest[pair_list].auc.mean, y),
+            label,
+            xy=(x, y),
             xytext=(1.03, height),
             textcoords="axes fraction",
             fontsize=9,
-            color=colour(method),
+            color=ink,
             verticalalignment="center",
             arrowprops={"arrowstyle": "-", "color": GRID, "linewidth": 0.8, "shrinkB": 5},
             zorder=2,

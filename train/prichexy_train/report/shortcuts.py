@@ -82,7 +82,7 @@ def shortcuts_table(section: Section) -> Table | None:
     return Table(
         caption=f"{section.data}: what the strong verifiers ({who}) look at, on real images",
         first="What they are shown",
-        columns=[*columns, Column("How to read it", text=True)],
+        columns=[*columns, Column("How to read it", text=True, prose=True)],
         rows=rows,
     )
 
