@@ -214,9 +214,11 @@ def _aspects_differ(target: Target) -> bool:
 def _shares(target: Target, of: str) -> dict[str, float]:
     """Give each verifier's share, with its sign, by the validation pairs as they are."""
     place = f"shares of shortcut checks in {of}"
-    if place not in target.memory:
-        target.memory[place] = _weighed(target, of)
-    found: dict[str, float] = target.memory[place]  # type: ignore[assignment]
+    remembered = target.memory.get(place)
+    if isinstance(remembered, dict):
+        return remembered
+    found = _weighed(target, of)
+    target.memory[place] = found
     return found
 
 
