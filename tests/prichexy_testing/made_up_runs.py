@@ -47,6 +47,7 @@ CRITIC = RungOf(number=5, name="critic")
 UNDONE = RungOf(number=8, name="undone")
 ENSEMBLE = RungOf(number=4, name="trained-ensemble")
 STRONG = RungOf(number=3, name="strong-frozen")
+SEARCH = RungOf(number=9, name="retrieval")
 FLOOR = RungOf(number=7, name="metadata", role="floor")
 CONTROL = RungOf(number=0, name="shuffled-identities", role="control")
 
@@ -124,7 +125,14 @@ class MadeUp:
         for rung in alone:
             self.attack(method, rung, separation, seeds=(1,), pair_list=pair_list, data=data)
 
-    def retrieval(self, method: MethodOf, found: float, *, data: str = "made-up") -> None:
+    def retrieval(
+        self,
+        method: MethodOf,
+        found: float,
+        *,
+        rung: RungOf = SEARCH,
+        data: str = "made-up",
+    ) -> None:
         hits = (np.arange(60) < 60 * found).astype(float)
         record = RetrievalRecord(
             data=data,
@@ -134,7 +142,7 @@ class MadeUp:
             seconds=1.0,
             device="made-up CPU",
             scores="",
-            rung=RungOf(number=9, name="retrieval"),
+            rung=rung,
             rank1=float(hits.mean()),
             rank1_interval=None,
             map_at_r=float(hits.mean()) / 2,
@@ -144,7 +152,36 @@ class MadeUp:
             gallery=120,
         )
         arrays = {"rank1": hits, "average_precision": hits / 2, "patient": np.arange(60)}
-        write_record(self.folder / f"attack-{method.digest}", "retrieval", record, arrays)
+        write_record(self.folder / f"attack-{method.digest}", rung.name, record, arrays)
+
+    def trial(
+        self,
+        name: str,
+        separation: float,
+        *,
+        share: float = 1.0,
+        best: int = 3,
+        **settings: JsonValue,
+    ) -> None:
+        """Put in a training of a learning curve, and what it reached on real images."""
+        self.run(name, best=best)
+        details: dict[str, JsonValue] = {
+            "verifier": name,
+            "data": "made-up",
+            "learned_from": {"patients": round(400 * share), "images": round(1000 * share)},
+            "share_of_patients": share,
+            "epochs": 4,
+            "best_epoch": best,
+            "validation_auc": 0.7,
+            "validation_interval": [0.6, 0.8],
+            "settings": {"network.size": 160, "share_of_patients": share, **settings},
+        }
+        rung, run = RungOf(number=0, name=name, role="trial"), f"trial-{name}"
+        for pair_list in ("test", "test_matched"):
+            self.attack(
+                REAL, rung, separation, seeds=(1,), pair_list=pair_list, run=run, details=details
+            )
+        self.retrieval(REAL, separation / 4, rung=rung.model_copy(update={"number": 9}))
 
     def utility(
         self,

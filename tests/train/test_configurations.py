@@ -246,7 +246,8 @@ def test_each_step_of_an_experiment_has_settings(config: Path, tmp_path: Path) -
     for step in steps:
         if step.stage != "report":
             assert stages.settings(step)
-    assert {step.stage for step in steps} == {
+    curve = {"trial"} if experiment.curve else set()
+    assert {step.stage for step in steps} == curve | {
         "prepare",
         "verifier",
         "classifier",
@@ -282,6 +283,33 @@ def test_every_row_meets_the_baselines_and_undoing(name: str) -> None:
         assert {0, 1, 3, 4, 8, 9} <= set(settings["rungs"]), method
     assert set().union(*(settings["rungs"] for settings in rows.values())) == set(range(10))
     assert any(settings["control_seeds"] for settings in rows.values())
+
+
+@pytest.mark.parametrize("name", ["miniature", "slice", "results"])
+def test_real_images_are_asked_for_shortcuts_and_the_curve_is_one_of_the_strong_verifier(
+    name: str,
+) -> None:
+    assert {row for row, settings in attacks_of(name).items() if settings.get("shortcuts")} == {
+        "real"
+    }
+    config = CONFIGS / "experiments" / f"{name}.toml"
+    experiment = read_settings(config, Experiment, without_weights(config))
+    places = Places(config, Path("data"), Path("runs"), Path("report"), {})
+    stages = Stages(experiment, places.runs)
+    steps = {step.name: step for step in steps_of(experiment, places)}
+    base = stages.settings(steps["curve-1"])
+    assert "share_of_patients" not in base
+    for name, step in steps.items():
+        if name.startswith("curve-"):
+            ours = stages.settings(step)
+            assert ours["objective"] == "contrastive"
+            differs = {key for key in base if ours.get(key) != base[key]}
+            is_share = "share_of_patients" in ours
+            other_data = step.data != steps["curve-1"].data
+            assert is_share or differs or other_data or name == "curve-1"
+            assert not (is_share and (differs or other_data)), "one thing at a time"
+            trial = stages.settings(steps[f"trial-{name}"])
+            assert trial["pair_lists"] == ["test", "test_matched"]
 
 
 def test_the_papers_attackers_are_trained_ten_times() -> None:

@@ -130,6 +130,65 @@ def test_a_step_is_told_what_its_subcommand_would_be_told(tmp_path: Path) -> Non
     assert steps["utility-prichexy"].classifier == runs / "classifier"
 
 
+CURVE = {
+    "of": "verifier",
+    "change": {"training": {"epochs": 40}},
+    "shares": [0.25, 1.0],
+    "variants": {
+        "larger": {"change": {"network": {"size": 224}}},
+        "one-set": {"data": ["one"]},
+    },
+}
+
+
+def test_a_curve_is_a_training_and_a_trial_for_each_share_and_variant(tmp_path: Path) -> None:
+    both = {"one": {"config": "one.toml"}, "two": {"config": "two.toml"}}
+    whole = experiment(sets=both, tested=[["one", "two"]], curve=CURVE)
+    steps = {step.name: step for step in steps_of(whole, places(tmp_path))}
+    names = ["curve-0.25", "curve-1", "curve-larger", "curve-one-set"]
+    added = [*names, *(f"trial-{name}" for name in names)]
+    assert [*steps][-9:] == [*added, "report"]
+    assert set(added[4:]) < set(steps["report"].needs)
+    data, runs = tmp_path / "data", tmp_path / "runs"
+    for name in names:
+        assert steps[name].stage == "verifier"
+        assert steps[name].config == steps["verifier"].config
+        trial = steps[f"trial-{name}"]
+        assert trial.stage == "trial"
+        assert trial.verifiers == (runs / name,)
+        assert trial.data == (data / "one", data / "two")
+        assert name in trial.needs
+    assert steps["curve-0.25"].changes == ("training.epochs=40", "share_of_patients=0.25")
+    assert steps["curve-1"].changes == ("training.epochs=40",)
+    assert steps["curve-larger"].changes == ("training.epochs=40", "network.size=224")
+    assert steps["curve-one-set"].data == (data / "one",)
+    # The strong verifiers of the attacks are those they were.
+    assert steps["attack-real"].verifiers == (runs / "verifier",)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"of": "nobody"}, "curve.of: there is no training nobody"),
+        ({"of": "classifier"}, "no training of a verifier"),
+        ({"shares": [0.5]}, "up to 1.0"),
+        ({"shares": [1.0, 0.5]}, "ascending"),
+        ({"shares": [0.0, 1.0]}, "greater than 0"),
+        ({"variants": {"0.25": {}}}, "0.25 is a share's name"),
+        ({"variants": {"x": {"data": ["three"]}}}, "no set three"),
+    ],
+)
+def test_a_curve_that_cannot_be_drawn_is_refused(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValidationError, match=named):
+        experiment(curve={**CURVE, "variants": {}, **changes})
+
+
+def test_the_curves_names_are_its_own() -> None:
+    train = {**TWO_METHODS["train"], "curve-1": TWO_METHODS["train"]["verifier"]}  # type: ignore[index, dict-item]
+    with pytest.raises(ValidationError, match="curve-…"):
+        experiment(train=train, curve=CURVE | {"variants": {}})
+
+
 def test_two_sets_are_learned_from_together_and_tested_each_alone(tmp_path: Path) -> None:
     both = {"one": {"config": "one.toml"}, "two": {"config": "two.toml"}}
     steps = {step.name: step for step in steps_of(experiment(sets=both), places(tmp_path))}

@@ -14,11 +14,13 @@ from prichexy_train.commands.anonymizer import anonymizer
 from prichexy_train.commands.attack import attack
 from prichexy_train.commands.classifier import classifier
 from prichexy_train.commands.export import export
+from prichexy_train.commands.official_lists import official_lists
 from prichexy_train.commands.pack import pack
 from prichexy_train.commands.prepare import prepare
 from prichexy_train.commands.pretrain import pretrain
 from prichexy_train.commands.report import report
 from prichexy_train.commands.table import table
+from prichexy_train.commands.trial import trial
 from prichexy_train.commands.utility import utility
 from prichexy_train.commands.verifier import verifier
 from prichexy_train.errors import Failed, Misconfigured
@@ -40,7 +42,7 @@ def create_app() -> typer.Typer:
     # In the order of the work; table does all of it.
     commands: tuple[Callable[..., None], ...] = (
         *(prepare, verifier, classifier, pretrain, anonymizer),
-        *(attack, utility, report, export, table, pack),
+        *(attack, utility, trial, report, export, table, pack, official_lists),
     )
     for command in commands:
         app.command()(command)

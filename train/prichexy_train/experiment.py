@@ -20,6 +20,7 @@ from prichexy_train.errors import Misconfigured
 from prichexy_train.settings import Section, flat
 
 __all__ = [
+    "Curve",
     "Evaluation",
     "Experiment",
     "MethodEntry",
@@ -28,11 +29,20 @@ __all__ = [
     "Stage",
     "Step",
     "TrainEntry",
+    "Variant",
     "steps_of",
 ]
 
 Stage = Literal[
-    "prepare", "verifier", "classifier", "pretrain", "anonymizer", "attack", "utility", "report"
+    "prepare",
+    "verifier",
+    "classifier",
+    "pretrain",
+    "anonymizer",
+    "attack",
+    "utility",
+    "trial",
+    "report",
 ]
 Trained = Literal["verifier", "classifier", "pretrain", "anonymizer"]
 
@@ -41,7 +51,12 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,60}$")]
 #: Settings that take the place of the configuration file's, as nested tables.
 Change = dict[str, Any]
 
+#: Of a learning curve: a part of the training patients.
+Share = Annotated[float, Field(gt=0, le=1)]
+
 _RUN: Final = "run:"
+#: What the names of a learning curve's trainings and run folders begin with.
+_CURVE: Final = "curve-"
 
 
 class SetEntry(Section):
@@ -86,6 +101,37 @@ class Evaluation(Section):
     classifier_of: dict[Name, Name] = Field(default_factory=dict)
 
 
+class Variant(Section):
+    """One change of a learning curve's verifier: the table ``[curve.variants.NAME]``."""
+
+    change: Change = Field(default_factory=dict)
+    #: The sets it learns from; left out: those of the curve's verifier.
+    data: tuple[Name, ...] | None = None
+
+
+class Curve(Section):
+    """A verifier's learning curve over data and time: the table ``[curve]``.
+
+    Each share and each variant is a training of its own, tested on the real pairs of the attacks.
+    The training with all patients is what variants are compared with.
+    """
+
+    #: Whose configuration the curve has: a training of a verifier. It is not one of the points.
+    of: Name
+    change: Change = Field(default_factory=dict)
+    #: Of the training patients, ascending; a smaller share's are among a larger one's.
+    shares: tuple[Share, ...] = (0.125, 0.25, 0.5, 1.0)
+    variants: dict[Name, Variant] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _ends_with_all_patients(self) -> Self:
+        if list(self.shares) != sorted(set(self.shares)) or self.shares[-1:] != (1.0,):
+            raise ValueError("shares: are not ascending parts of the patients up to 1.0")
+        if twice := {f"{share:g}" for share in self.shares} & self.variants.keys():
+            raise ValueError(f"variants: {min(twice)} is a share's name")
+        return self
+
+
 class Experiment(Section):
     """A whole file of train/configs/experiments."""
 
@@ -102,6 +148,7 @@ class Experiment(Section):
     method: Annotated[dict[Name, MethodEntry], Field(min_length=1)]
     attack: Evaluation
     utility: Evaluation
+    curve: Curve | None = None
 
     @model_validator(mode="after")
     def _names_what_there_is(self) -> Self:
@@ -109,6 +156,9 @@ class Experiment(Section):
         wanted += [("tested", name) for pool in self.tested for name in pool]
         for key, entry in self.train.items():
             wanted += [(f"train.{key}.data", name) for name in entry.data or ()]
+        if self.curve is not None:
+            for key, variant in self.curve.variants.items():
+                wanted += [(f"curve.variants.{key}.data", name) for name in variant.data or ()]
         for place, name in wanted:
             if name not in self.sets:
                 raise ValueError(f"{place}: there is no set {name}")
@@ -117,6 +167,11 @@ class Experiment(Section):
                 raise ValueError(f"{place}: there is no training {name}")
         if self.utility.classifier is None:
             raise ValueError("utility.classifier: is needed")
+        if self.curve is not None:
+            if self.train[self.curve.of].stage != "verifier":
+                raise ValueError(f"curve.of: {self.curve.of} is no training of a verifier")
+            if taken := [name for name in self.train if name.startswith(_CURVE)]:
+                raise ValueError(f"train.{taken[0]}: {_CURVE}… are the trainings of the curve")
         return self
 
     def _trainings_named(self) -> Iterator[tuple[str, str]]:
@@ -127,6 +182,8 @@ class Experiment(Section):
             if method.method.startswith(_RUN):
                 yield f"method.{key}.method", method.method.removeprefix(_RUN)
         yield from (("attack.verifiers", name) for name in self.attack.verifiers)
+        if self.curve is not None:
+            yield "curve.of", self.curve.of
         classifiers = [self.utility.classifier, *self.utility.classifier_of.values()]
         yield from (("utility.classifier", name) for name in classifiers if name is not None)
 
@@ -156,8 +213,8 @@ class Step:
     """One thing to be done, with all that its subcommand would be told.
 
     ``folder`` is where it writes: its run folder, the prepared set, the report. ``needs`` are the
-    names of steps that must be finished before. The last fields are of ``attack``, ``utility``
-    and ``prepare`` only.
+    names of steps that must be finished before. The last fields are of ``attack``, ``utility``,
+    ``trial`` and ``prepare`` only.
     """
 
     name: str
@@ -183,7 +240,8 @@ def steps_of(experiment: Experiment, places: Places) -> tuple[Step, ...]:
     if unknown := sorted(places.sources.keys() - experiment.sets.keys()):
         raise Misconfigured(f"--source {unknown[0]}=…: the experiment has no such set")
     plan = _Plan(experiment, places)
-    return (*plan.preparations(), *plan.trainings(), *plan.measurements(), plan.report())
+    curve = (*plan.curve_trainings(), *plan.trials())
+    return (*plan.preparations(), *plan.trainings(), *plan.measurements(), *curve, plan.report())
 
 
 class _Plan:
@@ -231,7 +289,7 @@ class _Plan:
             text = entry.method if trained is None else f"{_RUN}{self._places.runs / trained}"
             before = () if trained is None else (trained,)
             for sets in self._tested:
-                what = name if len(self._tested) == 1 else f"{name}-on-{'-'.join(sets)}"
+                what = self._tested_on(name, sets)
                 data = tuple(map(self._prepared, sets))
                 needs = (*map(_prepare, sets), *before)
                 images = self._places.runs / "anonymised" / what
@@ -262,10 +320,54 @@ class _Plan:
                     anonymised=images,
                 )
 
+    def curve_trainings(self) -> Iterator[Step]:
+        """Give a training for each share of the patients and each variant of a learning curve."""
+        curve = self._of.curve
+        if curve is None:
+            return
+        entry = self._of.train[curve.of]
+        points: dict[str, tuple[Change, tuple[str, ...] | None]] = {
+            f"{share:g}": ({"share_of_patients": share} if share < 1 else {}, None)
+            for share in curve.shares
+        }
+        points |= {name: (one.change, one.data) for name, one in curve.variants.items()}
+        for name, (change, data) in points.items():
+            sets = data or entry.data or tuple(self._of.sets)
+            yield Step(
+                name=f"{_CURVE}{name}",
+                stage="verifier",
+                folder=self._places.runs / f"{_CURVE}{name}",
+                needs=tuple(map(_prepare, sets)),
+                config=self._base / entry.config,
+                changes=(*_changes(entry.change), *_changes(curve.change), *_changes(change)),
+                data=tuple(map(self._prepared, sets)),
+            )
+
+    def trials(self) -> Iterator[Step]:
+        """Give the tests of a learning curve's trainings, each on the pairs of the attacks."""
+        attack = self._of.attack
+        for training in self.curve_trainings():
+            for sets in self._tested:
+                what = self._tested_on(training.name, sets)
+                yield Step(
+                    name=f"trial-{what}",
+                    stage="trial",
+                    folder=self._places.runs / f"trial-{what}",
+                    needs=(*map(_prepare, sets), training.name),
+                    config=self._base / attack.config,
+                    changes=_changes(attack.change),
+                    data=tuple(map(self._prepared, sets)),
+                    method="real",
+                    verifiers=(training.folder,),
+                )
+
     def report(self) -> Step:
-        measured = tuple(step.name for step in self.measurements())
+        measured = tuple(step.name for step in (*self.measurements(), *self.trials()))
         sets = tuple(map(self._prepared, self._of.sets))
         return Step("report", "report", self._places.report, needs=measured, data=sets)
+
+    def _tested_on(self, name: str, sets: Sequence[str]) -> str:
+        return name if len(self._tested) == 1 else f"{name}-on-{'-'.join(sets)}"
 
     def _classifier(self, sets: Sequence[str]) -> str:
         utility = self._of.utility

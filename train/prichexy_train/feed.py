@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import torch
@@ -12,12 +12,20 @@ from torch import Tensor
 
 from prichexy_train.data.images import Images
 
-__all__ = ["Feed", "stored_exactly"]
+__all__ = ["Feed", "Gathers", "stored_exactly"]
 
 #: The part of the free memory that images may take; networks and activations need the rest.
 _PART: Final = 0.5
 #: Images copied at a time.
 _AT_ONCE: Final = 1024
+
+
+class Gathers(Protocol):
+    """What images are looked up in, as they lie on a device."""
+
+    def gather(self, rows: NDArray[np.int64]) -> Tensor:
+        """Give these images, float32 (B, 1, size, size) in [0, 1], on the device."""
+        ...
 
 
 class Feed:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from prichexy_train.attacks.running import run_attack
 from prichexy_train.attacks.settings import AttackSettings
+from prichexy_train.attacks.trial import TrialSettings, run_trial
 from prichexy_train.data.prepared import PREPARED, PreparedSet
 from prichexy_train.data.preparing import prepare_set
 from prichexy_train.data.settings import PrepareSettings
@@ -40,6 +41,7 @@ _SETTINGS: Final[Mapping[str, type[BaseModel]]] = {
     "pretrain": PretrainingSettings,
     "anonymizer": AdversarialSettings,
     "attack": AttackSettings,
+    "trial": AttackSettings,
     "utility": UtilitySettings,
 }
 _TRAININGS: Final[Mapping[str, Callable[..., Fitted]]] = {
@@ -54,7 +56,7 @@ _ENDED: Final[Mapping[str, Ended]] = {
     "interrupted": "interrupted",
 }
 #: How much of the ladder is climbed may change between two calls, and decides what is there.
-_COUNT: Final = frozenset({"rungs", "seeds", "control_seeds"})
+_COUNT: Final = frozenset({"rungs", "seeds", "control_seeds", "shortcuts"})
 
 
 class Stages:
@@ -71,6 +73,8 @@ class Stages:
     def settings(self, step: Step) -> Mapping[str, Any]:
         """Give the settings that a step's result depends on, with dotted keys."""
         settings = _read(step)
+        if step.stage == "trial" and isinstance(settings, AttackSettings):
+            settings = TrialSettings.of(settings)
         hidden = changeable_keys(settings) - _COUNT
         values = flat(settings.model_dump(mode="json"))
         return {key: value for key, value in values.items() if key not in hidden}
@@ -82,6 +86,12 @@ class Stages:
         if step.stage == "report":
             return self._report(step)
         settings = _read(step)
+        if isinstance(settings, AttackSettings) and step.stage == "trial":
+            (verifier,) = step.verifiers
+            tried = run_trial(
+                settings, step.data, step.folder, verifier=verifier, deadline=deadline
+            )
+            return _ENDED[tried.ended]
         if isinstance(settings, AttackSettings):
             climbed = run_attack(
                 settings,

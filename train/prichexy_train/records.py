@@ -50,7 +50,10 @@ FOLDER: Final = "records"
 #: "baseline": an attacker with no training of his own; it counts in the maximum as well.
 #: "floor": what no change of the pixels can hide (sex, age, view, size); never in the maximum.
 #: "control": whether the experiment itself is sound; never in the maximum.
-Role = Literal["attack", "baseline", "floor", "control"]
+#: "shortcut": what strong verifiers look at; no rung, and on real images alone.
+#: "trial": one verifier of a learning curve on real images; no rung either.
+Role = Literal["attack", "baseline", "floor", "control", "shortcut", "trial"]
+#: The ladder's, in the order in which a table has them.
 ROLES: Final[tuple[Role, ...]] = ("attack", "baseline", "floor", "control")
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,180}")

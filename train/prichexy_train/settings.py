@@ -7,7 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from prichexy_train.errors import Misconfigured
 
@@ -53,6 +61,17 @@ class Section(BaseModel):
     #: Keys of this table that say how a run computes and not what: they may differ when a run
     #: is taken up again.
     changeable: ClassVar[frozenset[str]] = frozenset()
+    #: Keys that this table has not had from the beginning. At its default such a key is left out
+    #: wherever settings are written or compared: a run of before is then the same run.
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        for key in self.later:
+            if getattr(self, key) == type(self).model_fields[key].default:
+                values.pop(key, None)
+        return values
 
 
 class Training(Section):

@@ -18,7 +18,7 @@ from prichexy_model.anonymizer import Anonymizer
 from prichexy_testing.attackers import BRIEF, CPU, LEARNS, SIZE
 from prichexy_testing.training import MemoryImages
 from prichexy_train.attacks import undoing
-from prichexy_train.attacks.controls import PartlyHidden, ShuffledIdentities, without
+from prichexy_train.attacks.controls import PartlyHidden, ShuffledIdentities
 from prichexy_train.attacks.critic import Critic
 from prichexy_train.attacks.features import ImageNetFeatures, PixelCorrelation, centred_features
 from prichexy_train.attacks.fresh import FreshVerifier
@@ -336,13 +336,6 @@ def test_a_search_leaves_out_patients_of_the_next_numbers(
             target(pool=replace(pool, serials=apart)), Workplace(tmp_path, "search", 1)
         )
         assert torch.equal(attempt.retrievals["miniature"].found.chance, all_found.chance)
-
-
-def test_the_border_is_painted_over_in_the_grey_of_the_rest() -> None:
-    image = torch.zeros(1, 1, 10, 10)
-    image[..., 2:-2, 2:-2] = 1
-    assert torch.equal(without(image, "border", 0.2), torch.ones_like(image))
-    assert torch.equal(without(image, "centre", 0.2), torch.zeros_like(image))
 
 
 def test_what_a_border_gives_away_is_seen(target: MakeTarget, pool: Pool, tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ def test_every_stage_has_a_command() -> None:
     ]
 
     assert names == ["prepare", "verifier", "classifier", "pretrain", "anonymizer", "attack",
-                     "utility", "report", "export", "table", "pack"]  # fmt: skip
+                     "utility", "trial", "report", "export", "table", "pack",
+                     "official_lists"]  # fmt: skip
 
 
 def test_help_does_not_wait_for_torch() -> None:

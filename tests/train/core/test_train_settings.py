@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prichexy_testing.shared_data import REPO
+from prichexy_train.attacks.running import attackers_digest
+from prichexy_train.attacks.settings import AttackSettings
 from prichexy_train.errors import Misconfigured
 from prichexy_train.settings import Section, Training, changeable_keys, flat, read_settings
 from prichexy_train.stages.classifier import ClassifierSettings
@@ -133,3 +135,30 @@ def test_toml_reads_back_as_it_was_written(values: dict[str, Any]) -> None:
 
 def test_what_is_none_is_left_out() -> None:
     assert toml_text({"a": None, "b": {"c": None, "d": 1}}) == "[b]\nd = 1\n"
+
+
+class Grown(Section):
+    later = frozenset({"added"})
+
+    objective: str = "pairs"
+    added: int = 1
+
+
+class Outer(Section):
+    inner: Grown = Grown()
+
+
+def test_a_key_that_came_later_is_not_written_at_its_default() -> None:
+    assert flat(Outer().model_dump(mode="json")) == {"inner.objective": "pairs"}
+    grown = Outer(inner=Grown(added=2))
+    assert flat(grown.model_dump(mode="json")) == {"inner.objective": "pairs", "inner.added": 2}
+    assert Outer.model_validate(grown.model_dump()) == grown
+
+
+def test_runs_of_before_have_the_settings_of_now() -> None:
+    assert "share_of_patients" not in VerifierSettings().model_dump()
+    attack = AttackSettings()
+    assert not {"shortcuts", "fresh.share_of_patients"} & flat(attack.model_dump()).keys()
+    assert attackers_digest(attack) == attackers_digest(
+        attack.model_copy(update={"shortcuts": True})
+    )

@@ -8,8 +8,11 @@ import pytest
 from prichexy_train.data.catalogue import Catalogue, ImageRecord
 from prichexy_train.data.pairs import Pairs
 from prichexy_train.measures.demographics import (
+    DIFFERENCES,
     demographics_auc,
+    demographics_differences,
     demographics_score,
+    fitted,
     original_size_score,
 )
 
@@ -69,3 +72,31 @@ def test_sizes_are_compared_by_their_ratio_and_the_unknown_is_in_the_middle() ->
     assert doubled == pytest.approx(-2 * np.log(2))
     assert other == pytest.approx(-3 * np.log(2))
     assert unknown == pytest.approx(-1.5 * np.log(2))
+
+
+def test_what_is_fitted_counts_only_what_it_may_look_at_and_speaks_against_a_difference() -> None:
+    random = np.random.default_rng(3)
+    same = np.arange(400) < 200
+    columns = [
+        np.where(same, 0, random.random(400) < 0.5),
+        np.where(same, random.integers(0, 3, 400), random.integers(0, 60, 400)),
+        random.random(400) < 0.4,
+    ]
+    differences = np.stack(columns, axis=1).astype(np.float64)
+    both = fitted(differences, same, ("sex", "age"))
+    assert (both.weights[:2] < 0).all()
+    assert both.weights[DIFFERENCES.index("view")] == 0
+    unlike = np.array([[1.0, 0.0, 0.0], [0.0, 30.0, 0.0], [0.0, 0.0, 1.0]])
+    assert both.score(unlike)[0] < both.score(unlike)[2] > both.score(unlike)[1]
+    # A difference that no pair has weighs nothing.
+    assert fitted(differences * [0, 1, 1], same, ("sex",)).weights.tolist() == [0, 0, 0]
+
+
+def test_differences_count_the_unknown_as_the_known_ones_do_on_average() -> None:
+    people = catalogue_of(
+        {"sex": "F", "age": 40, "view": "PA"},
+        {"sex": "M", "age": 50, "view": "PA"},
+        {"sex": "", "age": None, "view": "AP"},
+    )
+    pairs = Pairs(np.array([0, 0]), np.array([1, 2]), np.zeros(2, np.bool_))
+    assert demographics_differences([people], pairs).tolist() == [[1, 10, 0], [1, 10, 1]]

@@ -82,3 +82,14 @@ def test_neighbours_of_a_series_are_never_in_one_batch() -> None:
 def test_too_few_patients_are_an_error_that_says_what_to_do() -> None:
     with pytest.raises(Misconfigured, match=r"3 patients .* wants 4: set contrast\.patients lower"):
         batches(rows=np.arange(9))
+
+
+def test_an_epoch_over_a_share_of_the_patients_has_as_many_steps_as_one_over_all() -> None:
+    few = np.flatnonzero((PATIENTS < 5) | (PATIENTS >= 50))  # 5 of 20 with several images
+    epoch = batches(rows=few).epoch(np.random.default_rng(1), share=0.25)
+
+    assert len(epoch) == len(batches().epoch(np.random.default_rng(1))) == 5
+    assert set(np.concatenate(epoch).tolist()) <= set(few.tolist())
+    for batch in epoch:
+        _, counts = np.unique(PATIENTS[batch], return_counts=True)
+        assert (counts == 2).sum() == 4

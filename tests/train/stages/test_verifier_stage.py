@@ -329,6 +329,43 @@ def test_a_command_out_of_time_ends_with_75_and_then_goes_on(data: Path, tmp_pat
     assert json.loads((tmp_path / "run" / "result.json").read_text())["epochs"] == 1
 
 
+def test_a_share_of_the_patients_is_learned_from_and_no_other_and_all_are_validated_on(
+    data: Path, tmp_path: Path
+) -> None:
+    pool = Pool.join([PreparedSet.open(data)])
+    shares = {}
+    for share in (0.5, 1.0):
+        told = settings(*CONTRASTIVE, "contrast.patients=2", f"share_of_patients={share}")
+        shares[share] = VerifierData.of(pool, told)
+    few, whole = shares[0.5], shares[1.0]
+    train = pool.split("train")
+    assert set(few.rows.tolist()) < set(whole.rows.tolist()) == set(train.tolist())
+    assert few.validation is not whole.validation
+    assert np.array_equal(few.validation.first, whole.validation.first)
+
+    changes = (*CONTRASTIVE, "contrast.patients=2", "share_of_patients=0.5", "training.epochs=1")
+    run_verifier(settings(*changes), [data], tmp_path / "run")
+    learned = RunFolder(tmp_path / "run").result()["learned_from"]
+    assert learned["images"] == len(few.rows)
+    assert learned["patients"] == len(np.unique(pool.patients[few.rows]))
+    assert 0 < learned["patients_with_several"] <= learned["patients"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (("share_of_patients=0.5",), "contrastive"),
+        ((*CONTRASTIVE, "share_of_patients=0"), "share_of_patients"),
+        ((*CONTRASTIVE, "share_of_patients=1.5"), "share_of_patients"),
+    ],
+)
+def test_a_share_that_cannot_be_learned_from_is_refused(
+    changes: tuple[str, ...], named: str
+) -> None:
+    with pytest.raises(Misconfigured, match=named):
+        settings(*changes)
+
+
 def exit_code(main: Any, arguments: list[str]) -> int:
     """Run the command line in this process; give its exit code."""
     before = sys.argv

@@ -24,7 +24,7 @@ from prichexy_model.weights import WeightsError
 from prichexy_train.attacks.validating import Scores
 from prichexy_train.data.pairs import Pairs
 from prichexy_train.errors import Misconfigured
-from prichexy_train.feed import Feed
+from prichexy_train.feed import Feed, Gathers
 from prichexy_train.randomness import initialising
 
 __all__ = [
@@ -173,7 +173,7 @@ class Features:
 
 
 def embed_rows(
-    comparator: Comparator, images: Feed, rows: NDArray[np.int64], side: Side, batch_size: int
+    comparator: Comparator, images: Gathers, rows: NDArray[np.int64], side: Side, batch_size: int
 ) -> Tensor:
     """Give the embeddings (n, E) of the images numbered ``rows``, on the device."""
     with torch.no_grad():
@@ -186,14 +186,14 @@ def embed_rows(
 
 
 def score(
-    comparator: Comparator, first: Feed, second: Feed, pairs: Pairs, *, batch_size: int = 64
+    comparator: Comparator, first: Gathers, second: Gathers, pairs: Pairs, *, batch_size: int = 64
 ) -> Scores:
     """Give each pair's likeness, its first image looked up in ``first``, its second in ``second``.
 
     No image is embedded twice.
     """
     sides: list[Tensor] = []
-    looked_up: tuple[tuple[Side, Feed, NDArray[np.int64]], ...] = (
+    looked_up: tuple[tuple[Side, Gathers, NDArray[np.int64]], ...] = (
         ("first", first, pairs.first),
         ("second", second, pairs.second),
     )

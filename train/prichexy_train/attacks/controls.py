@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-import torch
 from torch import Tensor
 
 from prichexy_train.attacks.comparison import Comparator, OfVerifier, Side
@@ -21,6 +19,7 @@ from prichexy_train.attacks.rung import (
     strong_verifiers,
 )
 from prichexy_train.attacks.settings import AttackSettings
+from prichexy_train.attacks.shortcuts import Part, without
 from prichexy_train.attacks.target import Learning, Target
 from prichexy_train.attacks.training import (
     attack_with,
@@ -32,10 +31,7 @@ from prichexy_train.attacks.training import (
 from prichexy_train.stages.verifier import build_verifier
 from prichexy_train.trained import load_verifier
 
-__all__ = ["PartlyHidden", "ShuffledIdentities", "without"]
-
-#: What is painted over.
-Part = Literal["border", "centre"]
+__all__ = ["PartlyHidden", "ShuffledIdentities"]
 
 
 class ShuffledIdentities(Rung):
@@ -96,20 +92,6 @@ class PartlyHidden(OfStrongVerifier):
             scored(target, _Blinkered(inner, self.hidden, width)),
             details={"verifier": run.name, "border": width},
         )
-
-
-def without(images: Tensor, part: Part, width: float) -> Tensor:
-    """Give ``images`` (B, 1, S, S) with one part painted over, in the mean grey of the other.
-
-    The border is ``width`` of the image's side wide.
-    """
-    size = images.shape[-1]
-    edge = max(1, round(width * size))
-    centre = torch.zeros(size, size, dtype=torch.bool, device=images.device)
-    centre[edge : size - edge, edge : size - edge] = True
-    kept = centre if part == "border" else ~centre
-    mean = (images * kept).sum(dim=(1, 2, 3), keepdim=True) / kept.sum()
-    return torch.where(kept, images, mean)
 
 
 @dataclass(frozen=True)

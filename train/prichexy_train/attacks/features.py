@@ -12,13 +12,14 @@ from prichexy_train.attacks.rung import Attempt, NotApplicable, Rung, Scores, Wo
 from prichexy_train.attacks.settings import AttackSettings
 from prichexy_train.attacks.target import Learning, Target, mean_rows
 from prichexy_train.data.pairs import Pairs
-from prichexy_train.feed import Feed
+from prichexy_train.feed import Feed, Gathers
 
 __all__ = [
     "FEATURES",
     "ImageNetFeatures",
     "PixelCorrelation",
     "centred_features",
+    "score_lists",
     "scored",
     "scored_by_features",
 ]
@@ -87,23 +88,32 @@ def scored_by_features(target: Target) -> dict[str, Scores]:
     """Give the scores of all lists by the features of the settings. Raises NotApplicable."""
     found: dict[str, Scores] = {}
     for of in target.sets:
-        found |= _scored(target, centred_features(target, of), target.scored_of(of))
+        found |= score_lists(target, centred_features(target, of), target.scored_of(of))
     return found
 
 
 def scored(target: Target, comparator: Comparator) -> dict[str, Scores]:
     """Give a comparator's scores of all lists: the first image anonymised, the second real."""
-    return _scored(target, comparator, target.scored)
+    return score_lists(target, comparator, target.scored)
 
 
-def _scored(
-    target: Target, comparator: Comparator, lists: Mapping[str, Pairs]
+def score_lists(
+    target: Target,
+    comparator: Comparator,
+    lists: Mapping[str, Pairs],
+    *,
+    first: Gathers | None = None,
+    second: Gathers | None = None,
 ) -> dict[str, Scores]:
+    """Give a comparator's scores of some lists.
+
+    Images are looked up in ``first`` and ``second``; the target's own where left out.
+    """
     # As one list, for most images are in several.
     found = score(
         comparator,
-        target.first,
-        target.second,
+        first or target.first,
+        second or target.second,
         Pairs.joined(list(lists.values())),
         batch_size=target.settings.batch_size,
     )

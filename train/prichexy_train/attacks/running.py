@@ -11,6 +11,7 @@ from typing import Any, Final
 from prichexy_train.anonymised import NotInTime
 from prichexy_train.attacks.ladder import Climbed, climb, rungs_of
 from prichexy_train.attacks.settings import AttackSettings
+from prichexy_train.attacks.shortcut_checks import SHORTCUT_CHECKS
 from prichexy_train.attacks.target import Learning, Target, anonymised_images, redrawn_images
 from prichexy_train.measures.summary import AttackSummary, strongest, summarise
 from prichexy_train.methods_from import method_from
@@ -22,7 +23,7 @@ from prichexy_train.stages.training_run import file_digest, open_pool, pretraine
 from prichexy_train.trained import network_of
 from prichexy_train.unseen import check_unseen
 
-__all__ = ["STAGE", "attackers_digest", "run_attack"]
+__all__ = ["STAGE", "attackers_digest", "run_attack", "spent"]
 
 #: The stage's name in provenance.
 STAGE: Final = "attack"
@@ -58,7 +59,7 @@ def run_attack(
     digests |= _weights(settings)
     name = device_name(device)
     with run.claimed(STAGE, settings, data=digests, seed=settings.seed, device=name):
-        rungs = rungs_of(settings.rungs)
+        rungs = (*rungs_of(settings.rungs), *(SHORTCUT_CHECKS if settings.shortcuts else ()))
         looked_at = {rung.learns(settings) for rung in rungs}
         learning: Learning = "means" if "means" in looked_at else "nothing"
         if "all" in looked_at:
@@ -136,11 +137,11 @@ def _finish(run: RunFolder, climbed: Climbed) -> None:
                 for best in strongest(summaries).values()
             },
         },
-        seconds=_spent([one.record for one in stored]),
+        seconds=spent([one.record for one in stored]),
     )
 
 
-def _spent(records: Sequence[Record]) -> float:
+def spent(records: Sequence[Record]) -> float:
     """Give the seconds of all attempts; each has a record for every list that it was tested on."""
     attempts = {
         (record.rung.name, record.seed): record.seconds

@@ -85,7 +85,8 @@ class RetrievalSettings(Section):
 class AttackSettings(Section):
     """The whole configuration file of ``prichexy-train attack``."""
 
-    changeable = frozenset({"device", "rungs", "seeds", "control_seeds", "batch_size"})
+    changeable = frozenset({"device", "rungs", "seeds", "control_seeds", "shortcuts", "batch_size"})
+    later = frozenset({"shortcuts"})
 
     #: Rungs of the ladder; 0 stands for baselines and controls.
     rungs: tuple[RungNumber, ...] = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
@@ -94,6 +95,8 @@ class AttackSettings(Section):
     #: Trainings of the control with shuffled identities, which costs as much as an attacker; 0
     #: leaves it out, and it alone.
     control_seeds: Annotated[int, Field(ge=0)] = 2
+    #: Ask what the strong verifiers look at, too: real images only, and nothing is trained for it.
+    shortcuts: bool = False
     #: All randomness of a run follows from it and the number of the training.
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
     #: Of a method that draws at random: how often the images that attackers learn from are drawn.

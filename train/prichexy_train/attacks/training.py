@@ -44,7 +44,7 @@ def training_data(target: Target, settings: VerifierSettings, on: TrainedOn) -> 
     """
     second = target.anonymised if on == "anonymised" else target.pool.images
     data = VerifierData.of(target.pool, settings, first=target.anonymised, second=second)
-    rows = learning_rows(target.pool, target.settings)
+    rows = np.intersect1d(learning_rows(target.pool, target.settings), data.rows)
     return dataclasses.replace(data, rows=rows, redrawn=target.redrawn)
 
 

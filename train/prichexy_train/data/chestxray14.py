@@ -48,15 +48,21 @@ class OfficialLists:
 
 
 def read_catalogue(
-    folder: Path, name: str, settings: ChestXray14Source, problems: Problems
+    folder: Path,
+    name: str,
+    settings: ChestXray14Source,
+    problems: Problems,
+    *,
+    images: bool = True,
 ) -> Reading:
     """Give the set in ``folder``, in the table's order.
 
     What is wrong goes to ``problems``: rows that are no rows, images that are missing, there
-    twice, or in no table. Raises UnusableData where there is no table at all.
+    twice, or in no table. Without ``images`` none is looked for: the catalogue has every row of
+    the table, with an empty path. Raises UnusableData where there is no table at all.
     """
     notes: dict[str, int] = {}
-    files = _files(folder, problems)
+    files = _files(folder, problems) if images else {}
     records: list[ImageRecord] = []
     seen: set[str] = set()
     table = table_file(folder / settings.tables, settings.table)
@@ -71,7 +77,7 @@ def read_catalogue(
             )
             continue
         seen.add(record.image_id)
-        path = files.get(record.image_id)
+        path = files.get(record.image_id) if images else ""
         if path is None:
             if settings.complete:
                 problems.add(

@@ -50,7 +50,7 @@ from prichexy_train.errors import InUse
 from prichexy_train.measures.demographics import demographics_auc
 from prichexy_train.randomness import numpy_generator
 
-__all__ = ["PROBLEMS", "prepare_set"]
+__all__ = ["PROBLEMS", "Tables", "count_images", "describe_pairs", "prepare_set", "tables_of"]
 
 #: Beside a set that could not be prepared: all that is wrong with it.
 PROBLEMS: Final = "problems.txt"
@@ -67,7 +67,7 @@ _PART_OF: Final[dict[PairName, Part]] = {
 
 
 @dataclass(frozen=True)
-class _Tables:
+class Tables:
     """All that a prepared set says beside its pixels."""
 
     catalogue: Catalogue
@@ -112,7 +112,7 @@ def _prepare(
 
     reading = _read(settings, source, problems)
     # Once before the images, so that no hours of decoding go before a table's error is told.
-    _tables(settings, source, reading, [], problems, stop_at_problems)
+    tables_of(settings, source, reading, [], problems, stop_at_problems)
     _refuse_another_set(to, settings, len(reading.catalogue))
     (to / PREPARED).unlink(missing_ok=True)
     digests = fill_cache(
@@ -127,7 +127,7 @@ def _prepare(
     )
     stop_at_problems()
     equal = _equal_pixels(digests)
-    tables = _tables(settings, source, reading, equal, problems, stop_at_problems)
+    tables = tables_of(settings, source, reading, equal, problems, stop_at_problems)
     return _write(settings, source, to, tables, rows_digest(digests))
 
 
@@ -172,14 +172,14 @@ def _equal_pixels(digests: NDArray[np.uint8]) -> list[tuple[int, int]]:
     return found
 
 
-def _tables(
+def tables_of(
     settings: PrepareSettings,
     source: Path,
     reading: Reading,
     equal: list[tuple[int, int]],
     problems: Problems,
     stop_at_problems: Callable[[], None],
-) -> _Tables:
+) -> Tables:
     """Give split and pairs; ``equal`` are images with the same pixels, as far as is known.
 
     Pairs are looked at only when split and catalogue are as they should be: whatever is wrong
@@ -216,7 +216,7 @@ def _tables(
         if not 0 < pairs[name].same.sum() < len(pairs[name]):
             problems.add("No pairs of one patient, or none of two", f"pairs {name}")
     stop_at_problems()
-    return _Tables(catalogue, parts, near, pairs, left_out)
+    return Tables(catalogue, parts, near, pairs, left_out)
 
 
 def _official(settings: PrepareSettings) -> ChestXray14Source:
@@ -227,7 +227,7 @@ def _official(settings: PrepareSettings) -> ChestXray14Source:
 
 
 def _write(
-    settings: PrepareSettings, source: Path, to: Path, tables: _Tables, images: str
+    settings: PrepareSettings, source: Path, to: Path, tables: Tables, images: str
 ) -> dict[str, Any]:
     """Write all but the images, ``prepared.json`` last, and give the summary."""
     files = {IMAGES: images}
@@ -260,7 +260,7 @@ def _write(
     return summary
 
 
-def _texts(tables: _Tables) -> Iterator[tuple[str, str]]:
+def _texts(tables: Tables) -> Iterator[tuple[str, str]]:
     yield CATALOGUE, tables.catalogue.text()
     yield SPLIT, split_text(tables.catalogue, tables.parts)
     yield NEAR_DUPLICATES, near_duplicates_text(tables.catalogue, tables.near_duplicates)
@@ -268,23 +268,24 @@ def _texts(tables: _Tables) -> Iterator[tuple[str, str]]:
         yield pairs_file(name), pairs.text(tables.catalogue)
 
 
-def _summary(tables: _Tables) -> dict[str, Any]:
+def _summary(tables: Tables) -> dict[str, Any]:
     """Count what a reader of results must know about the data they come from."""
     catalogue = tables.catalogue
     everything = np.arange(len(catalogue))
     return {
-        "all": _counted(catalogue, everything),
+        "all": count_images(catalogue, everything),
         "parts": {
-            part: _counted(catalogue, np.flatnonzero(tables.parts == number))
+            part: count_images(catalogue, np.flatnonzero(tables.parts == number))
             for number, part in enumerate(PARTS)
         },
         "labels": catalogue.counts(),
-        "pairs": {name: _described(catalogue, pairs) for name, pairs in tables.pairs.items()},
+        "pairs": {name: describe_pairs(catalogue, pairs) for name, pairs in tables.pairs.items()},
         "left_out": dict(tables.left_out),
     }
 
 
-def _counted(catalogue: Catalogue, images: NDArray[np.int64]) -> dict[str, int]:
+def count_images(catalogue: Catalogue, images: NDArray[np.int64]) -> dict[str, int]:
+    """Give how many images these are, of how many patients, and how many of those have several."""
     of_each = np.bincount(catalogue.patients[images], minlength=1)
     return {
         "images": len(images),
@@ -293,7 +294,8 @@ def _counted(catalogue: Catalogue, images: NDArray[np.int64]) -> dict[str, int]:
     }
 
 
-def _described(catalogue: Catalogue, pairs: Pairs) -> dict[str, Any]:
+def describe_pairs(catalogue: Catalogue, pairs: Pairs) -> dict[str, Any]:
+    """Give how many pairs a list has, whose they are, and how far sex, age and view alone get."""
     of_each = np.bincount(catalogue.patients[pairs.first[pairs.same]], minlength=1)
     top = np.sort(of_each)[::-1][:_TOP].sum()
     return {

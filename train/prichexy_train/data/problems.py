@@ -34,6 +34,10 @@ class Problems:
         """Note that ``item`` (an image, a file, a row) has a problem of this kind."""
         self._found.setdefault(kind, []).append(item)
 
+    def counts(self) -> dict[str, int]:
+        """Give how many were found of each kind."""
+        return {kind: len(items) for kind, items in self._found.items()}
+
     def stop(self, what: str, listing: Path | None = None) -> None:
         """Raise UnusableData if anything was found; otherwise do nothing.
 

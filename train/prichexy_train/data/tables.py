@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import io
 import zlib
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from prichexy_train.data.problems import Problems, UnusableData
 
-__all__ = ["csv_rows", "lines", "number", "table_file"]
+__all__ = ["csv_rows", "file_digest", "lines", "number", "table_file"]
 
 
 def table_file(folder: Path, name: str) -> Path:
@@ -64,6 +65,11 @@ def csv_rows(
 def number(text: str) -> int | None:
     """Give a whole number of at most 9 digits, or None where ``text`` is none."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else None
+
+
+def file_digest(path: Path) -> str:
+    """Give the SHA-256 of a table's text, the same whether it lies there compressed or not."""
+    return hashlib.sha256(_text(path).encode()).hexdigest()
 
 
 def _text(path: Path) -> str:

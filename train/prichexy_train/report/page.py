@@ -12,12 +12,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from prichexy_train.checkpoints import write_whole
 from prichexy_train.report.attackers import attackers_table, attackers_warnings
+from prichexy_train.report.curve import CurveView, curve_view
 from prichexy_train.report.evidence import Evidence, Run
 from prichexy_train.report.examples import Example
 from prichexy_train.report.limits import agreement, findings, limits, training_notes
 from prichexy_train.report.plots import Plot, roc_curves, trade_off, training_curves
 from prichexy_train.report.published import published
 from prichexy_train.report.results import Section, sections
+from prichexy_train.report.shortcuts import shortcuts_findings, shortcuts_table
 from prichexy_train.report.tables import (
     Table,
     label_table,
@@ -63,6 +65,9 @@ class DataView:
     attackers_warnings: Sequence[str]
     retrieval: Table | None
     labels: Table | None
+    shortcuts: Table | None
+    shortcuts_findings: Sequence[str]
+    curve: CurveView | None
 
 
 @dataclass(frozen=True)
@@ -163,6 +168,9 @@ def _data_view(section: Section, evidence: Evidence) -> DataView:
         attackers_warnings=attackers_warnings(section),
         retrieval=retrieval_table(section),
         labels=label_table(section),
+        shortcuts=shortcuts_table(section),
+        shortcuts_findings=shortcuts_findings(section),
+        curve=curve_view(section, evidence),
     )
 
 

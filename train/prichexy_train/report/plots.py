@@ -20,7 +20,16 @@ from prichexy_train.report.results import MethodResult, Section
 from prichexy_train.report.svg import GRID, INK, QUIET, SERIES, as_svg, new_figure, style
 from prichexy_train.report.wording import in_words, interval_text, percent, spread
 
-__all__ = ["Plot", "colour", "roc_curves", "trade_off", "training_curves"]
+__all__ = [
+    "Plot",
+    "colour",
+    "error_arms",
+    "label_column",
+    "roc_curves",
+    "slug",
+    "trade_off",
+    "training_curves",
+]
 
 _GRID_POINTS: Final = 101
 #: Of a plot's height, what one label takes.
@@ -68,8 +77,20 @@ def trade_off(section: Section, pair_list: str, paper: Published) -> Plot | None
         axes.set_ylabel("mean class AUC (%)")
         axes.margins(x=0.06, y=0.09)
         axes.axvline(50, color=QUIET, linewidth=1, linestyle=(0, (2, 3)), zorder=1)
-        _label_points(axes, shown, pair_list)
-        svg = as_svg(figure, f"trade-off-{_slug(section.data)}-{_slug(pair_list)}")
+        label_column(
+            axes,
+            [
+                (
+                    one.label,
+                    100 * one.strongest[pair_list].auc.mean,
+                    100 * one.utility.auc,
+                    colour(one),
+                )
+                for one in shown
+                if one.utility
+            ],
+        )
+        svg = as_svg(figure, f"trade-off-{slug(section.data)}-{slug(pair_list)}")
     alt = "; ".join(
         f"{one.label}: strongest attack {percent(one.strongest[pair_list].auc.mean)}, "
         f"class AUC {percent(one.utility.auc)}"
@@ -108,7 +129,7 @@ def roc_curves(section: Section, pair_list: str) -> tuple[Plot, ...]:
             axes.set(xlim=(0, 100), ylim=(0, 101), xticks=(0, 50, 100), yticks=(0, 50, 100))
             axes.set_xlabel("false positives (%)")
             axes.set_ylabel("found (%)")
-            svg = as_svg(figure, f"roc-{_slug(section.data)}-{_slug(pair_list)}-{number}")
+            svg = as_svg(figure, f"roc-{slug(section.data)}-{slug(pair_list)}-{number}")
         at_ten = float(np.interp(10, *curve))
         plots.append(
             Plot(
@@ -152,7 +173,7 @@ def _run_curves(run: Run, number: int) -> Iterator[Plot]:
             axes.margins(x=0.04)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set_xlabel("epoch")
-            svg = as_svg(figure, f"training-{number}-{_slug(name)}")
+            svg = as_svg(figure, f"training-{number}-{slug(name)}")
         kept = f"; epoch {best} was kept" if best else ""
         yield Plot(svg, f"{run.name}: {name}", f"{run.name}, {name}: {', '.join(words)}{kept}")
 
@@ -176,8 +197,8 @@ def _method_point(axes: Axes, method: MethodResult, pair_list: str) -> None:
     axes.errorbar(
         x,
         y,
-        xerr=_arms(attack.auc.mean, attack.auc.interval),
-        yerr=_arms(utility.auc, utility.interval),
+        xerr=error_arms(attack.auc.mean, attack.auc.interval),
+        yerr=error_arms(utility.auc, utility.interval),
         fmt="o",
         ms=7,
         color=ink,
@@ -186,29 +207,28 @@ def _method_point(axes: Axes, method: MethodResult, pair_list: str) -> None:
     )
 
 
-def _arms(value: float, interval: tuple[float, float] | None) -> NDArray[np.float64] | None:
+def error_arms(value: float, interval: tuple[float, float] | None) -> NDArray[np.float64] | None:
+    """Give how far an interval of shares reaches down and up, in percent, for ``errorbar``."""
     if interval is None:
         return None
     low, high = interval
     return 100 * np.array([[max(value - low, 0.0)], [max(high - value, 0.0)]])
 
 
-def _label_points(axes: Axes, shown: Sequence[MethodResult], pair_list: str) -> None:
-    """Name the large points in a column at the right, each with a fine line to its point."""
+def label_column(axes: Axes, points: Sequence[tuple[str, float, float, str]]) -> None:
+    """Name points (label, x, y, colour) in a column at the right, each with a fine line to it."""
     axes.autoscale_view()
     low, high = axes.get_ylim()
-    placed = sorted(
-        ((100 * one.utility.auc, one) for one in shown if one.utility), key=lambda pair: pair[0]
-    )
-    heights = _spaced([(y - low) / (high - low) for y, _ in placed])
-    for (y, method), height in zip(placed, heights, strict=True):
+    placed = sorted(points, key=lambda point: point[2])
+    heights = _spaced([(y - low) / (high - low) for _, _, y, _ in placed])
+    for (label, x, y, ink), height in zip(placed, heights, strict=True):
         axes.annotate(
-            method.label,
-            xy=(100 * method.strongest[pair_list].auc.mean, y),
+            label,
+            xy=(x, y),
             xytext=(1.03, height),
             textcoords="axes fraction",
             fontsize=9,
-            color=colour(method),
+            color=ink,
             verticalalignment="center",
             arrowprops={"arrowstyle": "-", "color": GRID, "linewidth": 0.8, "shrinkB": 5},
             zorder=2,
@@ -243,5 +263,6 @@ def _mean_curve(attack: AttackSummary) -> tuple[NDArray[np.float64], NDArray[np.
     return curves[0][0], np.mean([found for _, found in curves], axis=0)
 
 
-def _slug(text: str) -> str:
+def slug(text: str) -> str:
+    """Give ``text`` as a part of an identifier."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

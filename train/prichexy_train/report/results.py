@@ -14,7 +14,7 @@ from prichexy_train.measures.summary import (
     strongest,
     summarise,
 )
-from prichexy_train.records import AttackRecord, MethodOf, Stored, UtilityRecord
+from prichexy_train.records import ROLES, AttackRecord, MethodOf, Role, Stored, UtilityRecord
 from prichexy_train.report.changes import Change, NotComparable, change
 from prichexy_train.report.evidence import Evidence
 from prichexy_train.report.methods import Described, described
@@ -36,6 +36,10 @@ class MethodResult:
     ``attacks`` has, for each list of pairs, the rungs in the ladder's order. ``strongest`` is the
     maximum over all of them, ``changes`` that over what real images met, too, against theirs;
     ``uncompared`` says of each list without a change why. ``label`` is unique in its section.
+
+    ``beside`` has what was measured on real images beside the ladder, by role: shortcut checks and
+    a learning curve's trials, on lists and by search. None of it is in ``attacks`` or
+    ``retrievals``.
     """
 
     words: Described
@@ -47,6 +51,7 @@ class MethodResult:
     uncompared: Mapping[str, str]
     retrievals: Sequence[RetrievalSummary]
     utility: UtilityRecord | None
+    beside: Mapping[Role, Sequence[AttackSummary | RetrievalSummary]]
 
     @property
     def real(self) -> bool:
@@ -147,9 +152,15 @@ def _method(
 ) -> MethodResult:
     ours = [one for one in about if (one.method, one.method_digest) == (method.name, method.digest)]
     attacks: dict[str, list[AttackSummary]] = {}
+    retrievals: list[RetrievalSummary] = []
+    beside: dict[Role, list[AttackSummary | RetrievalSummary]] = {}
     for one in ours:
-        if isinstance(one, AttackSummary):
+        if one.role not in ROLES:
+            beside.setdefault(one.role, []).append(one)
+        elif isinstance(one, AttackSummary):
             attacks.setdefault(one.pair_list, []).append(one)
+        else:
+            retrievals.append(one)
     words = described(method)
     return MethodResult(
         words=words,
@@ -166,8 +177,9 @@ def _method(
         },
         changes={},
         uncompared={},
-        retrievals=tuple(one for one in ours if isinstance(one, RetrievalSummary)),
+        retrievals=tuple(retrievals),
         utility=_utility(method, here),
+        beside=beside,
     )
 
 

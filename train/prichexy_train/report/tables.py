@@ -58,12 +58,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column's head, and a quieter line below it; ``text`` where it holds no numbers."""
+    """A column's head, and a quieter line below it.
+
+    ``text`` where it holds no numbers; ``prose`` where that may take several lines.
+    """
 
     head: str
     note: str = ""
     published: bool = False
     text: bool = False
+    prose: bool = False
 
 
 @dataclass(frozen=True)

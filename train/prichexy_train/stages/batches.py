@@ -62,12 +62,20 @@ class ContrastBatches:
                 f"wants {patients_in_batch}: set contrast.patients lower"
             )
 
-    def epoch(self, source: np.random.Generator) -> list[Rows]:
-        """Give the images of each step of an epoch, drawn from ``source``."""
-        steps = len(self._several) // self._patients_in_batch
-        several = _shuffled(self._several, source)
-        single: list[Rows] = []
-        return [self._batch(several, single, source) for _ in range(steps)]
+    def epoch(self, source: np.random.Generator, *, share: float = 1.0) -> list[Rows]:
+        """Give the images of each step of an epoch, drawn from ``source``.
+
+        Where the patients are a ``share`` of more, they come up anew until there are as many steps
+        as all together would give: an epoch is then as long, whatever the share.
+        """
+        wanted = round(len(self._several) / share) // self._patients_in_batch
+        steps: list[Rows] = []
+        while len(steps) < wanted:
+            several = _shuffled(self._several, source)
+            single: list[Rows] = []
+            once = len(several) // self._patients_in_batch
+            steps += [self._batch(several, single, source) for _ in range(once)]
+        return steps[:wanted]
 
     def _batch(self, several: list[Rows], single: list[Rows], source: np.random.Generator) -> Rows:
         """Take a batch off the ends of the two lists; ``single`` is begun anew when it is empty."""

@@ -28,6 +28,7 @@ from prichexy_train.augment import Augmentation, apply, draw
 from prichexy_train.data.images import Images
 from prichexy_train.data.pairs import Pairs
 from prichexy_train.data.pool import Pool
+from prichexy_train.data.shares import rows_of_a_share
 from prichexy_train.errors import Misconfigured
 from prichexy_train.feed import Feed
 from prichexy_train.judging import pair_logits
@@ -90,12 +91,17 @@ class Contrast(Section):
 class VerifierSettings(Section):
     """The whole configuration file of ``prichexy-train verifier``."""
 
+    later = frozenset({"share_of_patients"})
+
     objective: Literal["pairs", "contrastive"] = "pairs"
     #: The lists of pairs to train on ("pairs" only) and to validate on.
     train_pairs: str = "train"
     validation_pairs: str = "val"
     #: What early stopping and the best epoch go by.
     monitor: Literal["loss", "auc"] = "loss"
+    #: Of the training patients, what share it learns from, for a learning curve: drawn by
+    #: ``training.seed``, a smaller share's among a larger one's. An epoch keeps its steps.
+    share_of_patients: Annotated[float, Field(gt=0, le=1)] = 1.0
     network: VerifierNetwork = VerifierNetwork()
     contrast: Contrast = Contrast()
     augmentation: Augmentation = Augmentation()
@@ -108,6 +114,11 @@ class VerifierSettings(Section):
             raise ValueError(
                 f"contrast.patients times contrast.images is {wanted}, more than "
                 f"training.batch_size, {self.training.batch_size}"
+            )
+        if self.objective == "pairs" and self.share_of_patients < 1:
+            raise ValueError(
+                "share_of_patients: a list of pairs of two patients loses more than its share of "
+                'them; give objective = "contrastive"'
             )
         if self.augmentation.flip:
             raise ValueError("augmentation.flip: a mirrored radiograph is another patient's")
@@ -153,9 +164,19 @@ class VerifierData:
             train=pool.pairs(settings.train_pairs),
             validation=pool.pairs(settings.validation_pairs),
             patients=pool.patients,
-            rows=pool.split("train"),
+            rows=_rows(pool, settings),
             serials=pool.serials,
         )
+
+
+def _rows(pool: Pool, settings: VerifierSettings) -> NDArray[np.int64]:
+    """Give the images that are learned from: the training part, or a share of its patients'."""
+    rows = pool.split("train")
+    share = settings.share_of_patients
+    if share == 1:
+        return rows
+    source = numpy_generator(settings.training.seed, STAGE, "share of patients")
+    return rows_of_a_share(rows, pool.patients, pool.set_codes, share, source)
 
 
 def build_verifier(network: VerifierNetwork, seed: int) -> SiameseVerifier:
@@ -215,7 +236,7 @@ class VerifierTask(Task):
         training = self._settings.training
         source = numpy_generator(training.seed, STAGE, "batches", epoch)
         if self._contrast is not None:
-            return self._contrast.epoch(source)
+            return self._contrast.epoch(source, share=self._settings.share_of_patients)
         return in_batches(source.permutation(len(self._data.train)), training.batch_size)
 
     def step(self, rows: NDArray[np.int64], moment: Moment) -> Mapping[str, float | Tensor]:
@@ -344,8 +365,19 @@ def run_verifier(
         data=digests,
         device=computing.device,
         held_back=held_back(pool),
+        result={"learned_from": _learned_from(pool, settings)},
         deadline=deadline,
     )
+
+
+def _learned_from(pool: Pool, settings: VerifierSettings) -> dict[str, int]:
+    rows = _rows(pool, settings)
+    of_each = np.bincount(pool.patients[rows])
+    return {
+        "images": len(rows),
+        "patients": int((of_each > 0).sum()),
+        "patients_with_several": int((of_each > 1).sum()),
+    }
 
 
 def _optimizer(verifier: SiameseVerifier, training: Training) -> torch.optim.Optimizer:
