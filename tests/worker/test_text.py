@@ -189,14 +189,27 @@ def test_only_sure_words_of_the_list_that_stand_alone_are_markers(
 
 
 @pytest.mark.parametrize(
-    ("width", "height", "wider"), [(40, 43, (120, 43)), (43, 40, (123, 40)), (30, 90, (30, 150))]
+    ("width", "height", "wider"), [(40, 43, (40, 123)), (43, 40, (123, 40)), (30, 90, (30, 150))]
 )
-def test_the_surroundings_are_looked_at_along_the_line_that_is_read(
+def test_the_surroundings_are_looked_at_along_the_longer_side(
     width: int, height: int, wider: tuple[int, int]
 ) -> None:
     quad = np.array([[100, 100], [100 + width, 100], [100 + width, 100 + height]], np.float32)
     quad = np.vstack([quad, [[100, 100 + height]]]).astype(np.float32)
     assert tuple(np.ptp(search._widened(quad), axis=0)) == wider
+
+
+def test_a_marker_of_which_another_outline_reads_as_more_is_no_marker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(search, "_LOOKS", search._LOOKS[:2])
+    monkeypatch.setattr(search._Look, "at", lambda look, shape: look._replace(tiled=False))
+    monkeypatch.setattr(
+        search, "_load", lambda threads: Sees(0.7, ("R", 0.99), ("Re", 0.7), ("R", 1))
+    )
+    (region,) = TextFinder().find(np.zeros((736, 736), np.float32) + np.eye(736, dtype=np.float32))
+    assert len(region.quads) == 2
+    assert not region.marker
 
 
 def outlined(*quads: list[list[int]]) -> list[search._Find]:

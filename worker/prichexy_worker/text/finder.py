@@ -233,10 +233,14 @@ class _Reader:
         readable = any(word and sure >= _READABLE for _, word, sure in readings)
         if find.score < _TEXT_LIKE and not readable:
             return None
-        marker = any(
-            is_marker(word) and sure >= _SURE and self._stands_alone(quad, word)
+        markers = [
+            len(letters(word))
             for quad, word, sure in readings
-        )
+            if is_marker(word) and sure >= _SURE and self._stands_alone(quad, word)
+        ]
+        # An outline that reads as more holds more: initials under the side, perhaps.
+        more = [len(letters(word)) for _, word, sure in readings if sure >= _READABLE]
+        marker = bool(markers) and max(markers) >= max(more)
         left, top, right, bottom = find.box
         rows, columns = self._picture.shape
         return TextRegion(
@@ -305,15 +309,17 @@ def _sides(quad: Quad) -> tuple[float, float]:
 
 
 def _widened(quad: Quad) -> Quad:
-    """Give the quadrilateral, longer at both ends of the line that is read in it."""
+    """Give the quadrilateral, longer at both ends along its longer sides.
+
+    One letter higher than wide is looked at above and below, where initials often stand: with them
+    it reads as something else. Some letters that do stand alone are lost by that.
+    """
     width, height = _sides(quad)
-    down = _runs_down(width, height)
-    along = (
-        (quad[3] - quad[0]) / max(height, 1e-6) if down else (quad[1] - quad[0]) / max(width, 1e-6)
-    )
+    first, second = (0, 1) if width >= height else (0, 3)
+    along = (quad[second] - quad[first]) / max(width, height, 1e-6)
     more = along * min(width, height) * _CLEARANCE
     wider = quad.copy()
-    ends = (2, 3) if down else (1, 2)
+    ends = (1, 2) if width >= height else (2, 3)
     for corner in range(4):
         wider[corner] += more if corner in ends else -more
     return wider
