@@ -31,9 +31,10 @@ class Haystack:
     """The bytes of one result in every packing, in small letters."""
 
     def __init__(self, content: bytes, *, result: bool = True) -> None:
-        """Take the bytes of a file whose image can be decoded.
+        """Take the bytes of a file.
 
-        Every element of a ``result`` must be readable; of an original some may not be.
+        Of a ``result`` of ours every element must be readable and the image decode; what of
+        another file does not is searched as the bytes that it is.
         """
         self._strands = [_CHANCE.sub(b"", content).lower()]
         self._elements: set[tuple[int, bytes]] = set()
@@ -43,7 +44,11 @@ class Haystack:
             syntax = self.dataset.file_meta.get("TransferSyntaxUID")
             if syntax == DeflatedExplicitVRLittleEndian:
                 self._strands.append(_inflated(content).lower())
-            self._strands += [strand.lower() for strand in _unpacked(self.dataset)]
+            try:
+                self._strands += [strand.lower() for strand in _unpacked(self.dataset)]
+            except Exception:  # whatever a decoder raises
+                if result:
+                    raise
             self._elements = {
                 (int(element.tag), _stored(element))
                 for element in _walk(self.dataset, strict=result)

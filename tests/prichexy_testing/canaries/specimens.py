@@ -28,7 +28,7 @@ __all__ = ["COUNT", "Specimen", "specimen", "specimens"]
 #: Enough that every place, character set, syntax and attribute at each depth has its turn.
 COUNT: Final = 56
 _BUILT: Final = 12
-#: The attributes are dealt out in so many hands; a specimen gets one hand for each depth.
+#: The attributes are dealt out in so many hands; a specimen gets one for each depth.
 _HANDS: Final = 16
 _SYNTAXES: Final = (
     uid.ExplicitVRLittleEndian,
@@ -67,11 +67,17 @@ class Specimen:
 
 
 def specimens(
-    count: int = COUNT, *, seed: str = "prichexy", originals: Sequence[Original] | None = None
+    count: int = COUNT,
+    *,
+    seed: str = "prichexy",
+    originals: Sequence[Original] | None = None,
+    hands: int = _HANDS,
+    long: bool = True,
 ) -> Iterator[Specimen]:
     """Give ``count`` specimens: the last 12 built in code, the others of real radiographs.
 
     Where none is at hand all are built in code, or all of ``originals`` where these are given.
+    ``hands`` and ``long`` as ``specimen`` has them.
     """
     built = built_originals()
     real = real_originals() or built
@@ -82,11 +88,22 @@ def specimens(
             original = real[number % len(real)]
         else:
             original = built[number % len(built)]
-        yield specimen(number, original, seed=seed)
+        yield specimen(number, original, seed=seed, hands=hands, long=long)
 
 
-def specimen(number: int, original: Original, *, seed: str = "prichexy") -> Specimen:
-    """Give specimen ``number``; the same arguments give the same bytes."""
+def specimen(
+    number: int,
+    original: Original,
+    *,
+    seed: str = "prichexy",
+    hands: int = _HANDS,
+    long: bool = True,
+) -> Specimen:
+    """Give specimen ``number``; the same arguments give the same bytes.
+
+    It gets one of ``hands`` parts of all attributes at each depth, and very long values where it
+    is their turn and ``long``.
+    """
     dataset = original.make()
     mint = Mint(f"{seed}/{number}", avoid=write(dataset))
     syntax = _SYNTAXES[number % len(_SYNTAXES)]
@@ -101,11 +118,11 @@ def specimen(number: int, original: Original, *, seed: str = "prichexy") -> Spec
     )
     dataset.BodyPartExamined = "CHEST"
     dataset.BurnedInAnnotation = "NO"
-    top_level(planting, _hand(other_tags(), number), "text attribute outside the table")
+    top_level(planting, _hand(other_tags(), number, hands), "text attribute outside the table")
     for depth in range(1, DEEPEST + 1):
-        nested(planting, _hand(table_tags(), number + 3 * depth), depth, number + depth)
-    _places(planting, number)
-    top_level(planting, _hand(table_tags(), number), _TOP)
+        nested(planting, _hand(table_tags(), number + 3 * depth, hands), depth, number + depth)
+    _places(planting, number, long=long)
+    top_level(planting, _hand(table_tags(), number, hands), _TOP)
     top_level(planting, _IDENTITY, _TOP)
     if number % 2 == 0:
         in_character_set(planting, CHARACTER_SETS[number // 2 % len(CHARACTER_SETS)])
@@ -133,12 +150,14 @@ def specimen(number: int, original: Original, *, seed: str = "prichexy") -> Spec
     )
 
 
-def _places(planting: Planting, number: int) -> None:
+def _places(planting: Planting, number: int, *, long: bool) -> None:
     for index, (name, place) in enumerate(PLACES.items()):
+        if name in _SELDOM and not long:
+            continue
         due = number % _SELDOM[name] == 0 if name in _SELDOM else (number + index) % 2 == 0
         if due and not (planting.implicit and name in EXPLICIT_ONLY):
             place(planting)
 
 
-def _hand(tags: tuple[int, ...], number: int) -> tuple[int, ...]:
-    return tags[number % _HANDS :: _HANDS]
+def _hand(tags: tuple[int, ...], number: int, hands: int) -> tuple[int, ...]:
+    return tags[number % hands :: hands]
