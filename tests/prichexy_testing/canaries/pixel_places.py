@@ -17,7 +17,7 @@ __all__ = ["after_the_last_pixel", "beside_the_codestream", "in_unused_bits"]
 
 _PIXEL_DATA: Final = 0x7FE00010
 _ENCODERS: Final = {
-    uid.RLELossless: "pylibjpeg",
+    uid.RLELossless: "pydicom",
     uid.JPEGLSLossless: "pyjpegls",
     uid.JPEG2000Lossless: "pylibjpeg",
 }
@@ -55,6 +55,10 @@ def after_the_last_pixel(planting: Planting) -> None:
 def beside_the_codestream(planting: Planting, syntax: str) -> None:
     """Compress the image; plant in the codestream's comment, after its end and in a second item."""
     dataset, mint = planting.dataset, planting.mint
+    if dataset.BitsAllocated == 16 and dataset.BitsStored <= 8:
+        # Encoders choose the container by the stored bits.
+        dataset.BitsAllocated = 8
+        dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").astype("u1").tobytes()
     size = dataset.Rows * dataset.Columns * dataset.BitsAllocated // 8
     frame = get_encoder(uid.UID(syntax)).encode(
         dataset.PixelData[:size],
