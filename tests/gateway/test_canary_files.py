@@ -35,7 +35,10 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Specimen]
     run = subprocess.run(
         [
             *(sys.executable, "-m", "prichexy_gateway", "anonymize", source, folder / "out"),
-            *("--report", folder / "report.json",),
+            *(
+                "--report",
+                folder / "report.json",
+            ),
             *("--device", "cpu", "--no-text-check"),
         ],
         env={"PYTHONPATH": ":".join(sys.path), "XDG_CONFIG_HOME": str(folder), "COLUMNS": "100"},

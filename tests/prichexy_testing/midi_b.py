@@ -3,10 +3,10 @@
 The checks mean what they mean in the challenge's script (github.com/CBIIT/MIDI_validation_script,
 ``validate_tag_retained`` to ``validate_pixels_hidden``): a file that is missing from the results
 passes what had to go and fails what had to stay; an attribute that is absent passes every check but
-``tag_retained``, ``text_notnull`` and ``text_retained``. Three differences: an attribute in a
-sequence is looked for in all its items; ``pixels_retained`` compares the decoded stored values, not
-the encoded bytes, so that another lossless transfer syntax does not count; and text in pixels is
-read by whatever reader is given.
+``tag_retained``, ``text_notnull`` and ``text_retained``. Four differences: an attribute in a
+sequence is looked for in all its items; numbers are compared as such also where there are several;
+``pixels_retained`` compares the decoded stored values, not the encoded bytes, so that another
+lossless transfer syntax does not count; and text in pixels is read by whatever reader is given.
 """
 
 from __future__ import annotations
@@ -254,12 +254,20 @@ def _passes(check: Check, dataset: Dataset, mapping: Renamed, reader: Reader | N
 def _same(found: str, value: str, *, retained: bool) -> bool:
     """Compare as the challenge does: as numbers, as a whole, else word by word."""
     found, value = found.lower(), value.lower()
-    if all(text.replace(".", "", 1).isdigit() for text in (found, value)):
-        return (float(found) == float(value)) is retained
+    numbers, expected = _numbers(found), _numbers(value)
+    if numbers is not None and expected is not None:
+        return (numbers == expected) is retained
     if value in found:
         return retained
     words = _WORDS.findall(value)
     return all((word in found) is retained for word in words)
+
+
+def _numbers(text: str) -> list[float] | None:
+    """Give the values of a text that is numbers and nothing else."""
+    parts = [part.strip() for part in text.split("\\")]
+    plain = all(part.removeprefix("-").replace(".", "", 1).isdigit() for part in parts)
+    return [float(part) for part in parts] if plain else None
 
 
 def _telling(canary: Canary) -> str:

@@ -97,6 +97,16 @@ def changed(**attributes: object) -> dict[str, bytes]:
         (Check("", "text_notnull", "0010,0010"), {"PatientName": ""}, False),
         (Check("", "text_retained", "0018,0060", "120.0"), {"KVP": "120"}, True),
         (Check("", "text_retained", "0018,0060", "120.0"), {"KVP": "121"}, False),
+        (
+            Check("", "text_retained", "0028,0030", "0.20\\0.20"),
+            {"PixelSpacing": ["0.2", "0.2"]},
+            True,
+        ),
+        (
+            Check("", "text_retained", "0028,0030", "0.20\\0.20"),
+            {"PixelSpacing": ["0.2", "0.3"]},
+            False,
+        ),
         (Check("", "text_removed", "0008,103E", "Doe, Jane"), {"SeriesDescription": "pa"}, True),
         (Check("", "text_removed", "0008,103E", "Doe, Jane"), {"SeriesDescription": "JANE"}, False),
         (Check("", "date_shifted", "0008,0020", "19700101"), {"StudyDate": "19700101"}, False),

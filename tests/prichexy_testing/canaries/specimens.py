@@ -74,7 +74,7 @@ def specimens(
     hands: int = _HANDS,
     long: bool = True,
 ) -> Iterator[Specimen]:
-    """Give ``count`` specimens: the last 12 built in code, the others of real radiographs.
+    """Give ``count`` specimens of real radiographs, the last 12, or quarter, built in code.
 
     Where none is at hand all are built in code, or all of ``originals`` where these are given.
     ``hands`` and ``long`` as ``specimen`` has them.
@@ -84,7 +84,7 @@ def specimens(
     for number in range(count):
         if originals is not None:
             original = originals[number % len(originals)]
-        elif number < count - _BUILT:
+        elif number < count - min(_BUILT, count // 4):
             original = real[number % len(real)]
         else:
             original = built[number % len(built)]
