@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from prichexy_testing.fuzzing import PATIENCE, Verdict, run
+from prichexy_testing.sections import replace_section, table
 
 
 def earlier(record: Path | None, seed: str) -> Iterator[Verdict]:
@@ -32,6 +33,16 @@ def earlier(record: Path | None, seed: str) -> Iterator[Verdict]:
             continue
         if entry.pop("seed") == seed:
             yield Verdict(**entry)
+
+
+def report(outcomes: Counter[str], reasons: Counter[str], findings: Counter[str]) -> str:
+    """Give the table in Markdown."""
+    rows: list[tuple[str, int]] = [("damaged files", outcomes.total())]
+    rows += [(outcome, outcomes[outcome]) for outcome in ("released", "turned away")]
+    rows += [(f"for {reason.replace('_', ' ')}", count) for reason, count in reasons.most_common()]
+    rows += [(f"**finding:** {detail}", count) for detail, count in findings.most_common()]
+    rows.append(("findings", findings.total()))
+    return table(["", "files"], rows)
 
 
 def told(verdict: Verdict) -> None:
@@ -49,6 +60,7 @@ def main() -> int:
     parser.add_argument("--seed", default="0")
     parser.add_argument("--record", type=Path, help="a file of JSON lines, to go on later")
     parser.add_argument("--patience", type=float, default=PATIENCE, help="seconds for one mutant")
+    parser.add_argument("--write", type=Path, help="a page with a section <!-- fuzz -->")
     parser.add_argument("--minutes", type=float, help="begin no mutant after so long")
     chosen = parser.parse_args()
     outcomes: Counter[str] = Counter()
@@ -75,9 +87,10 @@ def main() -> int:
         outcomes[verdict.outcome] += 1
         if verdict.outcome == "turned away":
             reasons[verdict.detail] += 1
-    seconds = time.monotonic() - start
-    sys.stdout.write(f"{sum(outcomes.values())} mutants, {seconds:.0f} s: {dict(outcomes)}\n")
-    sys.stdout.write(f"turned away for: {dict(reasons.most_common())}\n")
+    text = report(outcomes, reasons, Counter(v.detail for v in done.values() if v.finding))
+    sys.stdout.write(f"{time.monotonic() - start:.0f} s\n{text}\n")
+    if chosen.write is not None:
+        replace_section(chosen.write, "fuzz", text)
     return int(any(verdict.finding for verdict in done.values()))
 
 

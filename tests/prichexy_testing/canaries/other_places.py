@@ -35,18 +35,14 @@ def overlay(planting: Planting) -> None:
     """Plant in overlay planes of groups 6000 and 601E: data, comments, label, description."""
     for group in (0x60000000, 0x601E0000):
         _overlay_plane(planting, group)
-        planting.plant("overlay 60xx", group | 0x3000, "OW")
-        planting.plant("overlay 60xx", group | 0x4000, "LT")
-        planting.plant("overlay 60xx", group | 0x1500, "LO")
-        planting.plant("overlay 60xx", group | 0x0022, "LO")
+        for element, vr in ((0x3000, "OW"), (0x4000, "LT"), (0x1500, "LO"), (0x0022, "LO")):
+            planting.plant("overlay 60xx", group | element, vr)
 
 
 def curve(planting: Planting) -> None:
     """Plant in retired curves of group 5000."""
-    planting.plant("curve 50xx", 0x50003000, "OW")
-    planting.plant("curve 50xx", 0x50000022, "LO")
-    planting.plant("curve 50xx", 0x50002500, "LO")
-    planting.plant("curve 50xx", 0x50200040, "SH")
+    for tag, vr in ((0x50003000, "OW"), (0x50000022, "LO"), (0x50002500, "LO"), (0x50200040, "SH")):
+        planting.plant("curve 50xx", tag, vr)
 
 
 def icon(planting: Planting) -> None:
