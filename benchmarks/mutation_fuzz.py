@@ -21,6 +21,8 @@ from pathlib import Path
 from prichexy_testing.fuzzing import PATIENCE, Verdict, run
 from prichexy_testing.sections import replace_section, table
 
+OUTCOMES = ("released", "released with a moved number", "turned away")
+
 
 def earlier(record: Path | None, seed: str) -> Iterator[Verdict]:
     """Give what an earlier run of this seed wrote; a line that was cut short is not one."""
@@ -38,7 +40,7 @@ def earlier(record: Path | None, seed: str) -> Iterator[Verdict]:
 def report(outcomes: Counter[str], reasons: Counter[str], findings: Counter[str]) -> str:
     """Give the table in Markdown."""
     rows: list[tuple[str, int]] = [("damaged files", outcomes.total())]
-    rows += [(outcome, outcomes[outcome]) for outcome in ("released", "turned away")]
+    rows += [(outcome, outcomes[outcome]) for outcome in OUTCOMES]
     rows += [(f"for {reason.replace('_', ' ')}", count) for reason, count in reasons.most_common()]
     rows += [(f"**finding:** {detail}", count) for detail, count in findings.most_common()]
     rows.append(("findings", findings.total()))

@@ -49,8 +49,10 @@ _HANDS: Final = 160
 class Verdict:
     """What became of mutant ``number``.
 
-    ``outcome`` is "released" or "turned away" (``detail``: the reason); all else is a finding:
-    "crashed", "leaked", "malformed", "hung", "died".
+    ``outcome`` is "released", "turned away" (``detail``: the reason) or "released with a moved
+    number": the damage put a time or number in the place of one that is kept, such as a window,
+    which ``release`` does not promise to tell. All else is a finding: "crashed", "leaked",
+    "malformed", "hung", "died".
     """
 
     number: int
@@ -60,7 +62,11 @@ class Verdict:
     @property
     def finding(self) -> bool:
         """Whether it is something to mend."""
-        return self.outcome not in ("released", "turned away")
+        return self.outcome not in ("released", "turned away", "released with a moved number")
+
+
+#: What may read as a decimal number. Dates that do are found by the release check.
+_NUMBERS: Final = frozenset({"TM", "DS", "IS"})
 
 
 class _Still:
@@ -109,6 +115,10 @@ def judge(number: int, specimen: Specimen, content: bytes, tools: Tools) -> Verd
             _ = dataset.pixel_array  # all pixels are there
     except Exception as error:  # noqa: BLE001 - a result that cannot be read is a finding
         return Verdict(number, "malformed", type(error).__name__)
+    numbers = " ".join(str(e.value) for e in dataset if e.VR in ("DS", "IS") and e.value).encode()
+    moved = [c for c in found if c.vr in _NUMBERS and any(form in numbers for form in c.forms)]
+    if found and found == moved:
+        return Verdict(number, "released with a moved number", found[0].vr)
     if found:
         return Verdict(number, "leaked", "; ".join(f"{c.place} {c.path} {c.vr}" for c in found))
     strange = _not_on_a_list(dataset)

@@ -143,6 +143,8 @@ def _flip_bytes(file: _File, drawn: random.Random) -> None:
 
 def _flip_meta(file: _File, drawn: random.Random) -> None:
     head = bytearray(file.head)
+    if len(head) < _META_START:
+        return
     for _ in range(drawn.choice((1, 1, 4))):
         head[drawn.randrange(_META_START - 4, len(head))] = drawn.randrange(256)
     file.head = bytes(head)
