@@ -18,7 +18,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from prichexy_testing.dicoms import code, write
 from prichexy_testing.headers import cr, deidentified, dx, secondary_capture, serialised
 from prichexy_worker.errors import Rejected
-from prichexy_worker.header.allowlist import Codes, allow_lists
+from prichexy_worker.header.allowlist import Codes, Items, LookupTables, Rule, allow_lists
 from prichexy_worker.header.table import table
 
 PROFILE = settings(
@@ -112,7 +112,7 @@ def _elements(draw: st.DrawFn, depth: int) -> DataElement | RawDataElement:
     if " or " not in vr and draw(st.integers(0, 9)) == 0:
         return _unknown(tag, _hidden_sequence(0x00080104))
     if vr == "SQ":
-        items = draw(st.lists(_items(tag, depth + 1), max_size=2)) if depth < 4 else []
+        items = draw(st.lists(_items(tag, depth + 1), max_size=2)) if depth < 5 else []
         return DataElement(tag, "SQ", Sequence(items))
     if vr in BYTES:
         if vr == "UN":
@@ -205,6 +205,71 @@ def test_a_result_de_identifies_to_a_result(source: Dataset) -> None:
     twice = deidentified(once)
     assert {tag for tag in once.keys() if tag >> 16 > 2} == set(twice.keys())  # noqa: SIM118
     assert twice.PatientID != once.PatientID
+
+
+#: What a result says of itself (header/marks.py, header/lossy.py), whole sequences among it.
+MARKED = {0x00080005, 0x00080008, 0x00082111, 0x00089215, 0x0018A001, 0x00120062, 0x00120063}
+MARKED |= {0x00120064, 0x00280301, 0x00280303, 0x00282110, 0x00282112, 0x00282114}
+OF_A_CODE = {0x00080100, 0x00080102, 0x00080104}
+OF_A_TABLE = {0x00283002, 0x00283004, 0x00283006}
+
+
+def strangers(result: Dataset, rules: tuple[Rule, ...], also: set[int]) -> list[str]:
+    """Give the tags, at any depth, that no rule names where they stand."""
+    by_tag = {rule.tag: rule for rule in rules}
+    found = [str(tag) for tag in result.keys() if tag not in by_tag.keys() | also]  # noqa: SIM118
+    for tag, rule in by_tag.items():
+        for item in result[tag].value if tag in result and rule.vr == "SQ" else ():
+            match rule.keep:
+                case Items(inner, _):
+                    found += strangers(item, inner, set())
+                case Codes(_, modifiers):
+                    found += strangers(item, modifiers, OF_A_CODE)
+                case LookupTables():
+                    found += strangers(item, (), OF_A_TABLE)
+                case _:
+                    found += strangers(item, (), set())
+    return found
+
+
+@PROFILE
+@given(radiographs())
+def test_a_result_holds_nothing_but_what_a_list_names_in_its_place(source: Dataset) -> None:
+    result = deidentified(source)
+    rules = allow_lists()[str(source.SOPClassUID)]
+    # Derivation Code Sequence gets an item of our own beside what the list keeps.
+    own = [item for item in result.get("DerivationCodeSequence", ()) if "CodeMeaning" in item]
+    assert len(own) == len(result.get("DerivationCodeSequence", ()))
+    assert strangers(result, rules, MARKED) == []
+
+
+@PROFILE
+@given(
+    radiographs(),
+    st.lists(
+        st.sampled_from(["SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "of another"]),
+        min_size=1,
+        max_size=6,
+    ),
+)
+def test_equal_uids_stay_equal_and_different_ones_different(
+    source: Dataset, references: list[str]
+) -> None:
+    items = []
+    for name in references:
+        item = Dataset()
+        item.ReferencedSOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
+        item.ReferencedSOPInstanceUID = "1.2.3.4.5" if name == "of another" else source[name].value
+        items.append(item)
+    source.SourceImageSequence = Sequence(items)
+    result = deidentified(source)
+    written = [item.ReferencedSOPInstanceUID for item in result.SourceImageSequence]
+    named = dict(zip(references, written, strict=True))
+    assert [named[name] for name in references] == written
+    before = {name: i.ReferencedSOPInstanceUID for name, i in zip(references, items, strict=True)}
+    assert len(set(named.values())) == len(set(before.values()))
+    for name in named.keys() - {"of another"}:
+        assert named[name] == result[name].value
 
 
 VRS = ["CS", "DS", "IS", "LO", "UI", "US", "SS", "OW", "SQ", "UN", "FD", "PN", "DA", None]

@@ -121,8 +121,10 @@ def digits_that_identify(sought: Iterable[Needle]) -> Mapping[str, frozenset[str
     for needle in sought:
         if needle.search is not Search.IDENTITY or not needle.form.isascii():
             continue
-        keyword = keyword_for_tag(int(needle.origin[-9:].replace(",", ""), 16))
-        date = bool(keyword) and dictionary_VR(keyword) in ("DA", "DT")
+        tag = int(needle.origin[-9:].replace(",", ""), 16)
+        keyword = keyword_for_tag(tag)
+        # By tag: the keyword of a repeating group, such as OverlayType, names none.
+        date = bool(keyword) and dictionary_VR(tag) in ("DA", "DT")
         if _DATE.fullmatch(needle.form) if date else _IDENTITY.fullmatch(keyword):
             number = significant_digits(needle.form)
             if len(number) >= _FEWEST_DIGITS:

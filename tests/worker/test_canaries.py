@@ -1,0 +1,146 @@
+"""Of thousands of values, planted in every place of real radiographs, none is in a result.
+
+The results are searched by ``prichexy_testing.canaries``, which shares no code with the worker.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from prichexy_testing.canaries import (
+    Canary,
+    Haystack,
+    Specimen,
+    built_originals,
+    real_originals,
+    specimens,
+    survivors,
+)
+from prichexy_testing.canaries.character_sets import CHARACTER_SETS
+from prichexy_testing.canaries.specimens import COUNT
+from prichexy_testing.canaries.table_attributes import DEEPEST, other_tags, table_tags
+from prichexy_testing.headers import KEY, MODEL
+from prichexy_testing.shared_data import REPO
+from prichexy_worker.pipeline import Tools, anonymize
+from prichexy_worker.pseudonyms import Pseudonyms
+
+PLACES = {
+    *("table attribute, top level", *(f"table attribute, {n} deep" for n in range(1, 6))),
+    *("text attribute outside the table", "free text in a coded attribute", "character set"),
+    *("multi-valued element", "very long value", "unknown standard element", "private"),
+    *("sequence as UN, implicit VR", "sequence as UN, explicit VR", "lookup table"),
+    *("overlay 60xx", "overlay in pixel bits", "curve 50xx", "unused high bits", "icon image"),
+    *("after the last pixel", "comment of a codestream", "digital signature"),
+    *("encrypted attributes", "original attributes", "duplicate element", "out-of-order element"),
+    *("data set trailing padding", "after the data set", "file meta", "preamble", "command group"),
+    "file name",
+}
+
+
+class Still:
+    """A generator that moves nothing."""
+
+    model = MODEL
+    input_size = 64
+
+    def displacement(self, view: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return np.zeros((2, *view.shape), np.float32)
+
+
+TOOLS = Tools(Still(), Pseudonyms(KEY), None)
+
+
+@cache
+def corpus() -> tuple[Specimen, ...]:
+    return tuple(specimens())
+
+
+def places(canaries: list[Canary]) -> list[tuple[str, str]]:
+    return [(canary.place, canary.path) for canary in canaries]
+
+
+@pytest.mark.parametrize("number", range(COUNT))
+def test_nothing_planted_survives(number: int) -> None:
+    specimen = corpus()[number]
+    planted = Haystack(specimen.content, result=False)
+    hidden = [c for c in specimen.canaries if c.place != "file name" and not planted.shows(c)]
+    assert places(hidden) == [], "the search must be able to find what was planted"
+    # Every specimen is released: one in quarantine would prove nothing.
+    result = anonymize(specimen.content, TOOLS)
+    assert places(survivors(result.content, specimen.canaries)) == []
+
+
+def test_there_are_thousands_in_every_place_of_dozens_of_objects() -> None:
+    planted = Counter(canary.place for specimen in corpus() for canary in specimen.canaries)
+    assert planted.keys() == PLACES
+    assert planted.total() >= 3000
+    assert len(corpus()) >= 40
+    if real_originals():
+        real = [specimen for specimen in corpus() if "built/" not in specimen.name]
+        assert len(real) >= 40
+
+
+@pytest.mark.parametrize("depth", range(DEEPEST + 1))
+def test_every_attribute_of_the_table_has_its_turn_at_each_depth(depth: int) -> None:
+    place = f"table attribute, {depth} deep" if depth else "table attribute, top level"
+    planted = set()
+    for specimen in corpus():
+        for canary in specimen.canaries:
+            tags = [int(tag.replace(",", ""), 16) for tag in canary.path.split("/") if "," in tag]
+            if canary.place == place:
+                planted.add(tags[depth])
+    # Some that stand at top level hold another planted value there, such as one of another place.
+    absent = set(table_tags()) - planted
+    assert not absent or depth == 0
+    elsewhere = {c.path[:9] for s in corpus() for c in s.canaries if c.path != "preamble"}
+    assert {f"{tag >> 16:04X},{tag & 0xFFFF:04X}" for tag in absent} <= elsewhere
+
+
+def test_every_text_attribute_of_the_standard_and_every_character_set_has_its_turn() -> None:
+    planted = {
+        canary.path
+        for specimen in corpus()
+        for canary in specimen.canaries
+        if canary.place != "file name"
+    }
+    tags = {f"{tag >> 16:04X},{tag & 0xFFFF:04X}" for tag in other_tags()}
+    assert tags <= {path[:9] for path in planted}
+    assert len({s.name for s in corpus()}) == COUNT
+    assert len(CHARACTER_SETS) <= COUNT // 2
+
+
+def test_the_same_seed_gives_the_same_specimens_and_another_one_others() -> None:
+    built = built_originals()
+    one, two = (next(specimens(1, originals=built)) for _ in range(2))
+    other = next(specimens(1, originals=built, seed="another"))
+    assert one == two
+    assert one.content != other.content
+    assert not {c.raw for c in one.canaries} & {c.raw for c in other.canaries}
+
+
+def test_nothing_survives_beside_the_real_generator() -> None:
+    from prichexy_worker.engine import Engine
+
+    engine = Engine.load(Path(REPO / "model" / "bundle"), device="cpu", threads=1)
+    tools = Tools(engine, Pseudonyms(KEY), None, syntax="jpeg-ls-lossless")
+    for specimen in (corpus()[number] for number in (1, 2, 3, 8)):
+        result = anonymize(specimen.content, tools)
+        assert result.measures["max_displacement_px"] > 0
+        assert places(survivors(result.content, specimen.canaries)) == []
+
+
+def test_the_search_sees_what_a_careless_result_would_show() -> None:
+    """A result with one planted value put back, in each way that bytes can be packed."""
+    specimen = corpus()[2]
+    result = anonymize(specimen.content, TOOLS).content
+    for canary in specimen.canaries[::7]:
+        if canary.forms:
+            at = result.rindex(b"\xe0\x7f\x10\x00") + 12
+            shown = result[:at] + canary.forms[0].upper() + result[at + len(canary.forms[0]) :]
+            assert canary in survivors(shown, specimen.canaries), canary.path
