@@ -25,6 +25,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from prichexy_testing.canaries import Canary, specimens, survivors
 from prichexy_testing.dicoms import phantom, radiograph_dataset, write
+from prichexy_testing.finders import Finds
 from prichexy_testing.fuzzing import still_tools
 from prichexy_testing.midi_b import (
     Check,
@@ -140,7 +141,7 @@ def run(originals: list[Original], engine: Deformer, finder: TextFinder, keep: P
     surviving = released = 0
     for one in originals:
         # Made of 64 pixels a side, objects with planted headers show nothing that could be read.
-        tools = Tools(engine, pseudonyms, None if one.canaries else finder)
+        tools = Tools(engine, pseudonyms, Finds() if one.canaries else finder)
         results = {}
         try:
             result = anonymize(one.content, tools)

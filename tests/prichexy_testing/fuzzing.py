@@ -27,6 +27,7 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from prichexy_testing.canaries import Specimen, specimens, survivors
+from prichexy_testing.finders import Finds
 from prichexy_testing.headers import KEY, MODEL
 from prichexy_testing.mutations import mutant
 from prichexy_worker.errors import Rejected
@@ -79,7 +80,7 @@ class _Still:
 
 def still_tools() -> Tools:
     """Give tools that move nothing and search for no text: the pixels come out as they went in."""
-    return Tools(_Still(), Pseudonyms(KEY), None)
+    return Tools(_Still(), Pseudonyms(KEY), Finds())
 
 
 @cache

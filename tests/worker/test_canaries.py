@@ -25,9 +25,12 @@ from prichexy_testing.canaries import (
 from prichexy_testing.canaries.character_sets import CHARACTER_SETS
 from prichexy_testing.canaries.specimens import COUNT
 from prichexy_testing.canaries.table_attributes import DEEPEST, other_tags, table_tags
+from prichexy_testing.finders import Finds
 from prichexy_testing.headers import KEY, MODEL
 from prichexy_testing.shared_data import REPO
-from prichexy_worker.pipeline import Tools, anonymize
+from prichexy_worker.contract import Reason
+from prichexy_worker.errors import Rejected
+from prichexy_worker.pipeline import Anonymized, Tools, anonymize
 from prichexy_worker.pseudonyms import Pseudonyms
 
 PLACES = {
@@ -53,12 +56,20 @@ class Still:
         return np.zeros((2, *view.shape), np.float32)
 
 
-TOOLS = Tools(Still(), Pseudonyms(KEY), None)
+TOOLS = Tools(Still(), Pseudonyms(KEY), Finds())
 
 
 @cache
 def corpus() -> tuple[Specimen, ...]:
     return tuple(specimens())
+
+
+@cache
+def outcome(number: int) -> Anonymized | Rejected:
+    try:
+        return anonymize(corpus()[number].content, TOOLS)
+    except Rejected as error:
+        return error
 
 
 def places(canaries: list[Canary]) -> list[tuple[str, str]]:
@@ -71,9 +82,17 @@ def test_nothing_planted_survives(number: int) -> None:
     planted = Haystack(specimen.content, result=False)
     hidden = [c for c in specimen.canaries if c.place != "file name" and not planted.shows(c)]
     assert places(hidden) == [], "the search must be able to find what was planted"
-    # Every specimen is released: one in quarantine would prove nothing.
-    result = anonymize(specimen.content, TOOLS)
-    assert places(survivors(result.content, specimen.canaries)) == []
+    result = outcome(number)
+    if isinstance(result, Rejected):
+        # What was planted in the place of a code that the object needs cannot be kept.
+        assert result.reason is Reason.CONFORMANCE_BROKEN
+    else:
+        assert places(survivors(result.content, specimen.canaries)) == []
+
+
+def test_nearly_all_are_released_for_one_in_quarantine_would_prove_nothing() -> None:
+    released = sum(isinstance(outcome(number), Anonymized) for number in range(COUNT))
+    assert released >= COUNT - 4
 
 
 def test_there_are_thousands_in_every_place_of_dozens_of_objects() -> None:
@@ -128,8 +147,9 @@ def test_nothing_survives_beside_the_real_generator() -> None:
     from prichexy_worker.engine import Engine
 
     engine = Engine.load(Path(REPO / "model" / "bundle"), device="cpu", threads=1)
-    tools = Tools(engine, Pseudonyms(KEY), None, syntax="jpeg-ls-lossless")
-    for specimen in (corpus()[number] for number in (1, 2, 3, 8)):
+    tools = Tools(engine, Pseudonyms(KEY), Finds(), syntax="jpeg-ls-lossless")
+    released = [n for n in range(COUNT) if isinstance(outcome(n), Anonymized)]
+    for specimen in (corpus()[number] for number in released[:4]):
         result = anonymize(specimen.content, tools)
         assert result.measures["max_displacement_px"] > 0
         assert places(survivors(result.content, specimen.canaries)) == []

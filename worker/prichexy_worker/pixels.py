@@ -221,7 +221,10 @@ def _decode_frame(dataset: Dataset, layout: Layout) -> NDArray[Any]:
             array, _ = get_decoder(layout.syntax).as_array(
                 dataset, index=0, raw=True, decoding_plugin=plugin, **options
             )
-        except Exception as error:  # noqa: BLE001 - decoders raise anything, with values in texts
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - decoders raise anything, with values in texts
+            # A panic of one that is written in Rust is no Exception: it would end the worker.
             failure = type(error).__name__
         else:
             return array

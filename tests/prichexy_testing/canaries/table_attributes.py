@@ -131,7 +131,7 @@ def _item(keyword: str) -> Dataset:
     if keyword in _CODES:
         return code(*_CODES[keyword])
     if keyword == "VOILUTSequence":
-        return lut(np.arange(256, dtype=np.uint16), first=0, bits=8)
+        return lut(np.arange(256, dtype=np.uint16) * 256, first=0, bits=16)
     item = Dataset()
     if keyword in ("SourceImageSequence", "ReferencedImageSequence"):
         item.ReferencedSOPClassUID = "1.2.840.10008.5.1.4.1.1.1"

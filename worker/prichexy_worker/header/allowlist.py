@@ -200,8 +200,8 @@ Keep = (
 class Rule:
     """How much of one attribute is kept, and what is written where nothing may be.
 
-    ``otherwise`` where the source's value may not be kept, ``required`` where it has none; None
-    leaves the attribute out, "" leaves it empty.
+    ``otherwise`` where the source's value may not be kept, ``blank`` where it is empty there,
+    ``required`` where it has none; None leaves the attribute out, "" leaves it empty.
     """
 
     tag: int
@@ -210,6 +210,7 @@ class Rule:
     keep: Keep
     otherwise: str | None = None
     required: str | None = None
+    blank: str | None = None
     keyword: str = field(default="", compare=False)
 
 
@@ -305,11 +306,12 @@ def parse_rule(keyword: str, value: Any, options: Collection[Option] = ()) -> Ru
     try:
         notation = {value: None} if isinstance(value, str) else dict(value)
         otherwise, required = notation.pop("otherwise", None), notation.pop("required", None)
+        blank = notation.pop("blank", None)
         keep = _keep(notation, options)
     except (KeyError, TypeError, ValueError, re.error) as error:
         raise Misconfigured(f"header allow-list: {keyword} is not understood") from error
     vr, vm = dictionary_VR(tag), dictionary_VM(tag)
-    return Rule(tag, vr, vm, keep, otherwise, required, keyword)
+    return Rule(tag, vr, vm, keep, otherwise, required, blank, keyword)
 
 
 def _keep(notation: dict[str, Any], options: Collection[Option]) -> Keep:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from pydicom.dataset import Dataset
@@ -32,6 +34,11 @@ _PIXEL_REPRESENTATION: Final = 0x00280103
 #: What the stored values mean: Rescale Intercept and Slope, Modality LUT Sequence.
 _MEANING: Final = (0x00281052, 0x00281053, 0x00283000)
 _WINDOW: Final = (0x00281050, 0x00281051)
+#: What says nothing without others: RescaleType without a rescale, a description of a calibration
+#: without its type. A list may have turned the others away.
+_ONLY_WITH: Final[Mapping[int, tuple[int, ...]]] = MappingProxyType(
+    {0x00281054: (0x00281052, 0x00281053), 0x00280A04: (0x00280A02,)}
+)
 #: Series, Acquisition and Instance Number: some devices number them by the study.
 _COUNTERS: Final = (0x00200011, 0x00200012, 0x00200013)
 #: Patient ID, Other Patient IDs, Accession Number, Study ID; dates of birth, study and series.
@@ -118,11 +125,15 @@ def _digits(text: str) -> str:
 def _keep_the_meaning(dataset: Dataset, result: Dataset) -> None:
     """Raise Rejected UNSUPPORTED_PIXELS where a Modality LUT or rescale could not be kept.
 
-    Without it the stored values would quietly mean something else. Half a window is dropped.
+    Without it the stored values would quietly mean something else. Half a window is dropped, and so
+    is what says nothing alone.
     """
     for tag in _MEANING:
         if tag not in result and elements.holds_a_value(dataset, tag):
             raise Rejected(Reason.UNSUPPORTED_PIXELS, f"{elements.name(tag)} may not be kept")
     if len({result[tag].VM if tag in result else 0 for tag in _WINDOW}) > 1:
         for tag in _WINDOW:
+            result.pop(tag, None)
+    for tag, others in _ONLY_WITH.items():
+        if not all(other in result for other in others):
             result.pop(tag, None)

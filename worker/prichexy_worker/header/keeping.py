@@ -55,6 +55,9 @@ _LUT_DATA: Final = 0x00283006
 _LUT_TYPES: Final = frozenset({"OD", "HU", "US", "MGML", "Z_EFF", "ED", "EDW", "HU_MOD", "PCT"})
 #: So many values a list of numbers has at most: more would be data, not a parameter.
 _MOST_VALUES: Final = 256
+#: Lookup tables with entries of so many bits are written two entries a word, as PS3.3 C.11.1.1.1
+#: has it; they are read in either way.
+_PACKED_BITS: Final = 8
 _DS_LENGTH: Final = 16
 _CS_LENGTH: Final = 16
 #: Characters of a text of these VRs, at most (PS3.5 6.2).
@@ -100,11 +103,17 @@ def _element(source: Dataset, rule: Rule, person: Person) -> DataElement | None:
     there = rule.tag in source
     from_nothing = isinstance(rule.keep, Empty | Pseudonym)
     kept = _kept(source, rule, person) if there or from_nothing else None
+    if kept is None and there and rule.blank is not None and not _holds(source, rule):
+        kept = _new(rule, rule.blank)
     if kept is None and there and rule.otherwise is not None:
         kept = _new(rule, rule.otherwise)
     if kept is None and rule.required is not None:
         kept = _new(rule, rule.required)
     return kept
+
+
+def _holds(source: Dataset, rule: Rule) -> bool:
+    return elements.holds_a_value(source, rule.tag)
 
 
 def _kept(source: Dataset, rule: Rule, person: Person) -> DataElement | None:
@@ -280,7 +289,8 @@ def _codes(
             continue
         coded = keep_attributes(item, modifiers, person)
         coded.CodeValue, coded.CodingSchemeDesignator, coded.CodeMeaning = *value, *scheme, meaning
-        made.append(coded)
+        if coded not in made:  # some sequences may have one item only, and none needs one twice
+            made.append(coded)
     return _sequence(rule, made)
 
 
@@ -314,8 +324,10 @@ def _lookup_table(item: Dataset, *, signed: bool) -> Dataset | None:
     if descriptor is None or len(descriptor) != 3 or not data:
         return None
     entries, bits = int(descriptor[0]) & 0xFFFF or 0x10000, int(descriptor[2]) & 0xFFFF
-    values = np.frombuffer(data, dtype="<u2").astype(np.int32)
-    if not 8 <= bits <= 16 or values.size != entries or int(values.max()) >> bits:
+    packed = bits == _PACKED_BITS and len(data) == entries + entries % 2
+    values = np.frombuffer(data, dtype="u1" if packed else "<u2").astype(np.int32)
+    values = values[:entries] if packed else values
+    if not _PACKED_BITS <= bits <= 16 or values.size != entries or int(values.max()) >> bits:
         return None
     steps = np.diff(values)
     if not (bool((steps >= 0).all()) or bool((steps <= 0).all())):
@@ -326,5 +338,7 @@ def _lookup_table(item: Dataset, *, signed: bool) -> Dataset | None:
     table = Dataset()
     # Whatever the VR, the first value is unsigned (PS3.3 C.11.1.1.1); pydicom writes it so.
     table.add(DataElement(_LUT_DESCRIPTOR, "SS" if negative else "US", numbers))
+    if bits == _PACKED_BITS and not packed:
+        data = values.astype(np.uint8).tobytes() + b"\0" * (entries % 2)
     table.add(DataElement(_LUT_DATA, "OW", data))
     return table
