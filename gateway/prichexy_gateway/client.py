@@ -246,9 +246,16 @@ class OrthancClient:
             resource = str(ids[0])
         return resource
 
-    def value(self, instance_id: str, tag: int) -> bytes | None:
-        """Give the bytes of a top-level element as they are stored; None where it is absent."""
-        path = f"/instances/{instance_id}/content/{tag >> 16:04x}-{tag & 0xFFFF:04x}"
+    def value(self, instance_id: str, *place: int) -> bytes | None:
+        """Give the bytes of an element as they are stored; None where it is absent.
+
+        ``place`` is its tag, after those of the sequences it is in, each with the item's number.
+        """
+        steps = [
+            str(step) if number % 2 else f"{step >> 16:04x}-{step & 0xFFFF:04x}"
+            for number, step in enumerate(place)
+        ]
+        path = f"/instances/{instance_id}/content/{'/'.join(steps)}"
         answer = self._ask("GET", path)
         if answer.status_code == httpx.codes.NOT_FOUND:
             return None

@@ -36,6 +36,8 @@ _PATIENT_ID: Final = 0x00100020
 _ISSUER: Final = 0x00100021
 _STUDY_UID: Final = 0x0020000D
 _ACCESSION_NUMBER: Final = 0x00080050
+_ISSUER_OF_ACCESSION_NUMBER: Final = 0x00080051
+_LOCAL_NAMESPACE: Final = 0x00400031
 #: SpecificCharacterSet, and what pseudonyms are made of.
 _TAGS: Final = (0x00080005, _ACCESSION_NUMBER, _PATIENT_ID, _ISSUER, _STUDY_UID)
 
@@ -71,7 +73,10 @@ def of_files(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # their texts hold values of the object
                 dataset = pydicom.dcmread(
-                    file.path, force=True, stop_before_pixels=True, specific_tags=list(_TAGS)
+                    file.path,
+                    force=True,
+                    stop_before_pixels=True,
+                    specific_tags=[*_TAGS, _ISSUER_OF_ACCESSION_NUMBER],
                 )
             row = _row(dataset, pseudonyms, profile)
         except Exception:  # noqa: BLE001 - pydicom raises anything for what only looks like DICOM
@@ -94,11 +99,20 @@ def of_orthanc(
         for tag in _TAGS:
             value = client.value(instance, tag)
             if value is not None:
-                dataset[tag] = RawDataElement(Tag(tag), None, len(value), value, 0, True, True)
+                dataset[tag] = _raw(tag, value)
+        issuer = client.value(instance, _ISSUER_OF_ACCESSION_NUMBER, 0, _LOCAL_NAMESPACE)
+        if issuer is not None:
+            item = Dataset()
+            item[_LOCAL_NAMESPACE] = _raw(_LOCAL_NAMESPACE, issuer)
+            dataset.add_new(_ISSUER_OF_ACCESSION_NUMBER, "SQ", [item])
         try:
             yield _row(dataset, pseudonyms, profile)
         except (Rejected, ValueError):
             skipped.count += 1
+
+
+def _raw(tag: int, value: bytes) -> RawDataElement:
+    return RawDataElement(Tag(tag), None, len(value), value, 0, True, True)
 
 
 def encrypted(rows: Sequence[Row], recipients: Sequence[str]) -> bytes:

@@ -12,6 +12,7 @@ import httpx
 import pyrage
 import pytest
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 
 from prichexy_gateway.client import OrthancClient
 from prichexy_gateway.crosswalk import Row, Skipped, encrypted, of_files, of_orthanc, write_new
@@ -92,6 +93,18 @@ def test_a_patient_id_in_another_character_set_is_the_workers(tmp_path: Path) ->
     assert row.pseudonym == deidentify(reread(dataset), PSEUDONYMS, PROVENANCE).PatientID
 
 
+def test_an_accession_number_is_its_issuers(tmp_path: Path) -> None:
+    issuer = Dataset()
+    issuer.LocalNamespaceEntityID = "HOSP1"
+    dataset = radiograph_dataset(IssuerOfAccessionNumberSequence=Sequence([issuer]))
+    (tmp_path / "a.dcm").write_bytes(write(dataset))
+    (row,) = of(tmp_path)
+    expected = PSEUDONYMS.accession_number(CANARIES["AccessionNumber"], "HOSP1")
+    assert row.pseudonymous_accession_number == expected
+    with orthanc_with(dataset) as client:
+        assert list(of_orthanc(client, PSEUDONYMS, BASIC, Skipped())) == [row]
+
+
 def orthanc_with(dataset: Dataset) -> OrthancClient:
     source = reread(dataset)
 
@@ -103,6 +116,11 @@ def orthanc_with(dataset: Dataset) -> OrthancClient:
                 return httpx.Response(200, json={"Series": ["series"]})
             case ["series", "series"]:
                 return httpx.Response(200, json={"Instances": ["instance"]})
+            case ["instances", "instance", "content", tag, "0", inner]:
+                items = source.get(int(tag.replace("-", ""), 16))
+                number = int(inner.replace("-", ""), 16)
+                if items is not None and number in items[0]:
+                    return httpx.Response(200, content=str(items[0][number].value).encode())
             case ["instances", "instance", "content", tag]:
                 number = int(tag.replace("-", ""), 16)
                 if number in source:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from prichexy_testing.dicoms import CANARIES
-from prichexy_testing.headers import KEY, PROVENANCE, cr, reread
+from prichexy_testing.headers import KEY, PROVENANCE, cr, dx, reread, secondary_capture
 from prichexy_worker import header
 from prichexy_worker.contract import Reason
 from prichexy_worker.errors import Rejected
@@ -57,7 +59,40 @@ def test_what_stands_in_a_sequence_is_explained_too() -> None:
     assert found["(0040,0275)/(0010,0010)"].fate == "removed"
 
 
-@pytest.mark.parametrize("profile", [BASIC, Profile.made_of("all", Option)])
+MOST = Profile.made_of("most", set(Option) - {Option.UIDS})
+
+
+@pytest.mark.parametrize("build", [cr, dx, secondary_capture])
+@pytest.mark.parametrize("profile", [BASIC, MOST])
+def test_what_is_said_at_any_depth_is_what_happens(
+    build: Callable[..., Dataset], profile: Profile
+) -> None:
+    source = build(PatientAge="045Y", SeriesNumber=4711, PatientID="4711")
+    pseudonyms = profile.pseudonyms(Pseudonyms(KEY))
+    result = header.deidentify(reread(source), pseudonyms, PROVENANCE, profile)
+    there = set(places_of(result, ""))
+    for place, one in explained(source, profile).items():
+        if one.keyword != "PixelData":
+            assert (place in there) == (one.fate != "removed"), (place, one.fate)
+
+
+def places_of(dataset: Dataset, above: str) -> Iterator[str]:
+    for element in dataset:
+        place = f"{above}({element.tag >> 16:04X},{element.tag & 0xFFFF:04X})"
+        yield place
+        for item in element.value if element.VR == "SQ" else ():
+            yield from places_of(item, f"{place}/")
+
+
+def test_marks_and_emptied_counters_are_said_to_be_such() -> None:
+    found = explained(dx(SeriesNumber=4711, PatientID="4711"))
+    assert found["(0008,0008)"].fate == "written"
+    assert found["(0008,0008)"].after.startswith("DERIVED")
+    assert found["(0028,0301)"].fate == "written"
+    assert found["(0020,0011)"].fate == "emptied"
+
+
+@pytest.mark.parametrize("profile", [BASIC, MOST])
 def test_what_is_said_to_be_removed_is_not_there_and_what_is_kept_is(profile: Profile) -> None:
     source = cr(PatientAge="045Y", StudyDescription="THORAX of somebody")
     pseudonyms = profile.pseudonyms(Pseudonyms(KEY))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,9 @@ import pytest
 from prichexy_testing.fakes_worker import study_message
 from prichexy_worker import main
 from prichexy_worker.contract import ModelInfo, State
-from prichexy_worker.settings import Settings
+from prichexy_worker.errors import Misconfigured
+from prichexy_worker.pseudonyms import Pseudonyms
+from prichexy_worker.settings import Settings, load_settings
 from prichexy_worker.study import Outcome
 
 ENGINE = SimpleNamespace(
@@ -25,10 +28,9 @@ ENGINE = SimpleNamespace(
 TOOLS = object()
 
 
-@pytest.fixture
-def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Give what one study is processed with by a worker from these settings alone."""
-    (tmp_path / "worker.toml").write_text(
+def configure(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the settings be those of a file in ``folder``."""
+    (folder / "worker.toml").write_text(
         f"""
         [ingest]
         url = "http://127.0.0.1:1"
@@ -37,14 +39,20 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         redelivery_seconds = 1000
         [export]
         kind = "folder"
-        folder = "{tmp_path}"
+        folder = "{folder}"
         [pseudonyms]
-        key_file = "{tmp_path}/key"
+        key_file = "{folder}/key"
         [model]
-        bundle = "{tmp_path}"
+        bundle = "{folder}"
         """
     )
-    monkeypatch.setenv("PRICHEXY_WORKER_CONFIG", str(tmp_path / "worker.toml"))
+    monkeypatch.setenv("PRICHEXY_WORKER_CONFIG", str(folder / "worker.toml"))
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Give what one study is processed with by a worker from these settings alone."""
+    configure(tmp_path, monkeypatch)
     seen: dict[str, Any] = {}
 
     def process_study(*ports: object, **options: Any) -> Outcome:
@@ -90,3 +98,17 @@ def test_a_study_gets_the_tools_of_the_model_in_use_which_is_looked_for_between_
 ) -> None:
     assert asked["tools"] is TOOLS
     assert asked["looked"]
+
+
+def test_a_retired_key_and_kept_uids_do_not_go_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(tmp_path, monkeypatch)
+    profile = tmp_path / "profile.yaml"
+    profile.write_text("name: kept\noptions: [uids]\n")
+    Pseudonyms.create_key_file(tmp_path / "key")
+    monkeypatch.setenv("PRICHEXY_WORKER_PROFILE__FILE", str(profile))
+    retired = json.dumps([str(tmp_path / "key")])
+    monkeypatch.setenv("PRICHEXY_WORKER_PSEUDONYMS__RETIRED_KEY_FILES", retired)
+    with pytest.raises(Misconfigured, match="retired_key_files"):
+        main.load_tools(load_settings())

@@ -54,7 +54,8 @@ _IDENTITY: Final = re.compile(
     r"(Patient|OtherPatient|Admission|RequestedProcedure|ScheduledProcedureStep|LocalNamespaceEntity"
     r"|PerformedProcedureStep|ServiceEpisode|Study|ClinicalTrial.*|Detector|Plate|Cassette|Gantry"
     r"|IssuerOfPatient|UniversalEntity)IDs?"
-    r"|(Accession|DeviceSerial|(Filler|Placer)Order|PatientTelephone).*|MedicalRecordLocator"
+    r"|(Accession|DeviceSerial|(Filler|Placer)Order|PatientTele|PatientAddress).*"
+    r"|MedicalRecordLocator"
     r"|InsurancePlanIdentification"
 )
 #: UIDs that name a class, a scheme or a program.

@@ -24,6 +24,7 @@ from prichexy_worker.contract import SOFTWARE_VERSION, WorkerAnnouncement
 from prichexy_worker.current_model import LOOK_SECONDS, CurrentModel
 from prichexy_worker.errors import Misconfigured
 from prichexy_worker.export import create_target
+from prichexy_worker.header.options import Option
 from prichexy_worker.logs import configure_logging
 from prichexy_worker.orthanc_client import connect
 from prichexy_worker.orthanc_source import OrthancSource
@@ -139,6 +140,11 @@ def load_tools(settings: Settings) -> tuple[Tools, Engine]:
     gate.installed()
     project = read_project(settings.profile.file)
     pseudonyms = project.pseudonyms(Pseudonyms.from_key_file(settings.pseudonyms.key_file))
+    if settings.pseudonyms.retired_key_files and Option.UIDS in project.profile.options:
+        raise Misconfigured(
+            "pseudonyms.retired_key_files: with the option uids a study keeps its UID under every "
+            "key, so what was exported under a retired one cannot be told apart; remove it yourself"
+        )
     retired = [Pseudonyms.from_key_file(file) for file in settings.pseudonyms.retired_key_files]
     engine = _load_engine(settings, settings.model.bundle)
     tools = Tools(

@@ -132,9 +132,8 @@ def anonymize(content: bytes, tools: Tools, clock: Clock = time.perf_counter) ->
             original=content,
             radiograph=original,
             finder=tools.text_finder,
-            own_texts=header.own_texts(provenance, tools.profile)
-            | header.meant_to_stay(source, result, tools.profile),
-            retained=header.retained_tags(source, tools.profile),
+            own_texts=header.own_texts(provenance, tools.profile),
+            allowed=header.allowed(source, result, tools.profile),
         )
     return Anonymized(
         content=released,

@@ -19,6 +19,7 @@ from prichexy_worker.text.masks import Mask, masks_of
 __all__ = ["Project", "read_project"]
 
 _LONGEST: Final = 1 << 20
+_TEXT: Final = "tag:yaml.org,2002:str"
 
 _Place = tuple[str | int, ...]
 
@@ -72,6 +73,8 @@ def read_project(path: Path | None) -> Project:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         raise _refused(path, lines, first["loc"], first["msg"]) from None
+    if len(set(file.options)) != len(file.options):
+        raise _refused(path, lines, ("options",), "one is there twice")
     for keyword, value in file.attributes.items():
         try:
             project_rule(keyword, value, frozenset(file.options))
@@ -84,23 +87,33 @@ def read_project(path: Path | None) -> Project:
         except Misconfigured as error:
             why = str(error).removeprefix("mask 1").removeprefix(": ").strip()
             raise _refused(path, lines, ("masks", number), why) from None
-    profile = Profile.made_of(
-        file.name,
-        file.options,
-        file.attributes,
-        project=file.pseudonyms.project,
-        patient_prefix=file.pseudonyms.patient_prefix,
-        besides=repr(masks) if masks else "",
-    )
+    try:
+        profile = Profile.made_of(
+            file.name,
+            file.options,
+            file.attributes,
+            project=file.pseudonyms.project,
+            patient_prefix=file.pseudonyms.patient_prefix,
+            besides=repr(masks) if masks else "",
+        )
+    except Misconfigured as error:
+        raise _refused(path, lines, ("options",), str(error)) from None
     return Project(profile, tuple(masks))
 
 
 def _parsed(path: Path, content: bytes) -> tuple[Mapping[_Place, int], Any]:
     """Give the line of every key and item, from 1, and the data."""
     try:
+        for event in yaml.parse(content, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                line = event.start_mark.line + 1 if event.start_mark else 1
+                raise Misconfigured(f"{path.name}:{line}: write it out instead of *{event.anchor}")
         node = yaml.compose(content, Loader=yaml.SafeLoader)
         lines = dict(_lines(path, node, ()))
         return lines, yaml.safe_load(content)
+    except yaml.reader.ReaderError as error:
+        line = content[: error.position].count(b"\n") + 1
+        raise Misconfigured(f"{path.name}:{line}: not text in UTF-8") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise Misconfigured(f"{path.name}:{line}: not YAML: {error.problem}") from None
@@ -116,6 +129,8 @@ def _lines(path: Path, node: yaml.Node | None, place: _Place) -> Iterator[tuple[
         seen: set[str] = set()
         for key, value in node.value:
             line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode) or key.tag != _TEXT:
+                raise Misconfigured(f"{path.name}:{line}: a key must be a word")
             if key.value in seen:
                 raise Misconfigured(f"{path.name}:{line}: {key.value} is there twice")
             seen.add(key.value)

@@ -88,7 +88,7 @@ from prichexy_worker.identifiers import (
 from prichexy_worker.needles import RESPELT, Needle, Search
 from prichexy_worker.respellings import spelt, together
 
-__all__ = ["check_release", "surviving_identifiers"]
+__all__ = ["NOTHING", "Allowed", "check_release", "surviving_identifiers"]
 
 _TEXT_VRS: Final = frozenset({"AE", "AS", "LO", "LT", "PN", "SH", "ST", "UC", "UN", "UR", "UT"})
 _BINARY_VRS: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
@@ -107,22 +107,41 @@ _WINDOWS: Final = frozenset(str(2**bits - less) for bits in range(10, 17) for le
 _ROWS, _COLUMNS, _ALLOCATED, _SAMPLES = 0x00280010, 0x00280011, 0x00280100, 0x00280002
 
 
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What a project lets pass, by its own choice.
+
+    ``kept`` are places of the source ("0008,0080", nested "0008,0082/0008,0104") whose values stay
+    as they are. They are not sought for their own sake, nor where the same attribute stands
+    elsewhere in the source, nor a UID that they share with another; the names, numbers, dates and
+    texts of other attributes are sought in them as everywhere, and in UIDs that are kept besides.
+    ``cleaned`` are whole values of the result by their tag, at top level: a date that was moved is
+    no alarm there, nor is text of nothing but known words as text; as a name or a number it is.
+    """
+
+    kept: frozenset[str] = frozenset()
+    cleaned: frozenset[tuple[int, str]] = frozenset()
+
+
+NOTHING: Final = Allowed()
+
+
 def check_release(
     source: Dataset,
     result: bytes,
     *,
     own_texts: Collection[str] = (),
-    retained: Collection[int] = (),
+    allowed: Allowed = NOTHING,
     pixels: bytes | None = None,
 ) -> None:
     """Return only when the result was searched whole and holds no identifying value of the source.
 
     Raises Rejected IDENTITY_SURVIVED naming the source's tags, or that the result (or a value of
-    the source) could not be searched. ``own_texts``, ``retained``, ``pixels``: see
+    the source) could not be searched. ``own_texts``, ``allowed``, ``pixels``: see
     ``surviving_identifiers``.
     """
     survivors = surviving_identifiers(
-        source, result, own_texts=own_texts, retained=retained, pixels=pixels
+        source, result, own_texts=own_texts, allowed=allowed, pixels=pixels
     )
     if survivors:
         raise Rejected(Reason.IDENTITY_SURVIVED, f"tags {', '.join(survivors)}")
@@ -133,24 +152,23 @@ def surviving_identifiers(
     result: bytes,
     *,
     own_texts: Collection[str] = (),
-    retained: Collection[int] = (),
+    allowed: Allowed = NOTHING,
     pixels: bytes | None = None,
 ) -> tuple[str, ...]:
     """Give the tags of the source whose values occur in the result: "0010,0020", in order.
 
     Nested ones as "0040,0275/0008,0050", the preamble as "preamble"; never a value. ``own_texts``
     are whole values that the software writes itself, whatever the source says: they are not
-    searched. ``retained`` are top-level tags of the source whose values the project keeps: they are
-    not sought for their own sake, nor is text or a UID that they share with another attribute; the
-    names, numbers and dates of others are. ``pixels`` are the stored values, uncompressed: needed
-    where the result holds them compressed, and not looked at otherwise. The source is not altered.
-    Raises Rejected IDENTITY_SURVIVED when the result is no file that can be searched completely.
+    searched. ``allowed`` is what the project lets pass. ``pixels`` are the stored values,
+    uncompressed: needed where the result holds them compressed, and not looked at otherwise. The
+    source is not altered. Raises Rejected IDENTITY_SURVIVED when the result is no file that can be
+    searched completely.
     """
     try:
-        sought = _without(needles(source), retained)
+        sought = _without(needles(source), allowed.kept)
         found = list(elements(result))
         own = frozenset(text.encode() for text in own_texts)
-        areas = _areas(source, result, found, own)
+        areas = _areas(source, result, found, own, allowed)
         haystacks = areas[Search.DATA].pixels
         if any(element.encapsulated for element in found):
             haystacks.append(_uncompressed(pixels))
@@ -162,20 +180,18 @@ def surviving_identifiers(
     return tuple(sorted(survivors))
 
 
-def _without(sought: Sequence[Needle], retained: Collection[int]) -> tuple[Needle, ...]:
-    """Give the needles but for those of retained attributes."""
-    origins = {f"{tag >> 16:04X},{tag & 0xFFFF:04X}" for tag in retained}
-    kept = {needle.origin for needle in sought if needle.origin.partition("/")[0] in origins}
-    shared = {
-        (needle.search, needle.form)
-        for needle in sought
-        if needle.origin in kept and needle.search in (Search.TEXT, Search.UID)
-    }
+def _without(sought: Sequence[Needle], kept: frozenset[str]) -> tuple[Needle, ...]:
+    """Give the needles but for those of what is kept, and of the same values at the same tags."""
+    same = {_likeness(needle) for needle in sought if needle.origin in kept}
     return tuple(
-        needle
-        for needle in sought
-        if needle.origin not in kept and (needle.search, needle.form) not in shared
+        needle for needle in sought if needle.origin not in kept and _likeness(needle) not in same
     )
+
+
+def _likeness(needle: Needle) -> tuple[Search, bytes, str]:
+    """Give what two needles share that show one value of one attribute; of UIDs, of any."""
+    tag = "" if needle.search is Search.UID else needle.origin[-9:]
+    return needle.search, needle.form, tag
 
 
 def _uncompressed(pixels: bytes | None) -> bytes:
@@ -223,7 +239,11 @@ def _as_word(form: bytes, text: bytes) -> bool:
 
 
 def _areas(
-    source: Dataset, result: bytes, found: Sequence[Element], own: frozenset[bytes]
+    source: Dataset,
+    result: bytes,
+    found: Sequence[Element],
+    own: frozenset[bytes],
+    allowed: Allowed,
 ) -> dict[Search, _Area]:
     areas = {search: _Area() for search in Search}
     for area in areas.values():
@@ -242,10 +262,16 @@ def _areas(
         stripped = value.strip(b" \0")
         if not stripped:
             continue
-        coded = element.item in published and element.tag in _CODED
+        kept = _place(element) in allowed.kept
+        cleaned = len(element.path) == 1 and (
+            (element.tag, stripped.decode("latin-1")) in allowed.cleaned
+        )
+        if cleaned and element.vr in ("DA", "DT"):
+            continue
+        coded = element.item in published and element.tag in _CODED and not kept
         number = element.vr in ("DS", "IS")
         same = number and unchanged_number(source, element.path, stripped)
-        searches = frozenset(_searches(element, same=same, coded=coded))
+        searches = frozenset(_searches(element, same=same, coded=coded or cleaned, kept=kept))
         if element.vr in _SPELT_VRS:
             for part in value.split(b"\\"):
                 for words in spelt(_decoded(part, encodings)):
@@ -263,11 +289,17 @@ def _areas(
     return areas
 
 
-def _searches(element: Element, *, same: bool, coded: bool) -> Iterable[Search]:
+def _place(element: Element) -> str:
+    return "/".join(f"{tag >> 16:04X},{tag & 0xFFFF:04X}" for tag in element.path)
+
+
+def _searches(element: Element, *, same: bool, coded: bool, kept: bool) -> Iterable[Search]:
     """Give the searches that look at an element; the reasons stand in the module's text."""
     yield Search.DATA
     if element.vr == "UI":
         yield Search.UID
+        if kept:
+            yield Search.IDENTITY
         return
     yield Search.UID
     if not same:

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from prichexy_gateway.commands.options import HomeOption, WorkerConfigOption, home_at
+from prichexy_gateway.errors import Misconfigured
 
 __all__ = ["crosswalk"]
 
@@ -61,6 +62,8 @@ def crosswalk(
     from prichexy_worker.project import read_project  # noqa: PLC0415
     from prichexy_worker.pseudonyms import Pseudonyms  # noqa: PLC0415
 
+    if source is None and (key_file is not None or profile is not None):
+        raise Misconfigured("--key-file and --profile go with --source; the gateway has its own")
     encrypted([], recipient)  # so that a wrong recipient is refused before anything is read
     skipped = Skipped()
     if source is not None:

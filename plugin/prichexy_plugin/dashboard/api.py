@@ -57,6 +57,10 @@ _BRACKETS: Final = 16
 _PAGE_LIMIT: Final = 500
 
 
+class _NotKept(Exception):
+    """Orthanc did not take a picture, for instance because its disk is full."""
+
+
 def answer_health(overview: Overview) -> Response:
     """Say how everything is; always 200, so that a probe of Orthanc itself does not fail.
 
@@ -123,6 +127,8 @@ def answer_post(
         return json_response(200, take(json.loads(request.body)))
     except ContractError as error:
         return json_response(422, {"error": str(error)})
+    except _NotKept:
+        return json_response(503, {"error": "Orthanc does not keep the picture"})
     except ValueError:
         return json_response(422, {"error": "the body is not JSON"})
 
@@ -157,7 +163,7 @@ def take_pictures(ledger: Ledger, pictures: Pictures) -> Callable[[Any], object]
             return Claim(proceed=False).to_json()
         for number, picture in enumerate(shown.pictures, start=1):
             if not pictures.keep(study.study_id, number, picture):
-                return Claim(proceed=False).to_json()
+                raise _NotKept
         return Claim(proceed=True, attempt=shown.attempt).to_json()
 
     return take

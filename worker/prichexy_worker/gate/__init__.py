@@ -24,7 +24,7 @@ from prichexy_worker.gate.sanity import check_pixels, read_pixels
 from prichexy_worker.pixels import Radiograph
 from prichexy_worker.ports import Released
 from prichexy_worker.quiet import without_noise
-from prichexy_worker.release import check_release
+from prichexy_worker.release import NOTHING, Allowed, check_release
 from prichexy_worker.text import Finder, doubted
 
 __all__ = ["Judge", "installed", "release"]
@@ -39,13 +39,13 @@ def release(
     radiograph: Radiograph,
     finder: Finder,
     own_texts: Collection[str] = (),
-    retained: Collection[int] = (),
+    allowed: Allowed = NOTHING,
     judge: Judge | None = None,
 ) -> Released:
     """Give ``result`` as what may leave, or raise Rejected.
 
     ``original`` is the file that it was made of and ``radiograph`` that file's decoded pixels;
-    ``own_texts`` and ``retained`` as for ``release.check_release``; ``judge`` is that of the
+    ``own_texts`` and ``allowed`` as for ``release.check_release``; ``judge`` is that of the
     environment where none is given. The reasons, in the order of the checks:
 
     IDENTITY_SURVIVED    an identifying value of the original is in the bytes (``release``)
@@ -59,7 +59,7 @@ def release(
     source = _checked("source", partial(inspection.read, original))
     made = _checked("result", partial(_reread, result))
     found = _checked("pixels", partial(read_pixels, made))
-    sought = partial(check_release, own_texts=own_texts, retained=retained, pixels=found.content())
+    sought = partial(check_release, own_texts=own_texts, allowed=allowed, pixels=found.content())
     checks: dict[str, Callable[[], None]] = {
         "identity": partial(sought, source, result),
         "pixels": partial(check_pixels, source, radiograph, made, found),

@@ -9,7 +9,7 @@ more; ``retained`` tells the last gate what an option lets pass; ``explain`` tel
 from prichexy_worker.header.engine import deidentify
 from prichexy_worker.header.marks import Provenance, is_ours, own_texts
 from prichexy_worker.header.profile import BASIC, Profile
-from prichexy_worker.header.retained import meant_to_stay, retained_tags
+from prichexy_worker.header.retained import allowed
 from prichexy_worker.header.table import TABLE_EDITION
 
 __all__ = [
@@ -17,9 +17,8 @@ __all__ = [
     "TABLE_EDITION",
     "Profile",
     "Provenance",
+    "allowed",
     "deidentify",
     "is_ours",
-    "meant_to_stay",
     "own_texts",
-    "retained_tags",
 ]

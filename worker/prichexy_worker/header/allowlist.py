@@ -308,7 +308,7 @@ def parse_rule(keyword: str, value: Any, options: Collection[Option] = ()) -> Ru
         otherwise, required = notation.pop("otherwise", None), notation.pop("required", None)
         blank = notation.pop("blank", None)
         keep = _keep(notation, options)
-    except (KeyError, TypeError, ValueError, re.error) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, re.error) as error:
         raise Misconfigured(f"header allow-list: {keyword} is not understood") from error
     vr, vm = dictionary_VR(tag), dictionary_VM(tag)
     return Rule(tag, vr, vm, keep, otherwise, required, blank, keyword)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataset import Dataset
 
 from prichexy_worker.contract import Reason
@@ -25,6 +26,7 @@ _SOP_CLASS_UID: Final = 0x00080016
 _SOP_INSTANCE_UID: Final = 0x00080018
 _PATIENT_ID: Final = 0x00100020
 _ISSUER_OF_PATIENT_ID: Final = 0x00100021
+_STUDY_DATE: Final = 0x00080020
 _ACCESSION_NUMBER: Final = 0x00080050
 _ISSUER_OF_ACCESSION_NUMBER: Final = 0x00080051
 _LOCAL_NAMESPACE: Final = 0x00400031
@@ -104,9 +106,24 @@ def person_of(dataset: Dataset, pseudonyms: Pseudonyms) -> Person:
             elements.identifier(issuers[0], _LOCAL_NAMESPACE) if issuers else "",
         ),
         days_earlier=pseudonyms.days_earlier(patient_id, issuer, study_uid=study_uid),
+        study_date="".join(elements.texts(dataset, _STUDY_DATE)),
+        names=_words_of_names(dataset),
         uid=pseudonyms.uid,
         signed=elements.numbers(dataset, _PIXEL_REPRESENTATION) in ((1,), (1.0,)),
     )
+
+
+def _words_of_names(dataset: Dataset) -> frozenset[str]:
+    """Give the words of every name at top level, in capitals: what they are not kept as."""
+    tags = (int(tag) for tag in dataset.keys())  # noqa: SIM118 - it would convert the elements
+    names = (elements.texts(dataset, tag) for tag in tags if _is_name(tag))
+    return frozenset(
+        word for name in names for text in name for word in re.split(r"[^A-Z0-9]+", text.upper())
+    )
+
+
+def _is_name(tag: int) -> bool:
+    return dictionary_has_tag(tag) and dictionary_VR(tag) == "PN"
 
 
 def _empty_borrowed_numbers(dataset: Dataset, result: Dataset) -> None:

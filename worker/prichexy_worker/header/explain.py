@@ -83,7 +83,7 @@ def explain(
     result = deidentify(dataset, pseudonyms, provenance, profile)
     rules = profile.lists["".join(elements.texts(dataset, _SOP_CLASS_UID))]
     look = _Look(person_of(dataset, pseudonyms), profile)
-    found = list(look.attributes(dataset, rules, keep_attributes(dataset, rules, look.person), ""))
+    found = list(look.object(dataset, rules, result))
     told = {one.place for one in found}
     for element in result:
         place = elements.name(element.tag)
@@ -117,24 +117,63 @@ class _Look:
         ]
         return ", ".join([action, *options])
 
-    def attributes(
-        self, source: Dataset, rules: tuple[Rule, ...], kept: Dataset, above: str
+    def object(
+        self, source: Dataset, rules: tuple[Rule, ...], result: Dataset
     ) -> Iterator[Explanation]:
-        """Explain each attribute of a dataset or item, and those inside it."""
+        """Explain each attribute of a whole object by what ``result``, its own, then holds."""
+        kept = keep_attributes(source, rules, self.person)
         by_tag: Mapping[int, Rule] = {rule.tag: rule for rule in rules}
-        for tag in sorted(int(tag) for tag in source.keys()):  # noqa: SIM118
-            rule = by_tag.get(tag)
-            place = above + elements.name(tag)
-            if tag in _PIXEL_DATA and not above:
+        for tag in _tags(source):
+            place = elements.name(tag)
+            if tag in _PIXEL_DATA:
                 yield self._told(source, tag, place, "changed", "the pixels are deformed", "")
                 continue
+            rule = by_tag.get(tag)
             fate, why = _fate(source, tag, rule, kept)
-            after = _shown(kept, tag)
-            yield self._told(source, tag, place, fate, why, after)
-            inner = rule.keep.rules if rule and isinstance(rule.keep, Items) else ()
-            for item in _items(source, tag):
-                inside = keep_attributes(item, inner, self.person)
-                yield from self.attributes(item, inner, inside, f"{place}/")
+            if tag in kept and tag not in result:
+                fate, why = "removed", "says nothing without others that are not kept"
+            elif tag in result and (tag not in kept or kept[tag] != result[tag]):
+                fate = "emptied" if result[tag].is_empty else "written"
+                why = "repeats an identifier" if result[tag].is_empty else "says what was done"
+            yield self._told(source, tag, place, fate, why, _shown(result, tag))
+            yield from self._inside(source, tag, rule, result, f"{place}/")
+
+    def _inside(
+        self, source: Dataset, tag: int, rule: Rule | None, result: Dataset, above: str
+    ) -> Iterator[Explanation]:
+        """Explain what the items of a sequence hold; nothing where it is none."""
+        made = list(result[tag].value) if tag in result and result[tag].VR == "SQ" else []
+        for item in _items(source, tag):
+            if made and rule is not None and isinstance(rule.keep, Items):
+                inner = keep_attributes(item, rule.keep.rules, self.person)
+                if all(need in inner for need in rule.keep.needs):
+                    yield from self._item(item, rule.keep.rules, inner, above)
+                    continue
+            like = next((one for one in made if _is_made_of(one, item)), None)
+            yield from self._beside(item, Dataset() if like is None else like, above)
+
+    def _item(
+        self, source: Dataset, rules: tuple[Rule, ...], kept: Dataset, above: str
+    ) -> Iterator[Explanation]:
+        by_tag: Mapping[int, Rule] = {rule.tag: rule for rule in rules}
+        for tag in _tags(source):
+            place, rule = above + elements.name(tag), by_tag.get(tag)
+            fate, why = _fate(source, tag, rule, kept)
+            yield self._told(source, tag, place, fate, why, _shown(kept, tag))
+            yield from self._inside(source, tag, rule, kept, f"{place}/")
+
+    def _beside(self, source: Dataset, made: Dataset, above: str) -> Iterator[Explanation]:
+        """Explain an item by what was made of it: a code, a lookup table, or nothing at all."""
+        for tag in _tags(source):
+            place = above + elements.name(tag)
+            if tag not in made:
+                yield self._told(source, tag, place, "removed", "goes with what holds it", "")
+            else:
+                same = _values(source, tag) == _values(made, tag) or made[tag].VR in _BULK
+                fate = "kept" if same else "replaced"
+                why = "part of a known code, or of a lookup table"
+                yield self._told(source, tag, place, fate, why, _shown(made, tag))
+            yield from self._inside(source, tag, None, made, f"{place}/")
 
     def _told(
         self, source: Dataset, tag: int, place: str, fate: str, why: str, after: str
@@ -214,6 +253,16 @@ def _rule_in_words(rule: Rule) -> str:
             return "lookup tables that are what they say"
 
 
+def _tags(dataset: Dataset) -> list[int]:
+    return sorted(int(tag) for tag in dataset.keys())  # noqa: SIM118 - it would convert them
+
+
+def _is_made_of(made: Dataset, item: Dataset) -> bool:
+    """Tell whether a code or lookup table of the result was made of ``item``."""
+    keys = (0x00080100, 0x00080102) if 0x00080100 in made else (0x00283002,)
+    return all(tag in item and _values(made, tag) == _values(item, tag) for tag in keys)
+
+
 def _items(source: Dataset, tag: int) -> tuple[Dataset, ...]:
     try:
         return elements.items(source, tag) if _is_known(tag) else ()
@@ -231,6 +280,8 @@ def _is_known(tag: int) -> bool:
 
 
 def _values(dataset: Dataset, tag: int) -> tuple[str | float, ...]:
+    if not keyword_for_tag(tag):
+        return ()
     if set(dictionary_VR(tag).split(" or ")) & _NUMERIC:
         return elements.numbers(dataset, tag) or ()
     return elements.texts(dataset, tag)

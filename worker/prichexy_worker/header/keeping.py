@@ -44,7 +44,8 @@ from prichexy_worker.header.allowlist import (
     Vocabulary,
     Words,
 )
-from prichexy_worker.header.dates import moved_earlier
+from prichexy_worker.header.dates import are_of_one_examination, moved_earlier
+from prichexy_worker.header.uids import may_stay
 
 __all__ = ["Person", "keep_attributes"]
 
@@ -62,8 +63,6 @@ _DS_LENGTH: Final = 16
 _CS_LENGTH: Final = 16
 #: Characters of a text of these VRs, at most (PS3.5 6.2).
 _TEXT_LENGTHS: Final = {"LO": 64, "SH": 16, "ST": 1024}
-_UID: Final = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+", re.ASCII)
-_UID_LENGTH: Final = 64
 _AGE: Final = re.compile(r"([0-9]{3})([DWMY])", re.ASCII)
 #: HIPAA's safe harbour (45 CFR 164.514(b)(2)(i)(C)) has all ages over 89 as one.
 _OLDEST: Final = 90
@@ -73,14 +72,17 @@ _OLDEST: Final = 90
 class Person:
     """Whom and what the kept attributes are about.
 
-    ``days_earlier`` is how far the patient's dates are moved, ``signed`` how PixelRepresentation
-    has values of VR "US or SS" read.
+    ``days_earlier`` is how far the patient's dates are moved, ``study_date`` the study's own date
+    as it came; ``names`` are the words of all names in the source, in capitals; ``signed`` is how
+    PixelRepresentation has values of VR "US or SS" read.
     """
 
     patient_id: str
     patient_name: str
     accession_number: str
     days_earlier: int
+    study_date: str
+    names: frozenset[str]
     uid: Callable[[str], str]
     signed: bool
 
@@ -128,15 +130,13 @@ def _kept(source: Dataset, rule: Rule, person: Person) -> DataElement | None:
         case AccessionNumber():
             return _new(rule, person.accession_number) if person.accession_number else None
         case KeptUid():
-            return _chosen(rule, list(elements.texts(source, tag)), _is_uid)
+            return _kept_uid(source, rule, person)
         case Text():
             return _text(source, rule)
         case Words(vocabulary):
-            return _words(source, rule, vocabulary)
+            return _words(source, rule, vocabulary - person.names)
         case ShiftedDate():
-            moved = [moved_earlier(one, person.days_earlier) for one in elements.texts(source, tag)]
-            dates = [one for one in moved if one is not None]
-            return _new(rule, dates) if dates and len(dates) == len(moved) else None
+            return _moved(source, rule, person)
         case Age():
             return _age(source, rule)
         case Uid():
@@ -175,7 +175,10 @@ def _new(rule: Rule, value: str | list[str]) -> DataElement:
 
 def _text(source: Dataset, rule: Rule) -> DataElement | None:
     """Give a text as it is, where it is one: printable, and no longer than its VR allows."""
-    text = elements.identifier(source, rule.tag)
+    try:
+        text = elements.identifier(source, rule.tag)
+    except Rejected:  # not decodable: nobody needs it
+        return None
     values = [text] if rule.vr == "ST" else [one.strip() for one in text.split("\\")]
     longest = _TEXT_LENGTHS[rule.vr]
     return _chosen(
@@ -192,6 +195,24 @@ def _words(source: Dataset, rule: Rule, vocabulary: frozenset[str]) -> DataEleme
     return _new(rule, kept) if 0 < len(kept) <= _TEXT_LENGTHS[rule.vr] else None
 
 
+def _moved(source: Dataset, rule: Rule, person: Person) -> DataElement | None:
+    """Give dates moved; none where one of them is not about the examination.
+
+    A placeholder, such as the first of January 1900, would tell by how much all are moved.
+    """
+    texts = elements.texts(source, rule.tag)
+    if not texts or not all(are_of_one_examination(one, person.study_date) for one in texts):
+        return None
+    return _new(rule, [moved_earlier(one, person.days_earlier) or "" for one in texts])
+
+
+def _kept_uid(source: Dataset, rule: Rule, person: Person) -> DataElement | None:
+    """Give a UID as it is; its pseudonym where a part of it may be a date, or it is no UID."""
+    uids = [uid for uid in elements.texts(source, rule.tag) if uid]
+    plain = [uid if may_stay(uid) else person.uid(uid) for uid in uids]
+    return _new(rule, plain) if plain else None
+
+
 def _age(source: Dataset, rule: Rule) -> DataElement | None:
     values = elements.texts(source, rule.tag)
     match = _AGE.fullmatch(values[0]) if len(values) == 1 else None
@@ -199,10 +220,6 @@ def _age(source: Dataset, rule: Rule) -> DataElement | None:
         return None
     old = match[2] == "Y" and int(match[1]) >= _OLDEST
     return _new(rule, f"{_OLDEST:03}Y" if old else values[0])
-
-
-def _is_uid(uid: str) -> bool:
-    return len(uid) <= _UID_LENGTH and bool(_UID.fullmatch(uid))
 
 
 def _sequence(rule: Rule, items: list[Dataset]) -> DataElement | None:

@@ -63,7 +63,10 @@ def mark(result: Dataset, provenance: Provenance, profile: Profile = BASIC) -> N
     model = provenance.model
     result.PatientIdentityRemoved = "YES"
     result.BurnedInAnnotation = "NO"
-    moved = Option.MODIFIED_DATES in profile.options
+    done = set(profile.options)
+    if not any(element.VR == "DA" and not element.is_empty for element in result):
+        done.discard(Option.MODIFIED_DATES)  # no date could be kept
+    moved = Option.MODIFIED_DATES in done
     result.LongitudinalTemporalInformationModified = "MODIFIED" if moved else "REMOVED"
     method = [f"DICOM PS3.15 {TABLE_EDITION} Basic Profile", software, f"key {provenance.key_id}"]
     if profile is not BASIC:
@@ -76,7 +79,7 @@ def mark(result: Dataset, provenance: Provenance, profile: Profile = BASIC) -> N
         _code("113100", "DCM", "Basic Application Confidentiality Profile"),
         _code("113101", "DCM", "Clean Pixel Data Option"),
     ]
-    codes += [_code(one.code, "DCM", one.meaning) for one in Option if one in profile.options]
+    codes += [_code(one.code, "DCM", one.meaning) for one in Option if one in done]
     result.DeidentificationMethodCodeSequence = Sequence(codes)
     result.ImageType = _image_type(result, deformed=provenance.deformed)
     result.DerivationDescription = _fitting(_derivation(software, provenance), _ST)
@@ -122,6 +125,7 @@ def own_texts(provenance: Provenance, profile: Profile = BASIC) -> frozenset[str
     """
     own = Dataset()
     own.SOPClassUID, own.SOPInstanceUID = UID(_SECONDARY_CAPTURE), IMPLEMENTATION_CLASS_UID
+    own.StudyDate = "20000101"  # so that all is written that may be
     mark(own, provenance, profile)
     describe_file(own, provenance.software_version)
     texts = {str(own.file_meta.ImplementationVersionName)}

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from prichexy_worker.errors import Misconfigured
@@ -15,8 +16,6 @@ from prichexy_worker.header.allowlist import (
     Codes,
     EachOf,
     Empty,
-    Fixed,
-    Pattern,
     Range,
     Rule,
     Values,
@@ -26,6 +25,7 @@ from prichexy_worker.header.allowlist import (
 )
 from prichexy_worker.header.elements import name
 from prichexy_worker.header.options import Option
+from prichexy_worker.header.uids import may_stay
 from prichexy_worker.pseudonyms import Pseudonyms
 
 __all__ = ["BASIC", "REMOVE", "Profile", "project_rule"]
@@ -33,9 +33,12 @@ __all__ = ["BASIC", "REMOVE", "Profile", "project_rule"]
 #: What a project writes in place of a rule for an attribute that it does not want.
 REMOVE: Final = "remove"
 #: What a project may ask for an attribute: no text of the source is kept by its own rule.
-_OF_PROJECTS: Final = (Empty, Fixed, AccessionNumber, Values, EachOf, Pattern, Range, Codes)
+_OF_PROJECTS: Final = (Empty, AccessionNumber, Values, EachOf, Range, Codes)
 #: Where its own values may stand: codes, numbers and coded items.
 _VRS: Final = frozenset({"CS", "DS", "FD", "FL", "IS", "SL", "SQ", "SS", "UL", "US", "US or SS"})
+#: Commands, file meta information, and what describes the pixels.
+_GROUPS: Final = frozenset({0x0000, 0x0002, 0x0004, 0x0006, 0x0028})
+_ACCESSION_NUMBER: Final = 0x00080050
 #: Without them a result is no object, or its pixels mean nothing.
 _NEEDED: Final = frozenset(
     {
@@ -54,8 +57,9 @@ _NEEDED: Final = frozenset(
 class Profile:
     """What is kept of a header, and under which pseudonyms.
 
-    ``lists`` are the rules by SOP Class UID. ``digest`` names the whole: two profiles with one
-    digest do the same. ``project`` "" has the pseudonyms of the key itself.
+    ``lists`` are the rules by SOP Class UID. ``digest`` names what the project asked for: two
+    profiles with one digest do the same, under one version of this software. ``project`` "" has
+    the pseudonyms of the key itself.
     """
 
     name: str
@@ -81,6 +85,10 @@ class Profile:
         Raises Misconfigured, naming the attribute, for a rule that ``project_rule`` refuses.
         """
         chosen, changes = frozenset(options), dict(attributes or {})
+        if {Option.UIDS, Option.MODIFIED_DATES} <= chosen:
+            raise Misconfigured(
+                "uids and modified-dates: a UID may tell when it was made; keep one"
+            )
         own = {key: project_rule(key, value, chosen) for key, value in changes.items()}
         removed = {_tag(key) for key, rule in own.items() if rule is None}
         instead = {rule.tag: rule for rule in own.values() if rule is not None}
@@ -108,7 +116,8 @@ class Profile:
 
     def study_uid(self, pseudonyms: Pseudonyms, uid: str) -> str:
         """Give the StudyInstanceUID that a study has in the results. Raises ValueError for ""."""
-        return uid if Option.UIDS in self.options and uid else pseudonyms.uid(uid)
+        stays = Option.UIDS in self.options and may_stay(uid.strip(" \0"))
+        return uid.strip(" \0") if stays else pseudonyms.uid(uid)
 
 
 def project_rule(keyword: str, value: Any, options: frozenset[Option]) -> Rule | None:
@@ -118,11 +127,17 @@ def project_rule(keyword: str, value: Any, options: frozenset[Option]) -> Rule |
     where the rule would keep text of the source, or where Table E.1-1 does not leave that much.
     """
     tag = _tag(keyword)
-    if tag in _NEEDED or tag >> 16 == 0x0028:
+    if tag in _NEEDED or tag >> 16 in _GROUPS:
         raise Misconfigured(f"{keyword}: no object can be without it as it is; leave it out here")
     if value == REMOVE:
+        if tag in _required():
+            raise Misconfigured(f"{keyword}: some objects must have it; it is empty there at least")
         return None
+    if not isinstance(value, str) and not (isinstance(value, dict) and len(value) == 1):
+        raise Misconfigured(f"{keyword}: {REMOVE}, or one rule such as {{values: [CHEST]}}")
     rule = parse_rule(keyword, value, options)
+    if isinstance(rule.keep, AccessionNumber) and tag != _ACCESSION_NUMBER:
+        raise Misconfigured(f"{keyword}: accession_number is for AccessionNumber")
     if not isinstance(rule.keep, _OF_PROJECTS):
         raise Misconfigured(f"{keyword}: a project may not ask for this")
     if not isinstance(rule.keep, Empty | AccessionNumber) and rule.vr not in _VRS:
@@ -131,6 +146,17 @@ def project_rule(keyword: str, value: Any, options: frozenset[Option]) -> Rule |
         action = table.action(rule.tag)
         raise Misconfigured(f"{keyword}: Table E.1-1 has {action} for {name(rule.tag)}")
     return rule
+
+
+@cache
+def _required() -> frozenset[int]:
+    """Give what some object has, with a value or without, whatever its source has."""
+    rules = (rule for rules in allow_lists().values() for rule in rules)
+    return frozenset(rule.tag for rule in rules if rule.required is not None or _always(rule))
+
+
+def _always(rule: Rule) -> bool:
+    return isinstance(rule.keep, Empty) and rule.keep.always
 
 
 def _tag(keyword: str) -> int:

@@ -8,41 +8,56 @@ from typing import Final
 from pydicom.dataset import Dataset
 
 from prichexy_worker.header import elements, table
-from prichexy_worker.header.allowlist import Rule, ShiftedDate, Text, Words
+from prichexy_worker.header.allowlist import (
+    Age,
+    Items,
+    KeptUid,
+    Range,
+    Rule,
+    ShiftedDate,
+    Text,
+    Values,
+    Words,
+)
 from prichexy_worker.header.profile import Profile
+from prichexy_worker.release import Allowed
 
-__all__ = ["meant_to_stay", "retained_tags"]
+__all__ = ["allowed"]
 
 _SOP_CLASS_UID: Final = 0x00080016
+#: What keeps a value as it came.
+_AS_IT_CAME: Final = (Age, KeptUid, Range, Text, Values)
 
 
-def retained_tags(source: Dataset, profile: Profile) -> frozenset[int]:
-    """Give the attributes of ``source`` whose own values may be in its result.
+def allowed(source: Dataset, result: Dataset, profile: Profile) -> Allowed:
+    """Give what ``profile`` lets pass of ``source`` into ``result``.
 
-    Those that a chosen option keeps unmodified, by Table E.1-1, and the device's names under
-    Retain Device Identity. A value of theirs says nothing of the patient by the profile's choice;
-    it is still sought wherever another attribute of the source holds it as an identifier.
+    Kept is what a chosen option keeps unmodified, by Table E.1-1, and by a rule that does so.
+    Cleaned are dates that the source does not have in that attribute, and text of nothing but words
+    of the option's vocabulary.
     """
-    return frozenset(
-        rule.tag
-        for rule in _rules(source, profile)
-        if table.under_options(rule.tag, profile.options) == "K" or isinstance(rule.keep, Text)
+    rules = profile.lists.get("".join(elements.texts(source, _SOP_CLASS_UID)), ())
+    return Allowed(
+        kept=frozenset(_kept(rules, "", profile)),
+        cleaned=frozenset(
+            (rule.tag, value)
+            for rule in rules
+            for value in elements.texts(result, rule.tag)
+            if _is_clean(rule, value, source)
+        ),
     )
 
 
-def meant_to_stay(source: Dataset, result: Dataset, profile: Profile) -> frozenset[str]:
-    """Give the whole values of ``result`` that an option cleaned, and that are clean.
-
-    A date that the source does not have in that attribute, and text of nothing but words of the
-    option's vocabulary. A moved date may by chance be another date of the source, and a cleaned
-    description may be the source's own.
-    """
-    return frozenset(
-        value
-        for rule in _rules(source, profile)
-        for value in elements.texts(result, rule.tag)
-        if _is_clean(rule, value, source)
-    )
+def _kept(rules: tuple[Rule, ...], above: str, profile: Profile) -> Iterator[str]:
+    for rule in rules:
+        place = f"{above}{rule.tag >> 16:04X},{rule.tag & 0xFFFF:04X}"
+        by_option = table.under_options(rule.tag, profile.options) == "K"
+        if isinstance(rule.keep, Items) and by_option:
+            yield from _kept(rule.keep.rules, f"{place}/", profile)
+        elif isinstance(rule.keep, Text | KeptUid) or (
+            by_option and isinstance(rule.keep, _AS_IT_CAME)
+        ):
+            yield place
 
 
 def _is_clean(rule: Rule, value: str, source: Dataset) -> bool:
@@ -53,7 +68,3 @@ def _is_clean(rule: Rule, value: str, source: Dataset) -> bool:
             return not any(one[:8] == value for one in elements.texts(source, rule.tag))
         case _:
             return False
-
-
-def _rules(source: Dataset, profile: Profile) -> Iterator[Rule]:
-    yield from profile.lists.get("".join(elements.texts(source, _SOP_CLASS_UID)), ())
