@@ -41,6 +41,8 @@ class Passing:
         self.content: bytes | None = None
         self.finder: object = Finds()
         self.judge: Judge | None = None
+        self.markers: tuple[tuple[int, int, int, int], ...] = ()
+        self.moved = 0.0
 
     def spoiled(self, change: Change) -> Passing:
         change(self.result)
@@ -54,6 +56,8 @@ class Passing:
             finder=self.finder,  # type: ignore[arg-type]
             own_texts=own_texts(PROVENANCE),
             judge=self.judge,
+            markers=self.markers,
+            moved=self.moved,
         )
 
     def refusal(self) -> Rejected:
@@ -178,6 +182,27 @@ def test_text_that_can_be_seen_in_the_result_is_kept_back_and_a_marker_is_not() 
     # What was looked at is the result, as its own header has it displayed.
     assert finder.views[0].shape == (96, 80)
     assert np.ptp(finder.views[0]) > 0.2
+
+
+@pytest.mark.parametrize(
+    ("marker", "moved", "passes"),
+    [
+        ((1, 1, 9, 5), 0.0, True),  # where the marker was
+        ((0, 0, 9, 5), 0.0, True),
+        ((4, 1, 12, 5), 0.0, False),  # farther than it can have been moved
+        ((4, 1, 12, 5), 2.0, True),
+        ((1, 1, 5, 5), 0.0, False),  # longer than it was: something stands beside it
+    ],
+)
+def test_what_lies_where_a_marker_was_surely_read_is_that_marker(
+    marker: tuple[int, int, int, int], moved: float, passes: bool
+) -> None:
+    shown = passing()
+    shown.finder, shown.markers, shown.moved = Finds(region(marker=False)), (marker,), moved
+    if passes:
+        assert shown.release()
+    else:
+        assert shown.refusal().reason is Reason.BURNED_IN_TEXT
 
 
 def test_the_text_of_the_result_is_looked_for_and_not_that_of_the_source() -> None:

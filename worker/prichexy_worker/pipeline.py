@@ -134,6 +134,8 @@ def anonymize(content: bytes, tools: Tools, clock: Clock = time.perf_counter) ->
             finder=tools.text_finder,
             own_texts=header.own_texts(provenance, tools.profile),
             allowed=header.allowed(source, result, tools.profile),
+            markers=cleaned.kept,
+            moved=measures["max_displacement_px"],
         )
     return Anonymized(
         content=released,

@@ -7,6 +7,7 @@ check that raises, or that cannot be made, keeps the result back as one that fai
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from functools import partial
 from io import BytesIO
@@ -30,6 +31,7 @@ from prichexy_worker.text import Finder, doubted
 __all__ = ["Judge", "installed", "release"]
 
 T = TypeVar("T")
+Box = tuple[int, int, int, int]
 
 
 def release(
@@ -40,13 +42,19 @@ def release(
     finder: Finder,
     own_texts: Collection[str] = (),
     allowed: Allowed = NOTHING,
+    markers: Collection[Box] = (),
+    moved: float = 0.0,
     judge: Judge | None = None,
 ) -> Released:
     """Give ``result`` as what may leave, or raise Rejected.
 
     ``original`` is the file that it was made of and ``radiograph`` that file's decoded pixels;
     ``own_texts`` and ``allowed`` as for ``release.check_release``; ``judge`` is that of the
-    environment where none is given. The reasons, in the order of the checks:
+    environment where none is given. ``markers`` are the boxes (left, top, right, bottom) of side
+    and view markers that were surely read before pixels were moved, by ``moved`` pixels at most:
+    a marker that was deformed may not be read any more.
+
+    The reasons, in the order of the checks:
 
     IDENTITY_SURVIVED    an identifying value of the original is in the bytes (``release``)
     PIXELS_NOT_SANE      the pixels are not like the original's (``gate.sanity``)
@@ -64,7 +72,7 @@ def release(
         "identity": partial(sought, source, result),
         "pixels": partial(check_pixels, source, radiograph, made, found),
         "conformance": partial(_conforms, original, result, made, judge),
-        "text": partial(_refuse_text, made, found, finder),
+        "text": partial(_refuse_text, made, found, finder, [_reach(one, moved) for one in markers]),
     }
     for name, check in checks.items():
         _checked(name, check)
@@ -92,10 +100,29 @@ def _conforms(original: bytes, result: bytes, made: Dataset, judge: Judge | None
     check_conformance(original, result, str(made.SOPClassUID), judge or installed())
 
 
-def _refuse_text(made: Dataset, found: Radiograph, finder: Finder) -> None:
+def _reach(box: Box, moved: float) -> Box:
+    """Give where a marker may be found again: its box, larger by a quarter of its shorter side."""
+    left, top, right, bottom = box
+    more = math.ceil(moved + min(right - left, bottom - top) / 4)
+    return left - more, top - more, right + more, bottom + more
+
+
+def _lies_in(inner: Box, outer: Box) -> bool:
+    return all(one >= two for one, two in zip(inner[:2], outer[:2], strict=True)) and all(
+        one <= two for one, two in zip(inner[2:], outer[2:], strict=True)
+    )
+
+
+def _refuse_text(
+    made: Dataset, found: Radiograph, finder: Finder, markers: Collection[Box]
+) -> None:
     seen = [
         (shown, region) for shown in view.searched(found, made) for region in finder.find(shown)
     ]
-    left = [(shown, region) for shown, region in seen if not region.marker]
+    left = [
+        (shown, region)
+        for shown, region in seen
+        if not region.marker and not any(_lies_in(region.box, marker) for marker in markers)
+    ]
     if left:
         raise doubted(f"{len(left)} in the result", left)

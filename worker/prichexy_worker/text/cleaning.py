@@ -51,13 +51,15 @@ class Cleaned:
     """A radiograph without text but markers, and what was done to it.
 
     ``erased`` (rows, columns) is True where pixels were filled, by a mask or for a text;
-    ``regions`` the number of separate places erased for a text; ``markers`` those kept.
+    ``regions`` the number of separate places erased for a text; ``markers`` those kept, and
+    ``kept`` their boxes (left, top, right, bottom), in each view that showed them.
     """
 
     radiograph: Radiograph
     erased: npt.NDArray[np.bool_]
     regions: int = 0
     markers: int = 0
+    kept: tuple[tuple[int, int, int, int], ...] = ()
 
     def measures(self) -> dict[str, float]:
         """Give ``text_regions_erased``, ``text_markers_kept`` and ``text_erased_share``.
@@ -88,12 +90,14 @@ def clean(
     shape = radiograph.values.shape
     masked = masked_area(masks, dataset, shape)
     texts, markers = np.zeros(shape, dtype=np.bool_), 0
+    kept: tuple[tuple[int, int, int, int], ...] = ()
     current = fill(radiograph, masked)
     for rounds in range(MOST_ROUNDS + 1):
         found = [(shown, finder.find(shown)) for shown in view.searched(current, dataset)]
         left = [(shown, one) for shown, each in found for one in each if not one.marker]
         if not left:
             markers = max(len(each) for _, each in found)
+            kept = tuple(one.box for _, each in found for one in each)
             break
         if rounds == MOST_ROUNDS:
             raise doubted(f"still {_count(left)} after {rounds} rounds of erasing", left)
@@ -106,7 +110,7 @@ def clean(
     if claimed and not erased.any():
         raise Rejected(Reason.BURNED_IN_TEXT, "BurnedInAnnotation, and none was found")
     places = cv2.connectedComponents(texts.astype(np.uint8))[0] - 1
-    return Cleaned(radiograph=current, erased=erased, regions=places, markers=markers)
+    return Cleaned(radiograph=current, erased=erased, regions=places, markers=markers, kept=kept)
 
 
 def doubted(detail: str, found: Sequence[tuple[View, TextRegion]]) -> Rejected:
