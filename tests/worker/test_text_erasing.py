@@ -12,11 +12,15 @@ from hypothesis import strategies as st
 
 from prichexy_testing.dicoms import phantom
 from prichexy_worker.pixels import Radiograph
-from prichexy_worker.text import TextRegion, area_of, erase
+from prichexy_worker.text import TextRegion, area_of
 from prichexy_worker.text.erasing import LENGTHENED, WIDENED, fill
 from prichexy_worker.text.finder import Corners
 
 Area = npt.NDArray[np.bool_]
+
+
+def erase(radiograph: Radiograph, regions: list[TextRegion]) -> Radiograph:
+    return fill(radiograph, area_of(radiograph.values.shape, regions))
 
 
 def radiograph(

@@ -21,7 +21,7 @@ text. What the given view does not show cannot be found in it: ``view.searched``
 """
 
 from prichexy_worker.text.cleaning import Cleaned, clean, doubted
-from prichexy_worker.text.erasing import area_of, erase
+from prichexy_worker.text.erasing import area_of
 from prichexy_worker.text.finder import Finder, TextFinder, TextRegion
 from prichexy_worker.text.markers import MARKERS
 from prichexy_worker.text.masks import Mask, masks_of
@@ -37,7 +37,6 @@ __all__ = [
     "area_of",
     "clean",
     "doubted",
-    "erase",
     "masks_of",
     "picture",
 ]

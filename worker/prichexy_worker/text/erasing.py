@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from prichexy_worker.pixels import Radiograph
 from prichexy_worker.text.finder import Corners, TextRegion
 
-__all__ = ["LENGTHENED", "WIDENED", "area_of", "erase", "fill"]
+__all__ = ["LENGTHENED", "WIDENED", "area_of", "fill"]
 
 Area = NDArray[np.bool_]
 _Floats = NDArray[np.float64]
@@ -34,15 +34,6 @@ _BLUR: Final = 2.0
 _SQUARE: Final = 1.5
 #: How far around an area the pixels are looked at that it is filled from.
 _AROUND: Final = 16
-
-
-def erase(radiograph: Radiograph, regions: Iterable[TextRegion]) -> Radiograph:
-    """Give the radiograph with all regions filled that are no markers, each larger than found.
-
-    ``area_of`` says how much larger, ``fill`` with what. Where this meets a marker, the marker is
-    lost.
-    """
-    return fill(radiograph, area_of(radiograph.values.shape, regions))
 
 
 def area_of(shape: tuple[int, ...], regions: Iterable[TextRegion]) -> Area:
