@@ -6,6 +6,8 @@ import itertools
 import logging
 import os
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from prichexy_testing.dicoms import phantom
 from prichexy_testing.shared_data import CHEST, need, pydicom_data
 from prichexy_worker.errors import Misconfigured
-from prichexy_worker.text import MARKERS, TextFinder, TextRegion
+from prichexy_worker.text import MARKERS, TextFinder, TextRegion, models
 from prichexy_worker.text import finder as search
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -158,7 +160,7 @@ def judged(
     monkeypatch: pytest.MonkeyPatch, score: float, *readings: tuple[str, float]
 ) -> tuple[TextRegion, ...]:
     monkeypatch.setattr(search, "_LOOKS", search._LOOKS[:1])  # one look, one box
-    monkeypatch.setattr(search, "_load", lambda threads: Sees(score, *readings))
+    monkeypatch.setattr(search, "load", lambda threads: Sees(score, *readings))
     return TextFinder().find(np.zeros((736, 736), np.float32))
 
 
@@ -205,7 +207,7 @@ def test_a_marker_of_which_another_outline_reads_as_more_is_no_marker(
     monkeypatch.setattr(search, "_LOOKS", search._LOOKS[:2])
     monkeypatch.setattr(search._Look, "at", lambda look, shape: look._replace(tiled=False))
     monkeypatch.setattr(
-        search, "_load", lambda threads: Sees(0.7, ("R", 0.99), ("Re", 0.7), ("R", 1))
+        search, "load", lambda threads: Sees(0.7, ("R", 0.99), ("Re", 0.7), ("R", 1))
     )
     (region,) = TextFinder().find(np.zeros((736, 736), np.float32) + np.eye(736, dtype=np.float32))
     assert len(region.quads) == 2
@@ -238,7 +240,7 @@ def test_parts_that_did_not_change_are_not_searched_again(monkeypatch: pytest.Mo
                 seen.append(picture.tobytes())
             return super().__call__(picture, use_det=use_det)
 
-    monkeypatch.setattr(search, "_load", lambda threads: Counts(0.7, ("", 0)))
+    monkeypatch.setattr(search, "load", lambda threads: Counts(0.7, ("", 0)))
     finder = TextFinder()
     before = chest(1500, 1500)
     first = finder.find(before)
@@ -288,13 +290,13 @@ def test_nothing_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_missing_models_are_named_and_nothing_is_searched(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(search.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(models.resources, "files", lambda package: tmp_path)
     with pytest.raises(Misconfigured, match="reinstall rapidocr"):
         TextFinder().find(chest(64, 64))
 
 
 def test_making_a_finder_loads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "_load", lambda threads: pytest.fail("loaded"))
+    monkeypatch.setattr(search, "load", lambda threads: pytest.fail("loaded"))
     TextFinder(threads=2)
 
 
@@ -307,7 +309,7 @@ def test_the_models_are_loaded_once_and_again_in_a_forked_process(
         loads.append(threads)
         return Sees(0.7, ("", 0))
 
-    monkeypatch.setattr(search, "_load", load)
+    monkeypatch.setattr(search, "load", load)
     finder = TextFinder(threads=3)
     finder.find(chest(64, 64))
     finder.find(chest(64, 64))
@@ -382,3 +384,18 @@ def test_a_name_in_a_real_radiograph_is_found_small_and_faint(finder: TextFinder
     grey = float(np.median(view[1750:1780, 1100:1300])) - 0.12
     view, box = written(view, NAME, at=(1100, 1750), size=20, grey=grey)
     assert any(covers(region, box) for region in finder.find(view))
+
+
+def test_the_processors_slow_numbers_are_zero_in_a_search_and_only_there() -> None:
+    told = (
+        "import numpy as np\n"
+        "from prichexy_worker.text.models import at_full_speed, load\n"
+        "smallest = lambda: float((np.full(4, 1e-40, np.float32) * np.float32(1))[0])\n"
+        "engine = load(1)\n"
+        "with at_full_speed():\n"
+        "    engine(np.zeros((64, 64, 3), np.uint8), use_det=True, use_cls=False, use_rec=False)\n"
+        "    assert smallest() == 0\n"
+        "assert smallest() > 0\n"
+    )
+    # In a process of its own: the first model that a process loads switches them back.
+    subprocess.run([sys.executable, "-c", told], check=True)

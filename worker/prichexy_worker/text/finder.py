@@ -10,21 +10,18 @@ text, and what was read is forgotten at once and never returned, logged or raise
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from prichexy_worker.errors import Misconfigured
 from prichexy_worker.text.markers import is_marker, letters
+from prichexy_worker.text.models import FAINTEST, at_full_speed, load
 
 if TYPE_CHECKING:
     from rapidocr import RapidOCR
@@ -40,9 +37,8 @@ Corners = tuple[tuple[float, float], ...]
 #: A marker is kept only when it was read with this confidence.
 _SURE: Final = 0.8
 #: What the detector takes for text counts from ``_TEXT_LIKE`` on, readable or not, and from
-#: ``_FAINT`` on when it reads as something.
+#: ``FAINTEST`` on when it reads as something.
 _TEXT_LIKE: Final = 0.6
-_FAINT: Final = 0.45
 _READABLE: Final = 0.6
 #: Greatest height of letters, as a share of the shorter side of what the detector is shown. What
 #: is larger is anatomy: it outlines a vertebra in a part, a lung or all of a small picture.
@@ -155,16 +151,17 @@ class TextFinder:
         if view.ndim != 2 or not view.size or not np.isfinite(view).all():
             raise ValueError("the view must be a picture of finite numbers")
         picture: Picture = np.round(np.clip(view, 0, 1) * 255).astype(np.uint8)
-        reader = _Reader(self._loaded(), picture, self._seen)
         looks = dict.fromkeys(look.at(picture.shape) for look in _LOOKS)
-        finds = _merged([find for look in looks for find in reader.finds(look)])
-        regions = [region for find in finds if (region := reader.judged(find)) is not None]
+        reader = _Reader(self._loaded(), picture, self._seen)
+        with at_full_speed():
+            finds = _merged([find for look in looks for find in reader.finds(look)])
+            regions = [region for find in finds if (region := reader.judged(find)) is not None]
         return tuple(sorted(regions, key=lambda region: (region.top, region.left)))
 
     def _loaded(self) -> RapidOCR:
         # Sessions of onnxruntime do not survive a fork: their threads stay behind.
         if self._engine is None or self._loaded_by != os.getpid():
-            self._engine, self._loaded_by = _load(self._threads), os.getpid()
+            self._engine, self._loaded_by = load(self._threads), os.getpid()
         return self._engine
 
 
@@ -282,7 +279,7 @@ def _merged(finds: list[_Find]) -> list[_Find]:
     """Give the finds of all looks, those of the same place as one: the largest, its best score."""
     kept: list[_Find] = []
     for find in sorted(finds, key=lambda one: -_area(one.quad)):
-        if find.score < _FAINT:
+        if find.score < FAINTEST:
             continue
         same = next((one for one in kept if _overlap(one.quad, find.quad) >= _SAME), None)
         if same is None:
@@ -345,41 +342,3 @@ def _upright(picture: Picture, quad: Quad) -> Picture | None:
     )
     flat = np.rot90(cut) if _runs_down(width, height) else cut
     return np.ascontiguousarray(flat, dtype=np.uint8)
-
-
-def _load(threads: int) -> RapidOCR:
-    # Importing it loads onnxruntime, which only a worker that searches for text needs.
-    from rapidocr import RapidOCR  # noqa: PLC0415
-
-    engine = "EngineConfig.onnxruntime"
-    loaded = RapidOCR(
-        params={
-            "Global.log_level": "critical",
-            "Global.use_preprocess_img": False,
-            f"{engine}.intra_op_num_threads": min(threads, os.cpu_count() or 1),
-            f"{engine}.inter_op_num_threads": 1,
-            # Without its arena onnxruntime returns memory after every layer: half the speed.
-            f"{engine}.enable_cpu_mem_arena": True,
-            "Det.model_path": _model("det"),
-            "Cls.model_path": _model("cls"),
-            "Rec.model_path": _model("rec"),
-            # The looks have the right size already.
-            "Det.limit_type": "min",
-            "Det.limit_side_len": 32,
-            "Det.box_thresh": _FAINT,
-        }
-    )
-    logging.getLogger("RapidOCR").disabled = True
-    return loaded
-
-
-def _model(kind: str) -> str:
-    """Give the path of the one model file of this kind in rapidocr's wheel: it fetches no other."""
-    folder = Path(str(resources.files("rapidocr"))) / "models"
-    found = sorted(folder.glob(f"*_{kind}_*.onnx"))
-    if len(found) != 1:
-        raise Misconfigured(
-            f"the text search needs one {kind} model of rapidocr, and {len(found)} are installed: "
-            "reinstall rapidocr"
-        )
-    return str(found[0])
