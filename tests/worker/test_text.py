@@ -141,6 +141,8 @@ def test_what_only_begins_like_a_marker_is_no_marker(finder: TextFinder, words: 
 class Sees:
     """Models that outline one box and read in it what they are told: first close, then wider."""
 
+    height = 30
+
     def __init__(self, score: float, *readings: tuple[str, float]) -> None:
         self.score = score
         self.readings = list(readings)
@@ -148,7 +150,10 @@ class Sees:
     def __call__(self, picture: npt.NDArray[np.uint8], *, use_det: bool, **_: bool) -> object:
         answer = type("Answer", (), {})()
         if use_det:
-            answer.boxes = np.array([[[10, 10], [90, 10], [90, 40], [10, 40]]], dtype=np.float32)
+            answer.boxes = np.array(
+                [[[10, 10], [90, 10], [90, 10 + self.height], [10, 10 + self.height]]],
+                dtype=np.float32,
+            )
             answer.scores = [self.score]
         else:
             word, sure = self.readings[0] if len(self.readings) == 1 else self.readings.pop(0)
@@ -167,6 +172,24 @@ def judged(
 def test_text_that_cannot_be_read_is_no_marker(monkeypatch: pytest.MonkeyPatch) -> None:
     (region,) = judged(monkeypatch, 0.7, ("", 0.0))
     assert not region.marker
+
+
+@pytest.mark.parametrize(
+    ("score", "reading", "text"),
+    [
+        (0.74, ("", 0.0), False),  # a vertebra
+        (0.74, ("0", 0.99), False),  # the head of a humerus
+        (0.74, ("EO", 0.59), False),
+        (0.74, ("EO", 0.6), True),
+        (0.76, ("", 0.0), True),
+        (0.76, ("E", 0.99), True),
+    ],
+)
+def test_what_is_as_tall_as_bones_are_must_look_more_like_text(
+    monkeypatch: pytest.MonkeyPatch, score: float, reading: tuple[str, float], text: bool
+) -> None:
+    monkeypatch.setattr(Sees, "height", 36)
+    assert bool(judged(monkeypatch, score, reading)) is text
 
 
 @pytest.mark.parametrize(
