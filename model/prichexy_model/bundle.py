@@ -109,7 +109,8 @@ class Bundle:
     are shown, ``mu`` the largest displacement in normalised coordinates along an axis (of the
     fine field, where there is a coarse one, too; with border "paper" only four pixels and more
     inside the border, see ``flow.displacement``), ``input_size`` the rows and columns of the
-    image that the generator sees. The other networks are there for judging the generator:
+    image that the field is for, ``field_size`` those at which the generator sees it and proposes
+    the field, where these are others. The other networks are there for judging the generator:
     nothing that deforms needs them.
     """
 
@@ -121,6 +122,7 @@ class Bundle:
     mu: float
     border: Border
     input_size: int
+    field_size: int | None = None
     coarse: CoarsePart | None = None
     verifier: VerifierPart | None = None
     classifier: ClassifierPart | None = None
@@ -141,7 +143,7 @@ def read_bundle(folder: str | Path) -> Bundle:
         raise BundleError(f"{path}: is not JSON") from error
     if not isinstance(metadata, Mapping):
         raise BundleError(f"{path}: is no JSON object")
-    optional = {"coarse", "verifier", "classifier"}
+    optional = {"field_size", "coarse", "verifier", "classifier"}
     section = _section(path, metadata, _SECTION, _KEYS, optional)
     if section is None:
         raise BundleError(f"{path}: has no section {_SECTION}")
@@ -158,6 +160,7 @@ def read_bundle(folder: str | Path) -> Bundle:
         mu=_mu(path, section),
         border=_one_of(path, section, "border", BORDERS),
         input_size=input_size,
+        field_size=_field_size(path, section, input_size),
         coarse=_coarse(path, section, input_size),
         verifier=_verifier(path, section),
         classifier=_classifier(path, section),
@@ -171,7 +174,7 @@ def load_anonymizer(folder: str | Path) -> tuple[Anonymizer, Bundle]:
     the metadata names or do not fit the generator.
     """
     bundle = read_bundle(folder)
-    generator = build_generator()
+    generator = build_generator(bundle.field_size)
     _load(generator, Path(folder) / WEIGHTS_FILE, bundle.digest, "generator")
     mu, border, size = bundle.mu, bundle.border, bundle.input_size
     if bundle.coarse is None:
@@ -333,6 +336,17 @@ def _input_size(path: Path, data: Mapping[str, Any]) -> int:
     size = data["input_size"]
     if isinstance(size, bool) or not isinstance(size, int) or size <= 0 or size % STRIDE:
         raise BundleError(f"{path}: input_size is not a positive multiple of {STRIDE}")
+    return size
+
+
+def _field_size(path: Path, data: Mapping[str, Any], input_size: int) -> int | None:
+    if "field_size" not in data:
+        return None
+    size = _count(path, data, "field_size")
+    if size % STRIDE or size > input_size:
+        raise BundleError(
+            f"{path}: field_size is no multiple of {STRIDE} up to input_size, {input_size}"
+        )
     return size
 
 

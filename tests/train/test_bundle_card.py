@@ -30,6 +30,11 @@ def test_a_corrected_field_is_bounded_everywhere() -> None:
     assert "border;" not in text
 
 
+def test_a_generator_that_sees_less_than_it_is_given_says_so() -> None:
+    assert "sees 256 × 256 pixels; " in card()
+    assert "sees 256 × 256 pixels (shrunk to 128 × 128); " in card(field_size=128)
+
+
 def test_a_coarse_field_adds_its_bound() -> None:
     assert "at most 7.65 pixels along an axis" in card(coarse={"mu": 0.05, "cells": 8})
 

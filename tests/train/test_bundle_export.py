@@ -325,6 +325,25 @@ def test_the_coarse_field_goes_along(runs: Runs, tmp_path: Path) -> None:
     np.testing.assert_allclose(field, expected[0].numpy(), atol=1e-6)
 
 
+def test_the_size_that_the_generator_sees_goes_along(runs: Runs, tmp_path: Path) -> None:
+    run = miniature_runs.adversarial(runs, tmp_path / "run", anonymizer={"field_size": 16})
+    made = export_bundle(run, tmp_path / "bundle")
+    anonymizer, bundle = load_anonymizer(made.folder)
+    assert (bundle.input_size, bundle.field_size) == (SIZE, 16)
+    image = np.random.default_rng(1).integers(0, 256, (SIZE, SIZE)).astype(np.uint8)
+    Image.fromarray(image).save(tmp_path / "chest.png")
+    validate(made.folder)
+    verify_net_in_out(made.folder)
+    result = run_on(made.folder, tmp_path / "*.png", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    with torch.inference_mode():
+        expected = anonymizer.displacement(torch.from_numpy(image / np.float32(255))[None, None])
+    field = np.load(tmp_path / "out" / "chest.displacement.npy")
+    np.testing.assert_allclose(field, expected[0].numpy(), atol=1e-6)
+    as_bundle, as_run = method_from(f"bundle:{made.folder}"), method_from(f"run:{run}")
+    assert as_bundle.of.settings == as_run.of.settings
+
+
 def test_what_no_worker_can_apply_is_refused(runs: Runs, tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match="no deformation"):
         export_bundle(runs.pretrained_privacy_net, tmp_path / "bundle")

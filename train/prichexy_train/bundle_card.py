@@ -191,8 +191,10 @@ def _networks(section: Mapping[str, Any]) -> Iterator[str]:
     field = f"μ = {section['mu']:g}, border `{section['border']}`"
     if coarse:
         field += f", and a coarse field of μ = {coarse['mu']:g} on {coarse['cells']} cells"
+    seen = section.get("field_size", size)
+    shrunk = f" (shrunk to {seen} × {seen})" if seen != size else ""
     yield (
-        f"| generator | `models/model.pt` | sees {size} × {size} pixels; {field}: "
+        f"| generator | `models/model.pt` | sees {size} × {size} pixels{shrunk}; {field}: "
         f"{_reach(section)} | `{section['weights_sha256']}` |"
     )
     if "verifier" in section:

@@ -119,6 +119,8 @@ def export_bundle(
         inference = _read(template / _INFERENCE)
         if isinstance(network, MultiscaleAnonymizer):
             inference["anonymizer"] |= _COARSE_INFERENCE
+        if settings.field_size is not None:
+            inference["network_def"] |= _FIELD_INFERENCE
         section = _generator_section(partial, network, settings, figures)
         runs = {"anonymizer": anonymizer}
         if verifier is not None:
@@ -158,6 +160,9 @@ _COARSE_INFERENCE: Final[Mapping[str, str]] = {
     "mu_coarse": "@_meta_::prichexy::coarse::mu",
     "cells": "@_meta_::prichexy::coarse::cells",
 }
+_FIELD_INFERENCE: Final[Mapping[str, str]] = {
+    "field_size": "@_meta_::prichexy::field_size",
+}
 
 
 def _check_measured_with(role: str, run: Path | None, known: Sequence[str]) -> None:
@@ -179,6 +184,8 @@ def _generator_section(
         "input_size": settings.size,
         "weights_sha256": save_weights(folder / WEIGHTS_FILE, network.generator.state_dict()),
     }
+    if settings.field_size is not None:
+        section["field_size"] = settings.field_size
     if isinstance(network, MultiscaleAnonymizer):
         section["coarse"] = {"mu": settings.mu_coarse, "cells": settings.cells}
     return section

@@ -103,6 +103,8 @@ def _of_bundle(folder: Path, device: torch.device | str) -> ChosenMethod:
     except WeightsError as error:
         raise Damaged(str(error)) from error
     table: dict[str, Any] = {"size": bundle.input_size, "mu": bundle.mu, "border": bundle.border}
+    if bundle.field_size is not None:
+        table["field_size"] = bundle.field_size
     if isinstance(anonymizer, MultiscaleAnonymizer):
         table |= {"mu_coarse": anonymizer.mu_coarse, "cells": anonymizer.cells}
     settings = DeformationSettings.model_validate(table)
