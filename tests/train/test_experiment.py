@@ -97,11 +97,12 @@ def test_each_step_comes_after_those_that_it_needs(tmp_path: Path) -> None:
     steps = steps_of(experiment(), places(tmp_path))
     assert [step.name for step in steps] == [
         "prepare-one",
+        # Whole rows, the file's first one first: each has its trainings just before it.
         "verifier",
-        "classifier",
-        "generator",
         "attack-real",
+        "classifier",
         "utility-real",
+        "generator",
         "attack-prichexy",
         "utility-prichexy",
         "report",
@@ -271,9 +272,9 @@ def test_what_was_begun_goes_on_where_it_stopped(progress: Progress, recorder: R
         "prepare-one": "finished",
         "verifier": "finished",
         "classifier": "finished",
+        "attack-real": "finished",
+        "utility-real": "finished",
         "generator": "begun",
-        "attack-real": "to do",
-        "utility-real": "to do",
         "attack-prichexy": "to do",
         "utility-prichexy": "to do",
         "report": "to do",
@@ -292,7 +293,7 @@ def test_nothing_is_begun_past_the_deadline(tmp_path: Path, recorder: Recorder) 
         tell=lambda _: None,
         clock=lambda: float(next(now)),
     )
-    assert progress.carry_on(2.0) == Outcome("deadline", "classifier")
+    assert progress.carry_on(2.0) == Outcome("deadline", "attack-real")
     assert recorder.performed == ["prepare-one", "verifier"]
 
 
@@ -359,7 +360,7 @@ def test_several_processes_share_the_steps(tmp_path: Path, recorder: Recorder) -
     progress = Progress(steps, recorder, tell=told.append, wait=finished_by_the_other)
     assert progress.carry_on(None) == Outcome("finished")
     assert recorder.performed[:3] == ["prepare-one", "verifier", "classifier"]
-    assert recorder.performed[3:6] == ["utility-real", "verifier", "generator"]
+    assert recorder.performed[3:6] == ["utility-real", "verifier", "attack-real"]
     assert "[2/9] verifier: another process is at it" in told
     assert sum("another process" in line for line in told) == 1
     assert sorted(set(recorder.performed)) == sorted(step.name for step in steps)

@@ -234,6 +234,9 @@ class Step:
 def steps_of(experiment: Experiment, places: Places) -> tuple[Step, ...]:
     """Give the steps in an order in which each comes after those that it needs.
 
+    The table's rows follow each other as in the file, each with its trainings just before it: who
+    stops early has whole rows, those that the file names first.
+
     Raises Misconfigured when trainings need each other in a circle, and when a source is given
     for a set that there is not.
     """
@@ -241,7 +244,7 @@ def steps_of(experiment: Experiment, places: Places) -> tuple[Step, ...]:
         raise Misconfigured(f"--source {unknown[0]}=…: the experiment has no such set")
     plan = _Plan(experiment, places)
     curve = (*plan.curve_trainings(), *plan.trials())
-    return (*plan.preparations(), *plan.trainings(), *plan.measurements(), *curve, plan.report())
+    return (*plan.preparations(), *plan.rows(), *curve, plan.report())
 
 
 class _Plan:
@@ -319,6 +322,22 @@ class _Plan:
                     classifier=self._places.runs / classifier,
                     anonymised=images,
                 )
+
+    def rows(self) -> Iterator[Step]:
+        """Give the measurements, each after the trainings that it needs; then all others."""
+        left = {step.name: step for step in self.trainings()}
+
+        def needed(step: Step) -> Iterator[Step]:
+            for name in step.needs:
+                if name in left:
+                    training = left.pop(name)
+                    yield from needed(training)
+                    yield training
+
+        for step in self.measurements():
+            yield from needed(step)
+            yield step
+        yield from left.values()
 
     def curve_trainings(self) -> Iterator[Step]:
         """Give a training for each share of the patients and each variant of a learning curve."""
