@@ -285,7 +285,7 @@ def test_every_row_meets_the_baselines_and_undoing(name: str) -> None:
     assert any(settings["control_seeds"] for settings in rows.values())
 
 
-@pytest.mark.parametrize("name", ["miniature", "slice", "results"])
+@pytest.mark.parametrize("name", ["miniature", "slice", "results", "results-cpu"])
 def test_real_images_are_asked_for_shortcuts_and_the_curve_is_one_of_the_strong_verifier(
     name: str,
 ) -> None:
@@ -310,6 +310,16 @@ def test_real_images_are_asked_for_shortcuts_and_the_curve_is_one_of_the_strong_
             assert not (is_share and (differs or other_data)), "one thing at a time"
             trial = stages.settings(steps[f"trial-{name}"])
             assert trial["pair_lists"] == ["test", "test_matched"]
+
+
+def test_a_cpu_has_the_rows_of_a_gpu_the_main_ones_with_as_many_trainings() -> None:
+    ours, theirs = attacks_of("results-cpu"), attacks_of("results")
+    assert {Path(row).name for row in ours} == {Path(row).name for row in theirs}
+    for row, settings in ours.items():
+        assert settings["seeds"] == theirs[row]["seeds"], row
+        if settings["seeds"] == 5:
+            assert set(settings["rungs"]) == set(theirs[row]["rungs"]), row
+        assert {0, 1, 3, 4} <= set(settings["rungs"]), row
 
 
 def test_the_papers_attackers_are_trained_ten_times() -> None:
