@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from prichexy_testing.dicoms import CANARIES
+from prichexy_testing.dicoms import CANARIES, lut
 from prichexy_testing.headers import KEY, PROVENANCE, cr, dx, reread, secondary_capture
 from prichexy_worker import header
 from prichexy_worker.contract import Reason
@@ -74,6 +75,14 @@ def test_what_is_said_at_any_depth_is_what_happens(
     for place, one in explained(source, profile).items():
         if one.keyword != "PixelData":
             assert (place in there) == (one.fate != "removed"), (place, one.fate)
+
+
+@pytest.mark.parametrize("keyword", ["VOILUTSequence", "ModalityLUTSequence"])
+def test_lookup_tables_are_explained_whatever_their_data_are_written_as(keyword: str) -> None:
+    item = lut(np.arange(4096), first=0, bits=12)
+    found = explained(cr(**{keyword: Sequence([item])}))
+    (data,) = (one for one in found.values() if one.keyword == "LUTData")
+    assert (data.vr, data.fate, data.before) == ("OW", "kept", "")
 
 
 def places_of(dataset: Dataset, above: str) -> Iterator[str]:

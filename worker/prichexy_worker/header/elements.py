@@ -124,6 +124,8 @@ def numbers(dataset: Dataset, tag: int) -> tuple[Number, ...] | None:
     vr = element.VR if element.VR in declared else declared[0]
     value: Any = element.value
     if isinstance(value, bytes):
+        if vr not in _BINARY:  # data of a lookup table in OW: see ``words``
+            return None
         size = struct.calcsize(_BINARY[vr])
         if not value or len(value) % size:
             return None
