@@ -287,10 +287,29 @@ def test_a_projects_rules_narrow_what_is_kept() -> None:
     profile = Profile.made_of(
         "project", attributes={"KVP": "remove", "BodyPartExamined": {"values": ["LUNG"]}}
     )
-    result = under(profile, cr(KVP="120", BodyPartExamined="CHEST"))
+    result = under(profile, dx(KVP="120", BodyPartExamined="CHEST"))
     assert "KVP" not in result
     assert "BodyPartExamined" not in result
     assert profile.digest != BASIC.digest
+
+
+@pytest.mark.parametrize(
+    ("attributes", "source"),
+    [
+        ({"ViewPosition": {"values": ["AP"]}}, cr(ViewPosition="PA")),
+        ({"ViewPosition": "emptied"}, cr(ViewPosition=None)),
+        ({"PatientOrientation": "emptied"}, cr(PatientOrientation=None)),
+        ({"AccessionNumber": "accession_number"}, cr(AccessionNumber="")),
+        ({"AccessionNumber": "emptied"}, cr(AccessionNumber=None)),
+        ({"SeriesNumber": {"range": [0, 9]}}, cr(SeriesNumber=12)),
+    ],
+)
+def test_what_an_object_must_have_is_there_and_empty_where_a_project_keeps_nothing(
+    attributes: dict[str, Any], source: Dataset
+) -> None:
+    (keyword,) = attributes
+    result = under(Profile.made_of("project", attributes=attributes), source)
+    assert result[keyword].is_empty
 
 
 @pytest.mark.parametrize(

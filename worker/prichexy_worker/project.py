@@ -139,6 +139,14 @@ def _lines(path: Path, node: yaml.Node | None, place: _Place) -> Iterator[tuple[
     elif isinstance(node, yaml.SequenceNode):
         for number, value in enumerate(node.value):
             yield from _lines(path, value, (*place, number))
+    elif isinstance(node, yaml.ScalarNode):
+        try:
+            yaml.constructor.SafeConstructor().construct_object(node)
+        except (ValueError, OverflowError):  # what looks like a date or a number, and is none
+            line = node.start_mark.line + 1
+            raise Misconfigured(
+                f"{path.name}:{line}: write it in quotes: YAML takes it for a number or date"
+            ) from None
 
 
 def _refused(path: Path, lines: Mapping[_Place, int], place: _Place, why: str) -> Misconfigured:

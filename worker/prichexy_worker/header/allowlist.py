@@ -343,12 +343,17 @@ def _keep(notation: dict[str, Any], options: Collection[Option]) -> Keep:
             needs = frozenset(_tag(keyword) for keyword in notation.get("needs", ()))
             return Items(parse_attributes(value, options), needs)
         case _:
+            if value is not None:
+                raise ValueError(kind)
             return _SIMPLE[kind]
 
 
-def _strings(values: list[Any]) -> Iterator[str]:
+def _strings(values: Any) -> Iterator[str]:
+    if not isinstance(values, list) or not values:
+        raise TypeError(values)  # a text would be taken for its letters
     for value in values:
-        if not isinstance(value, str):  # YAML reads NO as a truth value, 00 as a number
+        # YAML reads NO as a truth value, 00 as a number. Values are compared in capitals.
+        if not isinstance(value, str) or value != " ".join(value.upper().split()):
             raise TypeError(value)
         yield value
 

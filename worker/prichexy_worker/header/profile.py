@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Final
 
@@ -34,19 +34,32 @@ __all__ = ["BASIC", "REMOVE", "Profile", "project_rule"]
 REMOVE: Final = "remove"
 #: What a project may ask for an attribute: no text of the source is kept by its own rule.
 _OF_PROJECTS: Final = (Empty, AccessionNumber, Values, EachOf, Range, Codes)
-#: Where its own values may stand: codes, numbers and coded items.
-_VRS: Final = frozenset({"CS", "DS", "FD", "FL", "IS", "SL", "SQ", "SS", "UL", "US", "US or SS"})
+_NUMBERS: Final = frozenset({"DS", "FD", "FL", "IS", "SL", "SS", "UL", "US", "US or SS"})
+#: Where its own values may stand: codes, numbers and coded items, never text.
+_VRS: Final[Mapping[type, frozenset[str]]] = {
+    Values: frozenset({"CS", "DS", "IS"}),
+    EachOf: frozenset({"CS", "DS", "IS"}),
+    Range: _NUMBERS,
+    Codes: frozenset({"SQ"}),
+}
+_MAY_BE_KEPT: Final = frozenset().union(*_VRS.values())
 #: Commands, file meta information, and what describes the pixels.
 _GROUPS: Final = frozenset({0x0000, 0x0002, 0x0004, 0x0006, 0x0028})
 _ACCESSION_NUMBER: Final = 0x00080050
-#: Without them a result is no object, or its pixels mean nothing.
+#: Without them a result is no object or says nothing of itself, or its pixels mean nothing.
 _NEEDED: Final = frozenset(
     {
+        0x00080005,  # SpecificCharacterSet
         0x00080016,  # SOPClassUID
         0x00080018,  # SOPInstanceUID
         0x00080060,  # Modality
+        0x00082111,  # DerivationDescription
         0x00100010,  # PatientName
         0x00100020,  # PatientID
+        0x00120062,  # PatientIdentityRemoved
+        0x00120063,  # DeidentificationMethod
+        0x00120064,  # DeidentificationMethodCodeSequence
+        0x0018A001,  # ContributingEquipmentSequence
         0x0020000D,  # StudyInstanceUID
         0x0020000E,  # SeriesInstanceUID
     }
@@ -94,7 +107,9 @@ class Profile:
         instead = {rule.tag: rule for rule in own.values() if rule is not None}
         lists = {}
         for sop_class, rules in allow_lists(chosen).items():
-            kept = {rule.tag: rule for rule in rules if rule.tag not in removed} | instead
+            kept = {rule.tag: rule for rule in rules if rule.tag not in removed}
+            for tag, rule in instead.items():
+                kept[tag] = _as_present_as(kept.get(tag), rule)
             lists[sop_class] = tuple(kept[tag] for tag in sorted(kept))
         content = [sorted(chosen), changes, project, patient_prefix, besides, table.TABLE_SHA256]
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -140,8 +155,15 @@ def project_rule(keyword: str, value: Any, options: frozenset[Option]) -> Rule |
         raise Misconfigured(f"{keyword}: accession_number is for AccessionNumber")
     if not isinstance(rule.keep, _OF_PROJECTS):
         raise Misconfigured(f"{keyword}: a project may not ask for this")
-    if not isinstance(rule.keep, Empty | AccessionNumber) and rule.vr not in _VRS:
-        raise Misconfigured(f"{keyword}: text (VR {rule.vr}) is never kept by a project's own rule")
+    if not isinstance(rule.keep, Empty | AccessionNumber):
+        if rule.vr not in _MAY_BE_KEPT:
+            raise Misconfigured(
+                f"{keyword}: text (VR {rule.vr}) is never kept by a project's own rule"
+            )
+        if rule.vr not in _VRS[type(rule.keep)]:
+            raise Misconfigured(f"{keyword}: this rule is none for its VR {rule.vr}")
+    if rule.keep == Empty(always=False) and tag in _with_a_value():
+        raise Misconfigured(f"{keyword}: some objects must have a value there")
     if under_the_table(rule, options) != rule:
         action = table.action(rule.tag)
         raise Misconfigured(f"{keyword}: Table E.1-1 has {action} for {name(rule.tag)}")
@@ -153,6 +175,24 @@ def _required() -> frozenset[int]:
     """Give what some object has, with a value or without, whatever its source has."""
     rules = (rule for rules in allow_lists().values() for rule in rules)
     return frozenset(rule.tag for rule in rules if rule.required is not None or _always(rule))
+
+
+@cache
+def _with_a_value() -> frozenset[int]:
+    """Give what some object has with a value, whatever its source has (Type 1)."""
+    return frozenset(
+        rule.tag for rules in allow_lists().values() for rule in rules if rule.required
+    )
+
+
+def _as_present_as(listed: Rule | None, rule: Rule) -> Rule:
+    """Give a project's ``rule`` so that the attribute is as present as by the list's (Type 2)."""
+    if listed is None:
+        return rule
+    required = "" if _always(listed) else listed.required
+    if isinstance(rule.keep, Empty) and required is not None:
+        return replace(rule, keep=Empty(always=True))
+    return replace(rule, otherwise=listed.otherwise, required=required, blank=listed.blank)
 
 
 def _always(rule: Rule) -> bool:
