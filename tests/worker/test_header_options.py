@@ -347,7 +347,17 @@ def test_uids_and_moved_dates_do_not_go_together() -> None:
 
 
 @pytest.mark.parametrize(
-    "uid", ["1.2.392.200036.9125.0.199302241758.16", "1.2.3.20070919", "1.2.3.070919.4", "1.02"]
+    "uid",
+    [
+        "1.2.392.200036.9125.0.199302241758.16",
+        "1.2.3.20070919",
+        "1.2.3.070919.4",
+        "1.2.3.30000020070919074713",
+        "1.2.840.1.2007.9.19.7.47.13",
+        "1.2.840.1.19.9.2007",
+        "1.2.840.1.9.19.2007.1",
+        "1.02",
+    ],
 )
 def test_a_uid_that_may_tell_a_date_is_not_kept(uid: str) -> None:
     profile = option(Option.UIDS)
@@ -356,6 +366,15 @@ def test_a_uid_that_may_tell_a_date_is_not_kept(uid: str) -> None:
     expected = Pseudonyms(KEY).uid(uid)
     assert under(profile, source).StudyInstanceUID == expected
     assert profile.study_uid(Pseudonyms(KEY), uid) == expected
+
+
+@pytest.mark.parametrize(
+    "uid", ["1.3.6.1.4.1.2025.7.1", "1.2.840.113619.2.55.3.604688119.971.1383832322.123"]
+)
+def test_a_uid_that_tells_no_date_is_kept(uid: str) -> None:
+    source = cr()
+    put(source, "StudyInstanceUID", uid)
+    assert under(option(Option.UIDS), source).StudyInstanceUID == uid
 
 
 def test_a_uid_that_holds_the_patients_number_is_found() -> None:
