@@ -259,6 +259,28 @@ def test_explain_shows_values_when_asked(
     assert rows["PatientID"]["after"].startswith("PX-")
 
 
+def test_explain_shows_values_as_they_are_and_nothing_that_a_terminal_obeys(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "one.dcm"
+    file.write_bytes(write(radiograph_dataset(StudyDescription="[/red] \x1b[2J chest")))
+    code, text = run(monkeypatch, capsys, "explain", str(file), "--values")
+    assert code == 0
+    assert "[/red]" in text
+    assert "\x1b" not in text
+
+
+def test_explain_says_that_an_object_would_go_to_quarantine_for_what_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "hand.dcm"
+    file.write_bytes(write(radiograph_dataset(BodyPartExamined="HAND")))
+    code, text = run(monkeypatch, capsys, "explain", str(file))
+    assert code == 1
+    assert "PatientName" in text
+    assert "An object is not of the chest." in text
+
+
 def test_explain_refuses_a_profile_with_its_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -47,8 +48,8 @@ def explain(
 
     The pixels are not looked at, and nothing is written. Values are shown only with --values.
 
-    Exit codes: 0; 1 the header alone would send the object to quarantine, or it is not readable;
-    2 wrong use, or a profile that does not fit.
+    Exit codes: 0; 1 the header alone would send the object to quarantine (where it is of no chest,
+    after all is shown), or it is not readable; 2 wrong use, or a profile that does not fit.
     """
     from prichexy_worker import inspection  # noqa: PLC0415
     from prichexy_worker.errors import Rejected  # noqa: PLC0415
@@ -70,8 +71,18 @@ def explain(
         rows = [{key: row[key] for key in row if key not in _VALUES} for row in rows]
     if as_json:
         typer.echo(json.dumps({"profile": wanted.to_json(), "attributes": rows}, indent=2))
-        return
-    console = Console(highlight=False, soft_wrap=not values)
+    else:
+        _print(rows, values=values)
+        typer.echo(f"Profile {wanted.name}, SHA-256 {wanted.digest[:16]}.")
+    try:
+        inspection.inspect(source)
+    except Rejected as error:
+        raise Failed(f"This object would go to quarantine all the same: {error}") from None
+
+
+def _print(rows: Sequence[Mapping[str, str]], *, values: bool) -> None:
+    # No markup: a value may look like it.
+    console = Console(highlight=False, markup=False, soft_wrap=not values)
     table = Table(box=None, pad_edge=False)
     for title in ("Attribute", "", "VR", "What happens", "Why", "Table E.1-1"):
         table.add_column(title, overflow="fold")
@@ -79,8 +90,7 @@ def explain(
         table.add_column("Before", overflow="fold")
         table.add_column("After", overflow="fold")
     for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
+        table.add_row(*row.values())
     console.print(table)
-    counts = Counter(one.fate for one in found)
+    counts = Counter(row["fate"] for row in rows)
     console.print(", ".join(f"{number} {fate}" for fate, number in sorted(counts.items())) + ".")
-    console.print(f"Profile {wanted.name}, SHA-256 {wanted.digest[:16]}.")

@@ -293,5 +293,7 @@ def _shown(dataset: Dataset, tag: int) -> str:
     vrs = set(dictionary_VR(tag).split(" or "))
     if "SQ" in vrs or vrs & _BULK:
         return ""
-    text = "\\".join(str(value) for value in _values(dataset, tag))
+    joined = "\\".join(str(value) for value in _values(dataset, tag))
+    # A terminal obeys control characters, and they come from whoever wrote the file.
+    text = "".join(one if one.isprintable() else "\ufffd" for one in joined)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
