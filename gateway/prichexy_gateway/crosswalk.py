@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -28,7 +27,9 @@ from prichexy_worker.errors import Rejected
 from prichexy_worker.header import Profile
 from prichexy_worker.header.elements import identifier
 from prichexy_worker.header.engine import person_of
+from prichexy_worker.inspection import convert
 from prichexy_worker.pseudonyms import Pseudonyms
+from prichexy_worker.quiet import without_noise
 
 __all__ = ["Row", "Skipped", "encrypted", "of_files", "of_orthanc", "write_new"]
 
@@ -70,8 +71,7 @@ def of_files(
     seen: set[Row] = set()
     for file in files:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # their texts hold values of the object
+            with without_noise():  # its texts hold values of the object
                 dataset = pydicom.dcmread(
                     file.path,
                     force=True,
@@ -139,16 +139,24 @@ def encrypted(rows: Sequence[Row], recipients: Sequence[str]) -> bytes:
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Write a file that is not there yet, for this user alone. Raises Failed."""
+    """Write a file that is not there yet, for this user alone, or leave none. Raises Failed."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise Failed(f"The crosswalk cannot be written ({error.strerror}).") from None
 
 
 def _row(dataset: Dataset, pseudonyms: Pseudonyms, profile: Profile) -> Row:
+    with without_noise():
+        convert(dataset)  # as a worker does: an odd character set is read in one way only
     person = person_of(dataset, pseudonyms)
     study_uid = identifier(dataset, _STUDY_UID)
     return Row(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
+import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import httpx
 import pyrage
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
@@ -20,9 +23,11 @@ from prichexy_gateway.dicom_files import find_dicom_files
 from prichexy_gateway.errors import Failed, Misconfigured
 from prichexy_testing.dicoms import CANARIES, canary_values, radiograph_dataset, write
 from prichexy_testing.headers import KEY, PROVENANCE, reread
+from prichexy_worker import inspection
 from prichexy_worker.header import BASIC, Profile, deidentify
 from prichexy_worker.header.options import Option
 from prichexy_worker.pseudonyms import Pseudonyms
+from prichexy_worker.quiet import without_noise
 
 IDENTITY = pyrage.x25519.Identity.generate()
 RECIPIENT = str(IDENTITY.to_public())
@@ -93,6 +98,46 @@ def test_a_patient_id_in_another_character_set_is_the_workers(tmp_path: Path) ->
     assert row.pseudonym == deidentify(reread(dataset), PSEUDONYMS, PROVENANCE).PatientID
 
 
+@pytest.mark.parametrize(
+    ("sets", "written"),
+    [
+        (["ISO_IR 192", "ISO 2022 IR 87"], "M\xfcller".encode()),
+        (["ISO_IR 100"], b"A \\B "),
+        (["ISO_IR 13"], b"\x1b$B;3ED\x1b(B12"),
+        (["FOO"], b"\x1b$B;3ED\x1b(B12"),
+    ],
+)
+def test_a_patient_id_that_can_be_read_in_two_ways_is_read_as_the_worker_does(
+    tmp_path: Path, sets: list[str], written: bytes
+) -> None:
+    dataset = radiograph_dataset(PatientID="Z" * 16)
+    content = write(dataset).replace(b"Z" * 16, written.ljust(16))
+    declared = "\\".join(sets).encode().ljust(30)
+    start = content.index(b"\x08\x00\x16\x00UI")  # SOPClassUID comes after it
+    content = content[:start] + b"\x08\x00\x05\x00CS\x1e\x00" + declared + content[start:]
+    (tmp_path / "a.dcm").write_bytes(content)
+    source = inspection.read(content)
+    result = deidentify(source, PSEUDONYMS, PROVENANCE)
+    (row,) = of(tmp_path)
+    assert row.pseudonym == result.PatientID
+    with without_noise():
+        orthanc = orthanc_with(dcmread(io.BytesIO(content)))
+    with orthanc as client:
+        assert list(of_orthanc(client, PSEUDONYMS, BASIC, Skipped())) == [row]
+
+
+def test_a_crosswalk_that_cannot_be_written_whole_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(Failed):
+        write_new(tmp_path / "crosswalk.age", b"half of it")
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_accession_number_is_its_issuers(tmp_path: Path) -> None:
     issuer = Dataset()
     issuer.LocalNamespaceEntityID = "HOSP1"
@@ -124,7 +169,10 @@ def orthanc_with(dataset: Dataset) -> OrthancClient:
             case ["instances", "instance", "content", tag]:
                 number = int(tag.replace("-", ""), 16)
                 if number in source:
-                    return httpx.Response(200, content=source.get_item(number).value)
+                    value = source.get_item(number).value
+                    if not isinstance(value, bytes):  # pydicom reads the character set at once
+                        value = "\\".join([value] if isinstance(value, str) else value).encode()
+                    return httpx.Response(200, content=value)
         return httpx.Response(404)
 
     return OrthancClient("Orthanc", "http://h", "u", "p", transport=httpx.MockTransport(answer))

@@ -21,7 +21,7 @@ from prichexy_worker.errors import Rejected
 from prichexy_worker.layout import MAX_PIXELS, read_layout
 from prichexy_worker.quiet import without_noise
 
-__all__ = ["SUPPORTED_SOP_CLASSES", "inspect", "read", "speaks_of_text"]
+__all__ = ["SUPPORTED_SOP_CLASSES", "convert", "inspect", "read", "speaks_of_text"]
 
 SUPPORTED_SOP_CLASSES: Final = frozenset(
     {
@@ -64,8 +64,8 @@ def read(content: bytes) -> Dataset:
     with without_noise():
         try:
             dataset = dcmread(BytesIO(content), force=True)
-            _convert(dataset)
-            _convert(dataset.file_meta)
+            convert(dataset)
+            convert(dataset.file_meta)
         except Exception as error:  # noqa: BLE001 - parsing hostile input; the texts quote it
             raise Rejected(Reason.UNREADABLE, type(error).__name__) from None
         if "SOPClassUID" not in dataset and "PixelData" not in dataset:
@@ -139,15 +139,20 @@ def _text(dataset: Dataset, keyword: str) -> str:
     return "" if value is None else str(value).strip(" \0")
 
 
-def _convert(dataset: Dataset) -> None:
-    """Turn every raw element into a converted one, recursively, in place."""
+def convert(dataset: Dataset) -> None:
+    """Turn every raw element into a converted one, recursively, in place.
+
+    What is then read of it, in whatever character set it came, is what pseudonyms are made of. An
+    element whose bytes do not fit its VR is kept as UN with these bytes. Quiet only within
+    ``quiet.without_noise``: pydicom warns with values.
+    """
     for tag in list(dataset.keys()):
         raw = dataset.get_item(tag)
         try:
             element = dataset[tag]
             if element.VR == "SQ":
                 for item in element.value:
-                    _convert(item)
+                    convert(item)
         except Exception:  # noqa: BLE001 - whatever a wrong value raises, its bytes are kept as UN
             dataset[tag] = _unknown(tag, raw)
             continue
