@@ -66,9 +66,9 @@ def run(request: Request, console: Console) -> int:
         if found.unreadable:
             console.print(found.unread_sentence())
         return 1 if found.unreadable else NOTHING_FOUND
-    if request.report is not None and not request.report.absolute().parent.is_dir():
-        raise Misconfigured(f"--report: there is no folder {request.report.absolute().parent}")
     key_file = _key_file(request, places, console)
+    if request.report is not None:
+        _check_report(request.report, request.source, key_file)
     keep_quiet()
     recipe = Recipe(
         # Every process loads it: all the same one, even if a link to it is moved meanwhile.
@@ -142,6 +142,17 @@ def _write_report(path: Path, report: dict[str, Any]) -> None:
         write_privately(path, json.dumps(report, indent=2) + "\n")
     except OSError as error:
         raise Failed(f"The report cannot be written ({error.strerror}).") from None
+
+
+def _check_report(report: Path, source: Path, key_file: Path) -> None:
+    """Raise Misconfigured where a report cannot be written, or would replace what is needed."""
+    place = report.expanduser().resolve()
+    if not place.parent.is_dir():
+        raise Misconfigured(f"--report: there is no folder {place.parent}")
+    if place.is_dir() or place == key_file:
+        raise Misconfigured("--report: this is a folder, or the key file; name another file")
+    if place.is_relative_to(source.expanduser().resolve()):
+        raise Misconfigured("--report lies in SOURCE: it could replace an original.")
 
 
 def _places(request: Request) -> Places:

@@ -15,6 +15,7 @@ from prichexy_testing.dicoms import CANARIES, canary_values, radiograph_dataset,
 from prichexy_testing.finders import Finds
 from prichexy_worker.contract import SOFTWARE_VERSION
 from prichexy_worker.header.table import TABLE_EDITION, TABLE_SHA256
+from prichexy_worker.pseudonyms import Pseudonyms
 
 
 def run(
@@ -148,6 +149,25 @@ def test_a_key_file_in_the_destination_is_refused(
     )
     assert code == 2
     assert "key file lies in DEST" in text
+
+
+def test_a_report_replaces_neither_the_key_nor_an_original(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    source: Path,
+    tmp_path: Path,
+) -> None:
+    key = tmp_path / "pseudonyms.key"
+    Pseudonyms.create_key_file(key)
+    (file,) = source.glob("*.dcm")
+    link = tmp_path / "link"
+    link.symlink_to(key)
+    for report in (key, link, file, source / "new.json", tmp_path):
+        before = key.read_bytes(), file.read_bytes()
+        words = ["--key-file", key, "--report", report]
+        code, text = run(monkeypatch, capsys, "anonymize", source, tmp_path / "out", *words)
+        assert (code, "--report" in text) == (2, True)
+        assert (key.read_bytes(), file.read_bytes()) == before
 
 
 def test_a_key_file_that_others_can_read_is_refused(

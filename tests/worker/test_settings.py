@@ -226,6 +226,18 @@ def test_the_broker_may_be_reached_by_tcp_tls_or_socket(
     assert load_settings().broker.url == url
 
 
+@pytest.mark.parametrize("which", ["key_file", "retired_key_files"])
+def test_a_key_beside_the_results_is_refused(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    monkeypatch.setenv("PRICHEXY_WORKER_EXPORT__KIND", "folder")
+    monkeypatch.setenv("PRICHEXY_WORKER_EXPORT__FOLDER", str(tmp_path))
+    inside = str(tmp_path / "keys" / ".." / "key")
+    value = inside if which == "key_file" else f'["{inside}"]'
+    monkeypatch.setenv(f"PRICHEXY_WORKER_PSEUDONYMS__{which.upper()}", value)
+    assert "a key file lies in export.folder" in complaint()
+
+
 @pytest.mark.parametrize("kind", ["orthanc", "folder"])
 def test_an_export_says_where_to(config: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     config.write_text(config.read_text().replace('url = "https://export.example:8043"', ""))

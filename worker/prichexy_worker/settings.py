@@ -233,6 +233,18 @@ class Settings(BaseSettings):
     # A name that is given here is used as it stands; see ``of_process`` for the default.
     worker_id: str = Field(default_factory=_host_name, pattern=r"^[A-Za-z0-9._@:-]{1,128}$")
 
+    @model_validator(mode="after")
+    def _key_apart_from_results(self) -> Self:
+        if self.export.kind == "folder" and self.export.folder is not None:
+            folder = self.export.folder.resolve()
+            for file in (self.pseudonyms.key_file, *self.pseudonyms.retired_key_files):
+                if file.resolve().is_relative_to(folder):
+                    raise ValueError(
+                        "pseudonyms: a key file lies in export.folder, and who has both can undo "
+                        "the pseudonyms; move it"
+                    )
+        return self
+
     def of_process(self, pid: int) -> Self:
         """Give the settings of the worker that is process ``pid`` of this machine.
 
