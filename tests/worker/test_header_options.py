@@ -99,6 +99,17 @@ def test_dates_are_moved_by_the_patients_own_days_and_times_are_not_kept() -> No
     assert survivors(profile, cr()) == ()
 
 
+def test_a_moved_date_is_said_to_be_there_whichever_attribute_holds_it() -> None:
+    profile = Profile.made_of("one", [Option.MODIFIED_DATES], {"StudyDate": "emptied"})
+    others = dict.fromkeys(("SeriesDate", "AcquisitionDate", "ContentDate"))
+    source = cr(**others, AcquisitionDateTime="20070919074713")
+    result = under(profile, source)
+    assert not result.StudyDate
+    assert result.AcquisitionDateTime
+    assert result.LongitudinalTemporalInformationModified == "MODIFIED"
+    assert "113107" in [one.CodeValue for one in result.DeidentificationMethodCodeSequence]
+
+
 def test_a_date_that_is_none_is_empty_or_left_out() -> None:
     source = cr()
     put(source, "StudyDate", "JOHN DOE")

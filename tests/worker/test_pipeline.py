@@ -189,11 +189,20 @@ def test_masks_are_filled_whatever_the_search_finds() -> None:
     mask = Mask(boxes=((0, 0, 20, 10),), station="CANARYST*")
     masked = replace(tools(), masks=(mask,))
     before = pixels.decode(pydicom.dcmread(io.BytesIO(CONTENT))).values
-    after = pixels.decode(read(anonymize(CONTENT, masked))).values
-    changed = after != before
+    result = read(anonymize(CONTENT, masked))
+    changed = pixels.decode(result).values != before
     assert changed[:10, :20].mean() > 0.5
     assert not changed[10:].any()
     assert not changed[:, 20:].any()
+
+
+def test_an_image_in_which_something_was_filled_is_derived_and_says_so() -> None:
+    mask = Mask(boxes=((0, 0, 20, 10),), station="CANARYST*")
+    same, filled = (read(anonymize(CONTENT, replace(tools(), masks=m))) for m in ((), (mask,)))
+    assert same.ImageType[0] == "ORIGINAL"
+    assert "filled" not in same.DerivationDescription
+    assert filled.ImageType[0] == "DERIVED"
+    assert "were filled" in filled.DerivationDescription
 
 
 @pytest.mark.parametrize(

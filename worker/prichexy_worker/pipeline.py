@@ -120,6 +120,7 @@ def anonymize(content: bytes, tools: Tools, clock: Clock = time.perf_counter) ->
             model=tools.engine.model,
             key_id=tools.pseudonyms.key_id,
             deformed=measures["changed_share"] > 0,
+            erased=measures["text_erased_share"] > 0,
         )
         result = header.deidentify(source, tools.pseudonyms, provenance, tools.profile)
     with watch.step("encode"):

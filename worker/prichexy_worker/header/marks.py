@@ -48,13 +48,15 @@ class Provenance:
     """By what a result was made, as far as the result itself tells.
 
     ``deformed`` says whether the anatomy in the pixels was deformed by ``model``; where it was
-    not, nothing is said of a model.
+    not, nothing is said of a model. ``erased`` says whether areas of them were filled, for a text
+    or by a mask.
     """
 
     software_version: str
     model: ModelInfo
     key_id: str
     deformed: bool
+    erased: bool = False
 
 
 def mark(result: Dataset, provenance: Provenance, profile: Profile = BASIC) -> None:
@@ -64,7 +66,7 @@ def mark(result: Dataset, provenance: Provenance, profile: Profile = BASIC) -> N
     result.PatientIdentityRemoved = "YES"
     result.BurnedInAnnotation = "NO"
     done = set(profile.options)
-    if not any(element.VR == "DA" and not element.is_empty for element in result):
+    if not any(element.VR in ("DA", "DT") and not element.is_empty for element in result):
         done.discard(Option.MODIFIED_DATES)  # no date could be kept
     moved = Option.MODIFIED_DATES in done
     result.LongitudinalTemporalInformationModified = "MODIFIED" if moved else "REMOVED"
@@ -81,7 +83,8 @@ def mark(result: Dataset, provenance: Provenance, profile: Profile = BASIC) -> N
     ]
     codes += [_code(one.code, "DCM", one.meaning) for one in Option if one in done]
     result.DeidentificationMethodCodeSequence = Sequence(codes)
-    result.ImageType = _image_type(result, deformed=provenance.deformed)
+    changed = provenance.deformed or provenance.erased
+    result.ImageType = _image_type(result, changed=changed)
     result.DerivationDescription = _fitting(_derivation(software, provenance), _ST)
     if provenance.deformed:
         # CID 7203 has no code for it, and "deformed for registration" would mislead.
@@ -135,11 +138,11 @@ def own_texts(provenance: Provenance, profile: Profile = BASIC) -> frozenset[str
     return frozenset(texts)
 
 
-def _image_type(result: Dataset, *, deformed: bool) -> list[str]:
-    """Give the Image Type: a deformed image is derived, whatever its source was."""
+def _image_type(result: Dataset, *, changed: bool) -> list[str]:
+    """Give the Image Type: an image whose pixels changed is derived, whatever its source was."""
     value = result.get("ImageType") or ()
     first, second, *more = [*([value] if isinstance(value, str) else value), "", ""][:5]
-    if deformed or first not in ("ORIGINAL", "DERIVED"):
+    if changed or first not in ("ORIGINAL", "DERIVED"):
         first = "DERIVED"
     if second not in ("PRIMARY", "SECONDARY"):
         second = "SECONDARY" if result.SOPClassUID == _SECONDARY_CAPTURE else "PRIMARY"
@@ -153,6 +156,8 @@ def _derivation(software: str, provenance: Provenance) -> str:
         f"De-identified by {software} with the Basic Profile of DICOM PS3.15 {TABLE_EDITION}, "
         f"pseudonyms under key {provenance.key_id}. "
     )
+    if provenance.erased:
+        begin += "Areas of the pixels that showed text, or lie under a mask, were filled. "
     if not provenance.deformed:
         return begin + "The anatomy in the pixels was not deformed."
     model = provenance.model
