@@ -23,6 +23,7 @@ from prichexy_worker.header.allowlist import allow_lists
 from prichexy_worker.header.options import Option
 from prichexy_worker.header.profile import BASIC, Profile
 from prichexy_worker.header.table import TABLE_EDITION
+from prichexy_worker.header.uids import is_pseudonym
 
 __all__ = [
     "IMPLEMENTATION_CLASS_UID",
@@ -40,6 +41,8 @@ _LO: Final = 64
 _ST: Final = 1024
 _SH: Final = 16
 _SOFTWARE: Final = "PriCheXy gateway"
+#: StudyInstanceUID, SeriesInstanceUID, FrameOfReferenceUID: what Retain UIDs may keep.
+_MAY_STAY: Final = (0x0020000D, 0x0020000E, 0x00200052)
 _SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
 
 
@@ -65,9 +68,7 @@ def mark(result: Dataset, provenance: Provenance, profile: Profile = BASIC) -> N
     model = provenance.model
     result.PatientIdentityRemoved = "YES"
     result.BurnedInAnnotation = "NO"
-    done = set(profile.options)
-    if not any(element.VR in ("DA", "DT") and not element.is_empty for element in result):
-        done.discard(Option.MODIFIED_DATES)  # no date could be kept
+    done = _applied(profile, result)
     moved = Option.MODIFIED_DATES in done
     result.LongitudinalTemporalInformationModified = "MODIFIED" if moved else "REMOVED"
     method = [f"DICOM PS3.15 {TABLE_EDITION} Basic Profile", software, f"key {provenance.key_id}"]
@@ -94,6 +95,16 @@ def mark(result: Dataset, provenance: Provenance, profile: Profile = BASIC) -> N
     result.ContributingEquipmentSequence = Sequence([_equipment(software, provenance)])
     if not all(str(element.value).isascii() for element in result.iterall() if element.VR != "OW"):
         result.SpecificCharacterSet = "ISO_IR 192"
+
+
+def _applied(profile: Profile, result: Dataset) -> set[Option]:
+    """Give the options that are true of ``result``: dates are in it, no UID had to be replaced."""
+    done = set(profile.options)
+    if not any(element.VR in ("DA", "DT") and not element.is_empty for element in result):
+        done.discard(Option.MODIFIED_DATES)
+    if any(is_pseudonym(str(result[uid].value)) for uid in _MAY_STAY if uid in result):
+        done.discard(Option.UIDS)
+    return done
 
 
 def is_ours(sop_class: str, methods: Iterable[str]) -> bool:

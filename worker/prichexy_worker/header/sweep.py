@@ -8,7 +8,6 @@ what Table E.1-1 has in the column of a chosen option.
 from __future__ import annotations
 
 import re
-import uuid
 from collections.abc import Collection, Iterator
 from typing import Any, Final
 
@@ -22,6 +21,7 @@ from prichexy_worker.errors import Rejected
 from prichexy_worker.header import table
 from prichexy_worker.header.elements import name
 from prichexy_worker.header.options import Option
+from prichexy_worker.header.uids import is_pseudonym
 
 __all__ = ["sweep"]
 
@@ -60,7 +60,6 @@ _DEVICE: Final = frozenset(
 )
 _ACCESSION_NUMBER: Final = 0x00080050
 _PSEUDONYM: Final = re.compile("[A-Z2-7]{16}")
-_OURS: Final = re.compile(r"2\.25\.[1-9][0-9]*")
 
 
 def sweep(result: Dataset, options: Collection[Option] = ()) -> None:
@@ -102,9 +101,5 @@ def _values(element: DataElement) -> list[Any]:
 
 
 def _is_known(uid: str) -> bool:
-    """Tell whether a UID is the standard's own, or of the form of our pseudonyms (UUID v8)."""
-    if UID(uid, validation_mode=config.IGNORE).type:
-        return True
-    if not _OURS.fullmatch(uid) or int(uid[5:]) >> 128:
-        return False
-    return uuid.UUID(int=int(uid[5:])).version == 8
+    """Tell whether a UID is the standard's own, or of the form of our pseudonyms."""
+    return bool(UID(uid, validation_mode=config.IGNORE).type) or is_pseudonym(uid)

@@ -1,14 +1,16 @@
-"""Which UIDs may stay as they are under Retain UIDs, and which tell too much."""
+"""UIDs: which may stay as they are under Retain UIDs, and which are pseudonyms."""
 
 from __future__ import annotations
 
 import re
+import uuid
 from typing import Final
 
-__all__ = ["may_stay"]
+__all__ = ["is_pseudonym", "may_stay"]
 
 _UID: Final = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+", re.ASCII)
 _LONGEST: Final = 64
+_OURS: Final = re.compile(r"2\.25\.[1-9][0-9]*", re.ASCII)
 _MONTH: Final = "(?:0[1-9]|1[0-2])"
 _DAY: Final = "(?:0[1-9]|[12][0-9]|3[01])"
 #: A date: eight digits anywhere in a component, six as the whole of one.
@@ -35,3 +37,10 @@ def may_stay(uid: str) -> bool:
         return False
     own = _ENTERPRISE.sub("", uid)
     return not (_DATE.search(own) or _DOTTED.search(own))
+
+
+def is_pseudonym(uid: str) -> bool:
+    """Tell whether ``uid`` is of the form of ``Pseudonyms.uid``: made of a UUID of version 8."""
+    if not _OURS.fullmatch(uid) or int(uid[5:]) >> 128:
+        return False
+    return uuid.UUID(int=int(uid[5:])).version == 8
