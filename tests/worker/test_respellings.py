@@ -84,6 +84,8 @@ def test_a_name_is_found_as_people_spell_it(name: str, text: str) -> None:
         ("47-11", "4711"),
         ("4711/93", "4711 93"),
         ("kc-99xyz1", "KC99XYZ1"),
+        ("S4711", "s-4711"),
+        ("S-4711", "S4711"),
     ],
 )
 def test_a_number_is_found_whatever_separates_its_characters(number: str, text: str) -> None:
@@ -102,10 +104,21 @@ def test_a_telephone_number_is_found_with_and_without_its_codes(text: str) -> No
     [
         "1933-04-07", "7.4.1933", "07/04/1933", "4/7/1933", "7 April 1933", "April 7, 1933",
         "7-APR-1933", "apr 7 1933", "07041933", "04071933", "1933/4/7", "1933, Apr 07",
+        "7th April 1933", "April 7th, 1933", "7 avril 1933", "7 de abril de 1933", "7. Apr. 1933",
+        "1933\u5e744\u67087\u65e5", "1933\ub144 4\uc6d4 7\uc77c",
     ],
 )  # fmt: skip
 def test_a_date_is_found_in_common_notations(text: str) -> None:
     assert survivors(f"born {text}.", PatientBirthDate="19330407") == ("0010,0030",)
+
+
+@pytest.mark.parametrize("text", ["M\xc3\xbcller", "M?ller", "M\ufffdller", "Mller"])
+def test_a_name_is_found_that_a_mistaken_character_set_spoilt(text: str) -> None:
+    assert survivors(f"seen: {text}", PatientName="M\xfcller^Ann") == ("0010,0010",)
+
+
+def test_what_a_mistaken_character_set_left_hardly_anything_of_is_no_alarm() -> None:
+    assert survivors("???? and \ufffd\ufffd", PatientName="\u5c71\u7530^\u592a\u90ce") == ()
 
 
 def test_any_text_is_found_in_other_letters() -> None:

@@ -1,8 +1,9 @@
 """The byte strings that would show a value: its text in several encodings, cases and notations.
 
-A value is sought as its text in the source's own character sets, in UTF-8, UTF-16 and Latin-1;
-names also by their components and words, dates and times also as people write them. Re-spellings
-are forms of their own (``respellings``), which are sought in decoded text only.
+A value is sought as its text in the source's own character sets, in UTF-8, UTF-16 and Latin-1, and
+as what is left of it where these were mistaken for each other; names also by their components and
+words, dates and times also as people write them. Re-spellings are forms of their own
+(``respellings``), which are sought in decoded text only.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ _BETWEEN_WORDS: Final = re.compile(r"[\s\-',.^=]+")
 #: Text within bytes: no control characters but escape, which begins an ISO 2022 character set.
 _RUNS: Final = re.compile(rb"[\x20-\x5b\x5d-\x7e\x80-\xff\x1b]{4,}")
 _LONGEST_RUN: Final = 1024
+_LEAST_LEFT: Final = 4
 _PROBE: Final = 24
 _PROBES: Final = 16
 _PROBE_VARIETY: Final = 6
@@ -96,6 +98,7 @@ def of_text(origin: str, search: Search, text: str, encodings: list[str]) -> Ite
                 forms[form] = len(shape) if shape.isascii() else len(form)
         if encodings and not shape.isascii():
             forms.update((form, len(form)) for form in _encoded(shape, encodings))
+    forms.update((form, len(form)) for form in _spoilt(text))
     for form, characters in forms.items():
         yield Needle(origin, search, form, characters)
 
@@ -196,6 +199,21 @@ def _dates(digits: str) -> Iterator[str]:
         for name in (word, word.upper()):
             for separator in (" ", "-", ""):
                 yield separator.join((day, name, year))
+
+
+def _spoilt(text: str) -> Iterator[bytes]:
+    """Give what programs make of a text that is not ASCII when they mistake its character set.
+
+    UTF-8 that was taken for Latin-1, or letters that are gone, or stand as "?" or U+FFFD. Where
+    less than four letters and digits are left it could be any text.
+    """
+    if text.isascii():
+        return
+    yield text.encode("utf-8", "ignore").decode("latin-1").encode("utf-8")
+    for lost in ("", "?", "\ufffd"):
+        plain = "".join(one if one.isascii() else lost for one in text)
+        if sum(one.isalnum() for one in plain) >= _LEAST_LEFT:
+            yield plain.encode("utf-8")
 
 
 def _encoded(text: str, encodings: list[str]) -> Iterator[bytes]:

@@ -31,7 +31,8 @@ names                 each word of four letters; any two words in both orders, o
                       an initial, apart or run together
 numbers, telephones   with other separators or none, from four characters on; the last eight digits
                       of a telephone number
-dates                 day, month and year in any usual order, the month as number or word
+dates                 day, month and year in any usual order, the month as number or word (English,
+                      German, French, Spanish, Italian, Dutch, Portuguese)
 other text            as a whole, from eight characters on
 ====================  ==========================================================================
 
@@ -58,10 +59,10 @@ without these values the result counts as one that cannot be searched.
 
 **What is not promised.** Text drawn into the image; values of one to three characters other than
 names, numbers and dates; a name that is only part of a free text of the source; values that were
-transformed (encrypted, hashed, translated, transliterated, abbreviated, misspelt, shifted dates,
-years of two digits, other character sets than the source's own, the result's, UTF-8, UTF-16 and
-Latin-1); binary numbers of standard elements, and decimal ones
-that only hold or resemble an identifier; bits
+transformed (encrypted, hashed, in Base64 or hexadecimal, translated, transliterated, abbreviated,
+misspelt, shifted dates, years of two digits, times of day in other notations, other character sets
+than the source's own, the result's, UTF-8, UTF-16 and Latin-1); re-spellings in binary values;
+binary numbers of standard elements, and decimal ones that only hold or resemble an identifier; bits
 hidden among the pixels; short values within pixel data; and identity by combination.
 """
 

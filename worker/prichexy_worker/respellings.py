@@ -30,6 +30,21 @@ MONTHS: Final = (
     "November",
     "December",
 )
+#: As words, in German, French, Spanish, Italian, Dutch and Portuguese where they are others.
+_MONTHS_ELSEWHERE: Final = (
+    "januar janvier enero gennaio januari janeiro",
+    "februar fevrier febrero febbraio februari fevereiro",
+    "marz maerz mrz mars marzo maart marco",
+    "avril abril aprile",
+    "mai mayo maggio mei maio",
+    "juni juin junio giugno junho",
+    "juli juillet julio luglio julho",
+    "aout agosto augustus",
+    "septembre septiembre settembre setembro",
+    "oktober octobre octubre ottobre outubro",
+    "novembre noviembre novembro",
+    "dezember decembre diciembre dicembre dezembro",
+)
 _LETTERS: Final = str.maketrans(
     {"æ": "ae", "œ": "oe", "ø": "o", "đ": "d", "ð": "d", "þ": "th", "ł": "l", "ı": "i"}
 )
@@ -37,6 +52,8 @@ _DIGRAPHS: Final = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe"
 _CONTRACTED: Final = re.compile("(?<=[aou])e|(?<=a)a")
 _NO_WORD: Final = re.compile(r"[\W_]+")
 _LEADING_ZEROS: Final = re.compile(r"\b0+(?=[0-9])")
+#: Between letters and digits, where some write a separator and some do not.
+_SEAM: Final = re.compile(r"(?<=[^\W\d])(?=\d)|(?<=\d)(?=[^\W\d])")
 _THREE_DIGITS: Final = re.compile("(.*[0-9]){3}")
 #: A word of so many letters is sought within others, too, and numbers in any text run together.
 _LONG: Final = 6
@@ -87,6 +104,7 @@ def spelt_number(value: str, *, telephone: bool = False) -> Iterator[tuple[str, 
     """Give what to seek for an identifier: with other separators or none, without leading zeros."""
     for words in spelt(value):
         yield from _sought(words)
+        yield from _sought(_SEAM.sub(" ", words))
         whole = together(_words(value.casefold(), zeros=True))
         yield from _sought(whole)
         yield from _sought(whole.lstrip("0"))
@@ -101,10 +119,21 @@ def spelt_date(digits: str) -> Iterator[tuple[str, bool]]:
         yield from _sought(_words(" ".join(parts)))
         yield "".join(parts).lstrip("0"), True
     if 1 <= int(month) <= len(MONTHS):
-        name = MONTHS[int(month) - 1].casefold()
-        for word in {name, name[:3]}:
-            for parts in ((day, word, year), (word, day, year), (year, word, day)):
-                yield f" {_words(' '.join(parts))} ", False
+        for text in _with_month_as_word(year, int(month), int(day)):
+            yield f" {_words(text)} ", False
+
+
+def _with_month_as_word(year: str, month: int, day: int) -> Iterator[str]:
+    names = {MONTHS[month - 1].casefold(), *_MONTHS_ELSEWHERE[month - 1].split()}
+    ending = "th" if 10 < day < 14 else {1: "st", 2: "nd", 3: "rd"}.get(day % 10, "th")
+    for word in names | {name[:3] for name in names}:
+        for number in (str(day), f"{day}{ending}"):
+            yield f"{number} {word} {year}"
+            yield f"{word} {number} {year}"
+            yield f"{year} {word} {number}"
+        yield f"{day} de {word} de {year}"
+    yield f"{year}\u5e74{month}\u6708{day}\u65e5"  # Chinese and Japanese
+    yield f"{year}\ub144 {month}\uc6d4 {day}\uc77c"  # Korean
 
 
 def _sought(words: str) -> Iterator[tuple[str, bool]]:
