@@ -53,7 +53,7 @@ class Place:
             # So long that no busy machine makes the broker take a living worker for lost.
             REDELIVERY: "3600",
             "PRICHEXY_WORKER_EXPORT__KIND": "folder",
-            "PRICHEXY_WORKER_EXPORT__FOLDER": str(folder),
+            "PRICHEXY_WORKER_EXPORT__FOLDER": str(folder / "export"),
             "PRICHEXY_WORKER_PSEUDONYMS__KEY_FILE": str(folder / "key"),
             "PRICHEXY_WORKER_MODEL__BUNDLE": str(folder),
             "PRICHEXY_WORKER_WORKER_ID": "worker-under-test",

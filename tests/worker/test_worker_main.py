@@ -39,7 +39,7 @@ def configure(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         redelivery_seconds = 1000
         [export]
         kind = "folder"
-        folder = "{folder}"
+        folder = "{folder}/export"
         [pseudonyms]
         key_file = "{folder}/key"
         [model]
