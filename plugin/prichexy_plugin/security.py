@@ -38,7 +38,8 @@ _ID: Final = "[0-9a-f]{8}(?:-[0-9a-f]{8}){4}"
 #: All that a worker asks of this Orthanc, by method.
 _WORKER_MAY: Final = {
     _GET: re.compile(rf"/system|/studies/{_ID}(?:/instances)?|/instances/{_ID}/file|{_API}/health"),
-    _POST: re.compile(f"{_API}/(?:reports|workers|pictures)"),
+    # Who has a UID, as ids of this Orthanc: to see that one study is not of two patients.
+    _POST: re.compile(f"/tools/lookup|{_API}/(?:reports|workers|pictures)"),
 }
 
 

@@ -70,6 +70,7 @@ def _as_user(method: int, uri: str, user: str = "worker") -> bool:
         (1, f"{API_ROOT}/health"),
         (2, f"{API_ROOT}/reports"),
         (2, f"{API_ROOT}/workers"),
+        (2, "/tools/lookup"),
     ],
 )
 def test_the_workers_user_may_do_what_workers_do(method: int, uri: str) -> None:

@@ -86,6 +86,13 @@ class FakeIngest:
 
     def take(self, path: str, body: bytes) -> tuple[int, bytes]:
         """Answer a POST."""
+        if path == "/tools/lookup":
+            studies = {
+                STUDY_ID: self.study_uid,
+                **{id_: one.uid for id_, one in self.others.items()},
+            }
+            found = [name for name, uid in studies.items() if uid.encode() == body]
+            return 200, json.dumps([{"ID": name, "Type": "Study"} for name in found]).encode()
         if self.answer is not None:
             return self.answer
         if path == f"{API_ROOT}/reports":
@@ -126,7 +133,7 @@ def _handler(ingest: FakeIngest) -> type[BaseHTTPRequestHandler]:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             if not self._allowed():
                 self._reply(401, b"")
-            elif REQUEST_HEADER not in self.headers:
+            elif REQUEST_HEADER not in self.headers and self.path.startswith(API_ROOT):
                 self._reply(403, b"")
             else:
                 self._reply(*ingest.take(self.path, body))

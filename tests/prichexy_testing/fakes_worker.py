@@ -68,6 +68,7 @@ class FakeSource:
     instances: dict[str, bytes]
     version: str = "1"
     study_uid: str = ""
+    patients: int = 1
     gone: bool = False
     unreachable: bool = False
     on_snapshot: Callable[[], None] = lambda: None
@@ -81,7 +82,7 @@ class FakeSource:
             raise Retryable(Reason.SOURCE_UNREACHABLE)
         if self.gone:
             raise Rejected(Reason.GONE)
-        return Snapshot(tuple(sorted(self.instances)), self.version, self.study_uid)
+        return Snapshot(tuple(sorted(self.instances)), self.version, self.study_uid, self.patients)
 
     def fetch(self, instance_id: str) -> bytes:
         self.on_fetch(instance_id)

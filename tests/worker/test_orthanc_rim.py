@@ -254,6 +254,19 @@ def test_a_study_is_read_as_it_was_received(server: OrthancServer) -> None:
     server.delete(f"/studies/{answers[0]['ParentStudy']}")
 
 
+def test_a_study_that_two_patients_have_is_seen_to_be_of_two(server: OrthancServer) -> None:
+    source = source_of(server)
+    one = upload(server, instance("2.25.251").content)["ParentStudy"]
+    upload(server, instance("2.25.252", study="2.25.1011").content)
+    alone = source.snapshot(one)
+    other = upload(server, instance("2.25.253", patient="PSEUDO-2").content)["ParentStudy"]
+    assert other != one
+    assert (alone.patients, source.snapshot(one).patients) == (1, 2)
+    assert source.snapshot(other).patients == 2
+    for study in server.get("/studies").json():
+        server.delete(f"/studies/{study}")
+
+
 def test_a_real_image_of_megabytes_arrives_unaltered(server: OrthancServer) -> None:
     data = pytest.importorskip("pydicom.data")
     path = data.get_testdata_file("RG1_UNCR.dcm")

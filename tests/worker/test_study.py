@@ -288,6 +288,21 @@ def test_a_study_that_mixes_patients_or_studies_is_turned_away(other: Mapping[st
     assert target.stores == 0
 
 
+@pytest.mark.parametrize(
+    ("revision", "claim", "withdrawn"), [(1, 1, False), (1, 2, True), (2, 1, True)]
+)
+def test_a_study_whose_uid_another_patient_has_too_is_turned_away_unread(
+    revision: int, claim: int, withdrawn: bool
+) -> None:
+    source, target = FakeSource(dict(FIVE), study_uid="1.2.3", patients=2), FakeTarget()
+    ledger = FakeLedger(revision=revision, attempts=claim - 1)
+    outcome = run(source, target, ledger, revision=revision)
+    assert (outcome.state, outcome.reason) == (State.QUARANTINED, Reason.MIXED_PATIENTS)
+    assert source.fetched == []
+    # What bears its name there before its first attempt is the other patient's.
+    assert bool(target.withdrawn) == withdrawn
+
+
 def test_objects_that_differ_and_share_their_sop_instance_uid_are_turned_away() -> None:
     target = FakeTarget()
 

@@ -33,6 +33,10 @@ What is withdrawn:
 A claim past MAX_ATTEMPTS is no attempt: whoever got it opens no instance, for the study may have
 killed the workers before, withdraws the study as a whole and reports FAILED.
 
+A study whose StudyInstanceUID another patient has in the source, too, is not opened. At its first
+attempt nothing is withdrawn: what bears that name at the target is the other patient's, and is
+judged when that study comes again.
+
 A study that is gone from its source cannot be named any more, as its name at the target is a
 function of its own StudyInstanceUID: what an earlier attempt left then stays, and the log says so.
 """
@@ -96,6 +100,7 @@ class _ClaimLost(Exception):
 class _Attempt:
     """What one attempt has come to so far."""
 
+    first: bool = True  # no attempt before it can have left anything at the target
     study_uid: str = ""  # the pseudonymous one; blank while the source has not told
     retired_uids: frozenset[str] = frozenset()  # those under keys that were retired
     results: list[Anonymized] = field(default_factory=list)
@@ -214,7 +219,7 @@ def process_study(
             return Outcome(None)
         _LOG.info("claimed, revision %d", message.revision)
         ledger = replace(ledger, number=claim.attempt)
-        attempt = _Attempt()
+        attempt = _Attempt(first=claim.attempt == message.revision == 1)
         if claim.attempt > MAX_ATTEMPTS:
             return _give_up(source, target, ledger, attempt, tools, failures)
         last = policy.is_last(failures)
@@ -253,9 +258,14 @@ def _anonymize_all(
     """Fill ``attempt.results`` with every instance. Raises Rejected, Retryable."""
     with attempt.watch.step("fetch"):
         before = source.snapshot(message.study_id)
-    if before.study_uid:
+    mixed = before.patients > 1
+    # Before its first attempt nothing at the target is this study's: what bears its name there is
+    # the other patient's.
+    if before.study_uid and not (mixed and attempt.first):
         attempt.study_uid = tools.study_uid(before.study_uid)
         attempt.retired_uids = tools.retired_study_uids(before.study_uid)
+    if mixed:
+        raise Rejected(Reason.MIXED_PATIENTS)
     if len(before.instances) > max_instances:
         detail = f"{len(before.instances)}, of which {max_instances} are allowed"
         raise Rejected(Reason.TOO_MANY_INSTANCES, detail)
