@@ -15,6 +15,7 @@ from prichexy_testing.fakes_worker import study_message
 from prichexy_worker import main
 from prichexy_worker.contract import ModelInfo, State
 from prichexy_worker.errors import Misconfigured
+from prichexy_worker.header import BASIC
 from prichexy_worker.pseudonyms import Pseudonyms
 from prichexy_worker.settings import Settings, load_settings
 from prichexy_worker.study import Outcome
@@ -25,7 +26,7 @@ ENGINE = SimpleNamespace(
     model=ModelInfo("prichexy-net", "0.1.0", "0" * 64, "untrained", "Random weights."),
 )
 
-TOOLS = object()
+TOOLS = SimpleNamespace(pseudonyms=Pseudonyms(bytes(32)), profile=BASIC)
 
 
 def configure(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,6 +99,14 @@ def test_a_study_gets_the_tools_of_the_model_in_use_which_is_looked_for_between_
 ) -> None:
     assert asked["tools"] is TOOLS
     assert asked["looked"]
+
+
+def test_the_log_names_the_key_and_the_profile(
+    asked: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="prichexy_worker"):
+        assert main.main([]) == 0
+    assert f"key {TOOLS.pseudonyms.key_id}, profile basic, SHA-256 {BASIC.digest}" in caplog.text
 
 
 def test_a_retired_key_and_kept_uids_do_not_go_together(

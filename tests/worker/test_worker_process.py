@@ -185,6 +185,8 @@ def test_the_check_says_who_the_worker_would_be(tmp_path: Path) -> None:
     assert len(said["model"]["digest"]) == 64
     assert said["model"]["evidence"] in ("untrained", "trained", "measured")
     assert said["export"] == "folder"
+    assert said["profile"]["name"] == "basic"
+    assert len(said["key_id"]) == 16
     assert ingest.announcements == []
 
 

@@ -75,9 +75,11 @@ def check(settings: Settings) -> int:
     """
     create_target(settings.export)
     _connect(settings.ingest)
-    _tools, engine = load_tools(settings)
+    tools, engine = load_tools(settings)
     found = announcement(settings, engine).to_json()
     found["export"] = settings.export.kind
+    found["key_id"] = tools.pseudonyms.key_id
+    found["profile"] = tools.profile.to_json()
     sys.stdout.write(json.dumps(found, indent=2, sort_keys=True) + "\n")
     return 0
 
@@ -121,6 +123,8 @@ def run(settings: Settings) -> int:
     call_between_studies(app, model.look, LOOK_SECONDS)
     _LOG.info("worker %s, version %s", settings.worker_id, SOFTWARE_VERSION)
     _LOG.info("device %s: %s", engine.device, engine.device_reason)
+    digest = tools.profile.digest
+    _LOG.info("key %s, profile %s, SHA-256 %s", tools.pseudonyms.key_id, tools.profile.name, digest)
     first = engine.model
     _LOG.info("model %s, %s: %s", first.digest[:12], first.evidence, first.statement)
     heartbeat.start()
