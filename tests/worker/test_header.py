@@ -476,6 +476,23 @@ def test_a_dataset_without_file_meta_and_preamble_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"LossyImageCompressionMethod": "ISO_10918_1"}, "01"),
+        ({"LossyImageCompressionRatio": "12.5"}, "01"),
+        ({"LossyImageCompressionRatio": ["1", "12.5"]}, "01"),
+        ({"LossyImageCompressionRatio": "1"}, None),
+        ({"LossyImageCompressionRatio": "12.5", "LossyImageCompression": "00"}, "00"),
+    ],
+)
+def test_a_source_that_names_a_method_or_a_ratio_was_lossy_unless_it_denies_it(
+    attributes: dict[str, object], expected: str | None
+) -> None:
+    result = deidentified(cr(**attributes))
+    assert result.get("LossyImageCompression") == expected
+
+
+@pytest.mark.parametrize(
     ("syntax", "stated", "expected"),
     [
         ("1.2.840.10008.1.2.1", None, None),

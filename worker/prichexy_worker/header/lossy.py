@@ -33,12 +33,12 @@ _PERHAPS: Final[Mapping[str, str]] = MappingProxyType(
 def carry_over_lossy_history(source: Dataset, result: Dataset) -> None:
     """Mark ``result`` as once lossy where ``source`` says so or is encoded so.
 
-    The method and the ratio are set where the source's transfer syntax tells them and the result
-    has none.
+    A source that names a method, or a ratio above 1, and does not deny it says so. The method and
+    the ratio are set where the source's transfer syntax tells them and the result has none.
     """
     syntax = str(getattr(source, "file_meta", {}).get("TransferSyntaxUID", ""))
     stated = result.get("LossyImageCompression")
-    if syntax in _ALWAYS or (syntax in _PERHAPS and stated is None):
+    if syntax in _ALWAYS or (stated is None and (syntax in _PERHAPS or _tells_of_one(result))):
         result.LossyImageCompression = stated = "01"
     if stated != "01":
         return
@@ -49,6 +49,12 @@ def carry_over_lossy_history(source: Dataset, result: Dataset) -> None:
         ratio = _ratio(source, result)
         if ratio is not None:
             result.LossyImageCompressionRatio = ratio
+
+
+def _tells_of_one(result: Dataset) -> bool:
+    ratios = result.get("LossyImageCompressionRatio")
+    numbers = [] if ratios is None else [ratios] if isinstance(ratios, float) else ratios
+    return "LossyImageCompressionMethod" in result or any(number > 1 for number in numbers)
 
 
 def _ratio(source: Dataset, result: Dataset) -> str | None:
