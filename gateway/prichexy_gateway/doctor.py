@@ -23,6 +23,7 @@ from prichexy_worker import gate
 from prichexy_worker.contract import ANNOUNCE_INTERVAL_SECONDS, SOFTWARE_VERSION
 from prichexy_worker.errors import Retryable
 from prichexy_worker.export import create_target
+from prichexy_worker.project import read_project
 from prichexy_worker.pseudonyms import Pseudonyms
 from prichexy_worker.settings import Settings
 
@@ -45,6 +46,7 @@ class Check:
 def examine(settings: Settings) -> Iterator[Check]:
     """Give the checks as they are made. Raises nothing for what is wrong with the gateway."""
     yield _key_file(settings.pseudonyms.key_file)
+    yield _project_profile(settings.profile.file)
     bundle, check = _model(settings.model.bundle)
     yield check
     yield _release_gate()
@@ -70,6 +72,17 @@ def _key_file(path: Path) -> Check:
         remedy = f"Look at {path}. Never make a new key lightly: all pseudonyms would change."
         return Check(name, False, str(error), remedy)
     return Check(name, True, f"only its owner can read it; key id {pseudonyms.key_id}")
+
+
+def _project_profile(file: Path | None) -> Check:
+    name = "Project profile"
+    try:
+        profile = read_project(file).profile
+    except Misconfigured as error:
+        remedy = "Mend the file, or take profile.file out. Until then no worker starts."
+        return Check(name, False, str(error), remedy)
+    options = ", ".join(sorted(profile.options)) or "no options"
+    return Check(name, True, f"{profile.name}, {options}; SHA-256 {profile.digest[:16]}")
 
 
 def _model(folder: Path) -> tuple[Bundle | None, Check]:
