@@ -19,15 +19,16 @@ import pyrage
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from prichexy_gateway.client import OrthancClient
 from prichexy_gateway.dicom_files import DicomFile
 from prichexy_gateway.errors import Failed, Misconfigured
+from prichexy_worker import inspection
 from prichexy_worker.errors import Rejected
 from prichexy_worker.header import Profile
 from prichexy_worker.header.elements import identifier
 from prichexy_worker.header.engine import person_of
-from prichexy_worker.inspection import convert
 from prichexy_worker.pseudonyms import Pseudonyms
 from prichexy_worker.quiet import without_noise
 
@@ -71,20 +72,25 @@ def of_files(
     seen: set[Row] = set()
     for file in files:
         try:
-            with without_noise():  # its texts hold values of the object
-                dataset = pydicom.dcmread(
-                    file.path,
-                    force=True,
-                    stop_before_pixels=True,
-                    specific_tags=[*_TAGS, _ISSUER_OF_ACCESSION_NUMBER],
-                )
-            row = _row(dataset, pseudonyms, profile)
+            row = _row(_identifiers(file), pseudonyms, profile)
         except Exception:  # noqa: BLE001 - pydicom raises anything for what only looks like DICOM
             skipped.count += 1
             continue
         if row not in seen:
             seen.add(row)
             yield row
+
+
+def _identifiers(file: DicomFile) -> Dataset:
+    if file.transfer_syntax == DeflatedExplicitVRLittleEndian:
+        return inspection.read(file.path.read_bytes())  # which inflates no more than an image
+    with without_noise():  # its texts hold values of the object
+        return pydicom.dcmread(
+            file.path,
+            force=True,
+            stop_before_pixels=True,
+            specific_tags=[*_TAGS, _ISSUER_OF_ACCESSION_NUMBER],
+        )
 
 
 def of_orthanc(
@@ -156,7 +162,9 @@ def write_new(path: Path, content: bytes) -> None:
 
 def _row(dataset: Dataset, pseudonyms: Pseudonyms, profile: Profile) -> Row:
     with without_noise():
-        convert(dataset)  # as a worker does: an odd character set is read in one way only
+        inspection.convert(
+            dataset
+        )  # as a worker does: an odd character set is read in one way only
     person = person_of(dataset, pseudonyms)
     study_uid = identifier(dataset, _STUDY_UID)
     return Row(

@@ -16,6 +16,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from prichexy_gateway.client import OrthancClient
 from prichexy_gateway.crosswalk import Row, Skipped, encrypted, of_files, of_orthanc, write_new
@@ -63,6 +64,20 @@ def test_images_of_one_study_are_one_row(tmp_path: Path) -> None:
         dataset = radiograph_dataset(SOPInstanceUID=f"1.2.3.{number}")
         (tmp_path / f"{number}.dcm").write_bytes(write(dataset))
     assert len(of(tmp_path)) == 1
+
+
+def test_a_deflated_object_has_its_row_and_a_bomb_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deflated = radiograph_dataset(transfer_syntax=DeflatedExplicitVRLittleEndian)
+    (tmp_path / "a.dcm").write_bytes(write(deflated))
+    (row,) = of(tmp_path)
+    assert row.patient_id == CANARIES["PatientID"]
+    monkeypatch.setattr(inspection, "_MAX_INFLATED", 1000)
+    skipped = Skipped()
+    files = find_dicom_files(tmp_path).files
+    assert list(of_files(files, PSEUDONYMS, BASIC, skipped)) == []
+    assert skipped.count == 1
 
 
 def test_only_a_recipient_reads_it(tmp_path: Path) -> None:
