@@ -413,6 +413,7 @@ def test_the_workers_password_opens_only_what_workers_use(served: PluginOrthanc)
         assert status("GET", path) == 200
         assert status("GET", f"{path}?_method=delete") == 403
     assert status("GET", f"{API_ROOT}/health") == 200
+    assert status("POST", "/tools/lookup") == 200
     for method, path in (
         ("DELETE", study),
         ("DELETE", instance),
