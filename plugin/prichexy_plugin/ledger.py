@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from prichexy_plugin.intake import Decision
 from prichexy_plugin.schema import EventRow, FactRow, StudyRow, WorkerRow
-from prichexy_plugin.transitions import ACTIVE, LEGAL, Situation, step_for
+from prichexy_plugin.transitions import ACTIVE, Situation, is_legal, step_for
 from prichexy_plugin.views import Views
 from prichexy_worker.contract import (
     ANNOUNCE_INTERVAL_SECONDS,
@@ -48,7 +48,10 @@ _MAX_SENDINGS: Final = MAX_ATTEMPTS
 
 
 class IllegalStep(Exception):
-    """A step that no study may take: a mistake in this program; nothing was written."""
+    """A step that no study may take, or not by this actor: a mistake in this program.
+
+    Nothing was written.
+    """
 
     def __init__(self, before: State | None, after: State) -> None:
         super().__init__(f"from {before} to {after}")
@@ -318,7 +321,7 @@ class Ledger(Views):
         actor: str = PLUGIN,
     ) -> None:
         before = State(row.state)
-        if after not in LEGAL[before]:
+        if not is_legal(before, after, by="plugin" if actor == PLUGIN else "worker"):
             raise IllegalStep(before, after)
         row.state = after.value
         row.reason = None if reason is None else reason.value

@@ -8,29 +8,85 @@ from typing import Final
 
 from prichexy_worker.contract import ENDED, MAX_CLAIMS, Reason, State, StudyReport
 
-__all__ = ["ACTIVE", "LEGAL", "Situation", "Step", "step_for"]
+__all__ = ["ACTIVE", "LEGAL", "MOVES", "Move", "Situation", "Step", "is_legal", "step_for"]
 
 #: The gateway or a worker still has something to do.
 ACTIVE: Final = frozenset(State) - ENDED
 
-_NEW_REVISION: Final = frozenset({State.PENDING, State.REJECTED})
-_WORKER_ENDS: Final = frozenset({State.EXPORTED, State.QUARANTINED, State.FAILED})
 
-#: Every step that a study may take; None is "not in the ledger".
-LEGAL: Final[Mapping[State | None, frozenset[State]]] = {
-    None: frozenset({State.WATCHED}),
-    State.WATCHED: frozenset({State.PENDING, State.REJECTED}),
-    # PROCESSING straight after PENDING: the broker had the message, and a worker claimed it,
-    # before the plugin could write so down. Ends likewise: a worker that was thought dead lives.
-    State.PENDING: _NEW_REVISION | _WORKER_ENDS | {State.QUEUED, State.PROCESSING},
-    State.QUEUED: _NEW_REVISION | _WORKER_ENDS | {State.PROCESSING},
-    # PROCESSING again: the worker died and the broker gave the message to the next one.
-    State.PROCESSING: _NEW_REVISION | _WORKER_ENDS | {State.QUEUED, State.PROCESSING},
-    State.EXPORTED: _NEW_REVISION,
-    State.QUARANTINED: _NEW_REVISION,
-    State.FAILED: _NEW_REVISION,
-    State.REJECTED: _NEW_REVISION,
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One step that a study may take; ``before`` is None for "not in the ledger".
+
+    ``by`` is who takes it, "plugin" or "worker"; ``when`` says to people what happened.
+    """
+
+    before: State | None
+    after: State
+    by: str
+    when: str
+
+
+_HAS_IT: Final = (State.PENDING, State.QUEUED, State.PROCESSING)
+_NEW: Final = "new instances came, and a rule takes the study in: the next revision"
+_REFUSED: Final = (
+    "new instances came, and no rule takes the study in; or it is gone, or cannot be read"
+)
+_SENT_AGAIN: Final = "the broker or a worker lost it: it is sent again; or {new}"
+_ENDS: Final = {
+    State.EXPORTED: "whole at the export target, read back and compared",
+    State.QUARANTINED: "it cannot be made safe",
+    State.FAILED: "given up after the last attempt, or gone from the ingest Orthanc",
 }
+
+#: Every step that a study may take, once for each who may take it. ``docs/states.md`` shows this.
+MOVES: Final[tuple[Move, ...]] = (
+    Move(None, State.WATCHED, "plugin", "something of the study came in"),
+    Move(State.WATCHED, State.PENDING, "plugin", "it is complete, and a rule takes it in"),
+    Move(
+        State.WATCHED,
+        State.REJECTED,
+        "plugin",
+        "no rule takes it in, it is a copy or our own output, is gone, or cannot be read",
+    ),
+    Move(State.PENDING, State.QUEUED, "plugin", "the broker has the message"),
+    Move(
+        State.PENDING,
+        State.PROCESSING,
+        "worker",
+        "claimed before the plugin could note that the broker had the message",
+    ),
+    Move(State.PENDING, State.PENDING, "plugin", _NEW),
+    Move(State.QUEUED, State.PROCESSING, "worker", "claimed"),
+    Move(State.QUEUED, State.PENDING, "plugin", _SENT_AGAIN.format(new=_NEW)),
+    Move(State.QUEUED, State.FAILED, "plugin", "sent several times and claimed by nobody"),
+    Move(State.PROCESSING, State.QUEUED, "worker", "given back for another attempt"),
+    Move(State.PROCESSING, State.PROCESSING, "worker", "claimed anew: the last worker was lost"),
+    Move(State.PROCESSING, State.PENDING, "plugin", _SENT_AGAIN.format(new=_NEW)),
+    # An end out of PENDING or QUEUED: the worker was thought dead and lives.
+    *(Move(before, end, "worker", when) for before in _HAS_IT for end, when in _ENDS.items()),
+    *(Move(before, State.REJECTED, "plugin", _REFUSED) for before in _HAS_IT),
+    *(
+        move
+        for end in sorted(ENDED)
+        for move in (
+            Move(end, State.PENDING, "plugin", _NEW),
+            Move(end, State.REJECTED, "plugin", _REFUSED),
+        )
+    ),
+)
+
+#: The same by state: which may follow.
+LEGAL: Final[Mapping[State | None, frozenset[State]]] = {
+    before: frozenset(move.after for move in MOVES if move.before is before)
+    for before in (None, *State)
+}
+_STEPS: Final = frozenset((move.before, move.after, move.by) for move in MOVES)
+
+
+def is_legal(before: State | None, after: State, *, by: str) -> bool:
+    """Say whether "plugin" or "worker" may take a study from ``before`` to ``after``."""
+    return (before, after, by) in _STEPS
 
 
 @dataclass(frozen=True, slots=True)
