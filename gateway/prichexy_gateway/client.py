@@ -72,6 +72,7 @@ class Health:
     counts: Mapping[str, int]
     workers: Sequence[Mapping[str, Any]]
     problems: Sequence[str] = ()
+    circuits: Sequence[Mapping[str, Any]] = ()
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -84,6 +85,7 @@ class Health:
             counts=dict(data["counts"]),
             workers=tuple(data["workers"]),
             problems=tuple(str(problem) for problem in data.get("problems") or ()),
+            circuits=tuple(data.get("circuits") or ()),
         )
 
 

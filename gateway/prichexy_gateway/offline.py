@@ -37,13 +37,12 @@ from prichexy_worker.export.folder import FolderExport
 from prichexy_worker.pipeline import Tools
 from prichexy_worker.ports import Snapshot
 from prichexy_worker.pseudonyms import Pseudonyms
-from prichexy_worker.retry import RetryPolicy
 from prichexy_worker.study import process_study
 
 __all__ = ["FileStudy", "Places", "StudyResult", "anonymize_study", "exit_code", "group_studies"]
 
 #: Nobody gives the study back later: the first attempt is the last.
-_ONE_ATTEMPT: Final = RetryPolicy(attempts=1)
+_ONE_ATTEMPT: Final = Claim(proceed=True, left=1, final=True)
 _STAGING: Final = ".prichexy-staging"
 _LOCK: Final = ".prichexy-lock"
 
@@ -195,7 +194,7 @@ class _LastReport:
     def report(self, report: StudyReport) -> Claim:
         """Keep the report."""
         self.report_ = report
-        return Claim(proceed=True)
+        return _ONE_ATTEMPT
 
     def show(self, pictures: TextPictures) -> Claim:
         """Keep the pictures."""
@@ -222,7 +221,6 @@ def anonymize_study(study: FileStudy, places: Places, tools: Tools) -> StudyResu
             reporter,
             tools,
             max_instances=len(study.files),
-            policy=_ONE_ATTEMPT,
         )
         last = reporter.report_
         if last is None or last.state not in REPORTABLE - {State.PROCESSING, State.QUEUED}:

@@ -9,8 +9,9 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
+from sqlalchemy.schema import CreateColumn
 
-from prichexy_plugin.schema import SCHEMA_VERSION, Base, FactRow
+from prichexy_plugin.schema import NEW_COLUMNS, SCHEMA_VERSION, Base, FactRow, StudyRow
 
 __all__ = ["READS", "ForeignLedger", "open_database"]
 
@@ -27,12 +28,12 @@ class ForeignLedger(Exception):
             age = "newer" if version > SCHEMA_VERSION else "older"
             what = f"of schema {version}, which {age} software wrote"
         super().__init__(
-            f"is {what}; this software reads schema {SCHEMA_VERSION} and has left it as it was"
+            f"is {what}; this software has schema {SCHEMA_VERSION} and has left it as it was"
         )
 
 
 def open_database(url: str) -> Engine:
-    """Connect, make the tables where they are missing, and give the engine.
+    """Connect, make the tables or bring older ones up to date, and give the engine.
 
     SQLite runs with a write-ahead log and syncs every commit to the disk: a study that was taken
     in stays so over a power failure. Its file is readable by its owner only. Raises ForeignLedger,
@@ -53,21 +54,36 @@ def open_database(url: str) -> Engine:
 
 
 def _prepare_tables(engine: Engine) -> None:
-    """Make the tables and name their schema in one transaction, or find the schema as it must be.
+    """Make the tables, bring an older schema up to date, or find it as it must be.
 
-    Other software's tables may stand beside ours in the same database.
+    All in one transaction: a ledger is of one schema or of the next, never between. Other
+    software's tables may stand beside ours in the same database.
     """
     with Session(engine) as session, session.begin():
         connection = session.connection()
         there = Base.metadata.tables.keys() & set(inspect(connection).get_table_names())
         if there:
             named = session.get(FactRow, "schema") if FactRow.__tablename__ in there else None
-            version = None if named is None else named.number
-            if version != SCHEMA_VERSION:
-                raise ForeignLedger(version)
+            if named is None:
+                raise ForeignLedger(None)
+            if named.number not in range(1, SCHEMA_VERSION + 1):
+                raise ForeignLedger(named.number)
+            if named.number < SCHEMA_VERSION:
+                _migrate(connection, named.number)
+                named.number = SCHEMA_VERSION
             return
         Base.metadata.create_all(connection)
         session.add(FactRow(name="schema", number=SCHEMA_VERSION))
+
+
+def _migrate(connection: Connection, version: int) -> None:
+    """Add what schemas after ``version`` brought. Nothing is taken away or rewritten."""
+    studies = Base.metadata.tables[StudyRow.__tablename__]
+    for later in range(version + 1, SCHEMA_VERSION + 1):
+        for name in NEW_COLUMNS.get(later, ()):
+            column = CreateColumn(studies.c[name]).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {studies.name} ADD COLUMN {column}")
+    Base.metadata.create_all(connection)
 
 
 def _open_sqlite(url: str, database: str | None) -> Engine:

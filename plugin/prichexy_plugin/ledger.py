@@ -16,9 +16,9 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from prichexy_plugin.intake import Decision
-from prichexy_plugin.schema import EventRow, FactRow, StudyRow, WorkerRow
+from prichexy_plugin.schema import CircuitRow, EventRow, FactRow, StudyRow, WorkerRow
 from prichexy_plugin.transitions import ACTIVE, Situation, is_legal, step_for
-from prichexy_plugin.views import Views
+from prichexy_plugin.views import Views, circuits_in
 from prichexy_worker.contract import (
     ANNOUNCE_INTERVAL_SECONDS,
     MAX_ATTEMPTS,
@@ -29,6 +29,7 @@ from prichexy_worker.contract import (
     StudyReport,
     WorkerAnnouncement,
 )
+from prichexy_worker.retry import BLAMED, Blame, Circuit, after_report, excuses
 
 __all__ = ["PLUGIN", "Clock", "IllegalStep", "Ledger"]
 
@@ -151,18 +152,70 @@ class Ledger(Views):
                 .order_by(StudyRow.updated, StudyRow.study_id)
                 .limit(limit)
             )
-            return tuple(
+            found = rows.all()
+            messages = tuple(
                 StudyMessage(job_id=row.job_id, study_id=row.study_id, revision=row.revision)
-                for row in rows
+                for row in found
             )
+            returned = [row.study_id for row in found if row.returned]
+        if returned:
+            # They are sent after this: whatever came back was an older message.
+            with self._writing() as session:
+                for study_id in returned:
+                    session.get_one(StudyRow, study_id).returned = False
+        return messages
 
     def sent(self, message: StudyMessage) -> None:
         """Write down that the broker has the message, unless the study has moved on since."""
         with self._writing() as session:
             row = session.get_one(StudyRow, message.study_id)
-            if row.state == State.PENDING.value and row.revision == message.revision:
-                row.sendings += 1
-                self._step(session, row, State.QUEUED, None)
+            if row.state != State.PENDING.value or row.revision != message.revision:
+                return
+            if row.returned:
+                row.returned = False
+                return
+            row.sendings += 1
+            self._step(session, row, State.QUEUED, None)
+
+    def probe(self) -> StudyMessage | None:
+        """While the handing out is stopped, give the one study to let through now, if any.
+
+        It is the one under way as long as its message has yet to be sent; else, when it is time,
+        the one that waited longest since it was last touched.
+        """
+        now = self._clock()
+        with self._writing() as session:
+            row = self._probe_under_way(session)
+            if row is None:
+                opened = [one for one in circuits_in(session).values() if one.is_open]
+                if not opened or not all(circuit.wants_probe(now) for circuit in opened):
+                    return None
+                row = session.scalar(
+                    select(StudyRow)
+                    .where(StudyRow.state == State.PENDING.value)
+                    .order_by(StudyRow.updated, StudyRow.study_id)
+                    .limit(1)
+                )
+                if row is None:
+                    return None
+                for circuit in opened:
+                    session.merge(CircuitRow.of(circuit.with_probe(row.job_id, now)))
+                row.returned = False
+            return StudyMessage(job_id=row.job_id, study_id=row.study_id, revision=row.revision)
+
+    def _probe_under_way(self, session: Session) -> StudyRow | None:
+        """Give the probe that waits to be sent; let go of one that ended by another way."""
+        for circuit in circuits_in(session).values():
+            if circuit.probe is None:
+                continue
+            row = session.scalar(select(StudyRow).where(StudyRow.job_id == circuit.probe))
+            if row is None or State(row.state) not in ACTIVE:
+                over = circuit.after_no_answer(circuit.probe, self._clock())
+                session.merge(CircuitRow.of(over))
+                continue
+            if row.state == State.PENDING.value:
+                return row
+        return None
 
     def recall(self, silent_for: timedelta) -> int:
         """Put handed-out studies that nobody reported on for so long back into the outbox.
@@ -227,14 +280,28 @@ class Ledger(Views):
             row = session.scalar(select(StudyRow).where(StudyRow.job_id == report.job_id))
             if row is None:
                 return Claim(proceed=False)
-            situation = Situation(State(row.state), revision=row.revision, attempts=row.attempts)
+            circuits = circuits_in(session)
+            situation = Situation(
+                State(row.state),
+                revision=row.revision,
+                attempts=row.attempts,
+                excused=row.excused,
+                worked=row.work_time(),
+                held=_held(circuits, row.job_id),
+            )
             step = step_for(situation, report)
             if step is None:
                 return Claim(proceed=False)
             if not step.moves:
                 return Claim(proceed=True, attempt=step.attempts)
-            if step.state is State.PROCESSING:
-                row.sendings = 0
+            # Whatever it is: a worker understood the message.
+            row.sendings = 0
+            if step.state is State.PENDING:
+                row.returned = situation.state is State.PENDING
+                self._step(session, row, State.PENDING, step.reason)
+                return Claim(proceed=False)
+            if step.state is not State.PROCESSING:
+                self._learn(session, row, circuits, report)
             row.attempts = step.attempts
             row.worker_id = report.worker_id
             row.instances = report.instances or row.instances
@@ -243,7 +310,11 @@ class Ledger(Views):
             if step.state is State.QUEUED:
                 row.trouble = step.reason
             self._step(session, row, step.state, step.reason, actor=report.worker_id)
-            return Claim(step.proceed, attempt=step.attempts if step.proceed else 0)
+            if not step.proceed:
+                return Claim(proceed=False)
+            if step.state is not State.PROCESSING:
+                return Claim(proceed=True, attempt=step.attempts)
+            return Claim(proceed=True, attempt=step.attempts, left=step.left, final=step.final)
 
     def announce(self, announcement: WorkerAnnouncement) -> None:
         """Remember that this worker lives; forget those that were not heard of for a day."""
@@ -262,6 +333,31 @@ class Ledger(Views):
                 session.delete(row)
 
     # --- Inside -----------------------------------------------------------------------------
+
+    def _learn(
+        self,
+        session: Session,
+        row: StudyRow,
+        circuits: Mapping[Blame, Circuit],
+        report: StudyReport,
+    ) -> None:
+        """Take from a worker's verdict what it says of all around the study, and of the attempt."""
+        now = self._clock()
+        after = after_report(circuits, row.job_id, report.state, report.reason, now)
+        for blame, circuit in after.items():
+            if circuit != circuits[blame]:
+                session.merge(CircuitRow.of(circuit))
+        if report.state is not State.QUEUED:
+            return
+        row.worked += max(0.0, (now - row.updated).total_seconds())
+        reason = report.reason
+        if reason is not None and reason in BLAMED:
+            succeeded = circuits[BLAMED[reason]].succeeded
+            row.excused += excuses(
+                reason,
+                others_succeeded=succeeded is not None and succeeded >= row.updated,
+                circuit_open=after[BLAMED[reason]].is_open,
+            )
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:
@@ -285,6 +381,9 @@ class Ledger(Views):
             look_at=now,
             failed_looks=0,
             sendings=0,
+            excused=0,
+            worked=0.0,
+            returned=False,
             worker_id=None,
             durations={},
             measures={},
@@ -306,6 +405,9 @@ class Ledger(Views):
         if before is not State.WATCHED:
             row.revision += 1
         row.attempts = 0
+        row.excused = 0
+        row.worked = 0.0
+        row.returned = False
         row.sendings = 0
         row.trouble = None
         row.worker_id = None
@@ -341,3 +443,11 @@ class Ledger(Views):
                 reason=row.reason,
             )
         )
+
+
+def _held(circuits: Mapping[Blame, Circuit], job_id: str) -> Reason | None:
+    """Say why the handing out is stopped for a study, None when it is not."""
+    for circuit in circuits.values():
+        if not circuit.admits(job_id):
+            return circuit.reason or Reason.UNEXPECTED
+    return None

@@ -13,7 +13,10 @@ __all__ = ["EventRecord", "Page", "StudyRecord", "WorkerRecord"]
 
 @dataclass(frozen=True, slots=True)
 class StudyRecord:
-    """One study as the ledger has it; ``updated`` is its last step, ``durations`` are seconds."""
+    """One study as the ledger has it; ``updated`` is its last step, ``durations`` are seconds.
+
+    ``excused`` are those of ``attempts`` that do not count against it.
+    """
 
     job_id: str
     study_id: str
@@ -22,6 +25,7 @@ class StudyRecord:
     trouble: Reason | None
     revision: int
     attempts: int
+    excused: int
     instances: int
     first_seen: datetime
     updated: datetime

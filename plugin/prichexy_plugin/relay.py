@@ -9,6 +9,7 @@ from typing import Final
 
 from prichexy_plugin.broker import Broker, BrokerUnavailable
 from prichexy_plugin.ledger import Clock, Ledger
+from prichexy_worker.contract import StudyMessage
 
 __all__ = ["BrokerState", "Relay"]
 
@@ -57,7 +58,7 @@ class Relay:
         Ends early when ``stopping`` says so. Takes a few seconds at most when the broker hangs.
         Raises SQLAlchemyError.
         """
-        messages = self._ledger.outbox()
+        messages = self._next()
         try:
             waiting = self._broker.waiting()
             for message in messages:
@@ -76,3 +77,10 @@ class Relay:
         if silent:
             again += self._ledger.recall(silent_for=RECALL_AFTER)
         return bool(messages) or again > 0
+
+    def _next(self) -> tuple[StudyMessage, ...]:
+        """Give what may be sent now: while a circuit is open, one study at a time."""
+        if any(circuit.is_open for circuit in self._ledger.circuits().values()):
+            probe = self._ledger.probe()
+            return () if probe is None else (probe,)
+        return self._ledger.outbox()

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, Index, String
+from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, Index, String, false
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from prichexy_plugin.records import EventRecord, StudyRecord, WorkerRecord
 from prichexy_worker.contract import Reason, State, WorkerAnnouncement
+from prichexy_worker.retry import Blame, Circuit
 
-__all__ = ["SCHEMA_VERSION", "Base", "EventRow", "FactRow", "StudyRow", "WorkerRow"]
+__all__ = [
+    "NEW_COLUMNS",
+    "SCHEMA_VERSION",
+    "Base",
+    "CircuitRow",
+    "EventRow",
+    "FactRow",
+    "StudyRow",
+    "WorkerRow",
+]
 
-#: Raised with every change of the tables. A ledger of another schema is refused, not guessed at; a
-#: migration, once there is one, starts from this number, which stands in the ledger's facts.
-SCHEMA_VERSION: Final = 1
+#: Raised with every change of the tables; it stands in the ledger's facts. An older ledger is
+#: brought up to date (database.py), a newer one is refused.
+SCHEMA_VERSION: Final = 2
+#: By schema: the columns of "studies" that it brought. Each has a default for the rows of before.
+#: Tables that it brought need no list.
+NEW_COLUMNS: Final[dict[int, tuple[str, ...]]] = {
+    2: ("excused", "worked", "returned"),
+}
 
 
 class Moment(TypeDecorator[datetime]):
@@ -66,11 +81,21 @@ class StudyRow(Base):
     failed_looks: Mapped[int]
     #: How often the message was sent since the last claim.
     sendings: Mapped[int]
+    #: How many of ``attempts`` do not count: what failed in them was not the study.
+    excused: Mapped[int] = mapped_column(default=0, server_default="0")
+    #: Seconds that the attempts took which workers gave back.
+    worked: Mapped[float] = mapped_column(default=0.0, server_default="0")
+    #: The message came back before it was noted as sent: that note, when it comes, is void.
+    returned: Mapped[bool] = mapped_column(default=False, server_default=false())
     worker_id: Mapped[str | None] = mapped_column(String(128))
     durations: Mapped[dict[str, float]] = mapped_column(JSON)
     measures: Mapped[dict[str, float]] = mapped_column(JSON)
 
     __table_args__ = (Index("studies_by_state", "state", "updated"),)
+
+    def work_time(self) -> timedelta:
+        """Give ``worked`` as a duration."""
+        return timedelta(seconds=self.worked)
 
     def to_record(self) -> StudyRecord:
         """Give the frozen value."""
@@ -82,6 +107,7 @@ class StudyRow(Base):
             trouble=_reason(self.trouble),
             revision=self.revision,
             attempts=self.attempts,
+            excused=self.excused,
             instances=self.instances,
             first_seen=self.first_seen,
             updated=self.updated,
@@ -127,6 +153,48 @@ class WorkerRow(Base):
     def to_record(self) -> WorkerRecord:
         """Give the frozen value; raises ContractError when another version wrote it."""
         return WorkerRecord(WorkerAnnouncement.from_json(self.announcement), seen=self.seen)
+
+
+class CircuitRow(Base):
+    """How one thing around the studies is doing (``prichexy_worker.retry.Circuit``)."""
+
+    __tablename__ = "circuits"
+
+    blame: Mapped[str] = mapped_column(String(16), primary_key=True)
+    studies: Mapped[list[str]] = mapped_column(JSON)
+    reason: Mapped[str | None] = mapped_column(String(64))
+    opened: Mapped[datetime | None] = mapped_column(Moment)
+    probe: Mapped[str | None] = mapped_column(String(32))
+    probe_at: Mapped[datetime | None] = mapped_column(Moment)
+    failed_probes: Mapped[int]
+    succeeded: Mapped[datetime | None] = mapped_column(Moment)
+
+    @classmethod
+    def of(cls, circuit: Circuit) -> CircuitRow:
+        """Make the row of a circuit."""
+        return cls(
+            blame=circuit.blame.value,
+            studies=list(circuit.studies),
+            reason=None if circuit.reason is None else circuit.reason.value,
+            opened=circuit.opened,
+            probe=circuit.probe,
+            probe_at=circuit.probe_at,
+            failed_probes=circuit.failed_probes,
+            succeeded=circuit.succeeded,
+        )
+
+    def to_circuit(self) -> Circuit:
+        """Give the frozen value."""
+        return Circuit(
+            blame=Blame(self.blame),
+            studies=tuple(self.studies),
+            reason=_reason(self.reason),
+            opened=self.opened,
+            probe=self.probe,
+            probe_at=self.probe_at,
+            failed_probes=self.failed_probes,
+            succeeded=self.succeeded,
+        )
 
 
 class FactRow(Base):

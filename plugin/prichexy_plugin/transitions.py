@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 from prichexy_worker.contract import ENDED, MAX_CLAIMS, Reason, State, StudyReport
+from prichexy_worker.retry import attempts_left, is_final
 
 __all__ = ["ACTIVE", "LEGAL", "MOVES", "Move", "Situation", "Step", "is_legal", "step_for"]
 
@@ -32,7 +34,8 @@ _NEW: Final = "new instances came, and a rule takes the study in: the next revis
 _REFUSED: Final = (
     "new instances came, and no rule takes the study in; or it is gone, or cannot be read"
 )
-_SENT_AGAIN: Final = "the broker or a worker lost it: it is sent again; or {new}"
+_BACK: Final = "the handing out is stopped (a circuit is open): the message is put back"
+_SENT_AGAIN: Final = f"the broker or a worker lost it: it is sent again; or {_NEW}; or {_BACK}"
 _ENDS: Final = {
     State.EXPORTED: "whole at the export target, read back and compared",
     State.QUARANTINED: "it cannot be made safe",
@@ -56,13 +59,13 @@ MOVES: Final[tuple[Move, ...]] = (
         "worker",
         "claimed before the plugin could note that the broker had the message",
     ),
-    Move(State.PENDING, State.PENDING, "plugin", _NEW),
+    Move(State.PENDING, State.PENDING, "plugin", f"{_NEW}; or {_BACK}"),
     Move(State.QUEUED, State.PROCESSING, "worker", "claimed"),
-    Move(State.QUEUED, State.PENDING, "plugin", _SENT_AGAIN.format(new=_NEW)),
+    Move(State.QUEUED, State.PENDING, "plugin", _SENT_AGAIN),
     Move(State.QUEUED, State.FAILED, "plugin", "sent several times and claimed by nobody"),
     Move(State.PROCESSING, State.QUEUED, "worker", "given back for another attempt"),
     Move(State.PROCESSING, State.PROCESSING, "worker", "claimed anew: the last worker was lost"),
-    Move(State.PROCESSING, State.PENDING, "plugin", _SENT_AGAIN.format(new=_NEW)),
+    Move(State.PROCESSING, State.PENDING, "plugin", _SENT_AGAIN),
     # An end out of PENDING or QUEUED: the worker was thought dead and lives.
     *(Move(before, end, "worker", when) for before in _HAS_IT for end, when in _ENDS.items()),
     *(Move(before, State.REJECTED, "plugin", _REFUSED) for before in _HAS_IT),
@@ -91,18 +94,27 @@ def is_legal(before: State | None, after: State, *, by: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """The part of a ledger row that decides what a report does."""
+    """The part of a ledger row that decides what a report does.
+
+    ``attempts`` are the claims so far, ``excused`` those that do not count, ``worked`` the time
+    that all of them took. ``held`` says why the handing out is stopped for this study, None when
+    it is not.
+    """
 
     state: State
     revision: int
     attempts: int
+    excused: int = 0
+    worked: timedelta = timedelta(0)
+    held: Reason | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """What a report does: the next state with its reason, and whether the worker may go on.
 
-    ``moves`` is False for an answer that leaves the row and the audit trail as they are.
+    ``moves`` is False for an answer that leaves the row and the audit trail as they are. ``left``
+    and ``final`` are the claim's.
     """
 
     state: State
@@ -110,6 +122,8 @@ class Step:
     attempts: int
     proceed: bool
     moves: bool = True
+    left: int = 0
+    final: bool = False
 
 
 def step_for(situation: Situation, report: StudyReport) -> Step | None:
@@ -119,7 +133,8 @@ def step_for(situation: Situation, report: StudyReport) -> Step | None:
     off every earlier claim; with the number of the last claim it only asks whether that holds.
     Void are reports on another revision, on another claim than the last, and on a study that has
     ended, except the very report that ended it: its answer was lost. A claim past MAX_CLAIMS
-    ends the study: one that kills its worker would otherwise come back for ever.
+    counted ones ends the study: one that kills its worker would otherwise come back for ever. While
+    the handing out is stopped, a claim puts the study back instead.
     """
     if report.revision != situation.revision or situation.state is State.WATCHED:
         return None
@@ -139,8 +154,18 @@ def step_for(situation: Situation, report: StudyReport) -> Step | None:
 def _claim(situation: Situation) -> Step | None:
     if situation.state in ENDED:
         return None
-    if situation.attempts >= MAX_CLAIMS:
+    if situation.held is not None:
+        return Step(State.PENDING, situation.held, attempts=situation.attempts, proceed=False)
+    counted = situation.attempts - situation.excused
+    if counted >= MAX_CLAIMS:
         return Step(
             State.FAILED, Reason.TOO_MANY_ATTEMPTS, attempts=situation.attempts, proceed=False
         )
-    return Step(State.PROCESSING, None, attempts=situation.attempts + 1, proceed=True)
+    return Step(
+        State.PROCESSING,
+        None,
+        attempts=situation.attempts + 1,
+        proceed=True,
+        left=attempts_left(counted, situation.worked),
+        final=is_final(counted),
+    )

@@ -10,10 +10,11 @@ from sqlalchemy.orm import Session
 
 from prichexy_plugin.database import READS
 from prichexy_plugin.records import EventRecord, Page, StudyRecord, WorkerRecord
-from prichexy_plugin.schema import EventRow, StudyRow, WorkerRow
+from prichexy_plugin.schema import CircuitRow, EventRow, StudyRow, WorkerRow
 from prichexy_worker.contract import ContractError, State
+from prichexy_worker.retry import Blame, Circuit
 
-__all__ = ["Views"]
+__all__ = ["Views", "circuits_in"]
 
 
 class Views:
@@ -33,6 +34,11 @@ class Views:
         with self._reading() as session:
             query = select(func.count()).select_from(StudyRow).where(StudyRow.failed_looks > 0)
             return session.scalar(query) or 0
+
+    def circuits(self) -> dict[Blame, Circuit]:
+        """Tell how each thing around the studies is doing."""
+        with self._reading() as session:
+            return circuits_in(session)
 
     def workers(self) -> tuple[WorkerRecord, ...]:
         """Give the workers by their ids."""
@@ -91,3 +97,9 @@ class Views:
                 select(EventRow).where(EventRow.job_id == job_id).order_by(EventRow.number)
             )
             return tuple(row.to_record() for row in rows)
+
+
+def circuits_in(session: Session) -> dict[Blame, Circuit]:
+    """Give every circuit; those of which nothing was ever written are closed."""
+    rows = {row.blame: row.to_circuit() for row in session.scalars(select(CircuitRow))}
+    return {blame: rows.get(blame.value, Circuit(blame)) for blame in Blame}

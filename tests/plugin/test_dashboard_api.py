@@ -117,6 +117,7 @@ def test_health_tells_how_every_part_is(site: Site, gateway: Gateway, clock: Fak
         "contract": CONTRACT_VERSION,
         "problems": [],
         "unreadable": 0,
+        "circuits": [],
         "ledger": "ok",
         "broker": {"reachable": True, "detail": "0 waiting for a worker"},
     }
@@ -148,6 +149,7 @@ def test_a_study_is_listed_with_state_time_and_reason(
                 "reason_sentence": Reason.BURNED_IN_TEXT.sentence,
                 "revision": 1,
                 "attempts": 1,
+                "excused": 0,
                 "instances": 2,
                 "first_seen": "2026-03-01T08:00:00+00:00",
                 "updated": "2026-03-01T08:00:03+00:00",

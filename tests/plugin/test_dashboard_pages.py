@@ -104,6 +104,24 @@ def test_a_study_is_listed_with_its_state_time_and_reason(
     assert f"prichexy/api/v1/studies/{job}" in page.links
 
 
+def test_an_outage_that_stops_the_handing_out_is_shown_with_its_reason(
+    site: Site, ledger: Ledger, clock: FakeClock
+) -> None:
+    for name in "abcd":
+        _take_in(ledger, clock, name, Decision(None))
+    assert "handing out is stopped" not in _page(site).text
+    for message in ledger.outbox()[:3]:
+        claim = ledger.report(report_of(message, State.PROCESSING))
+        back = report_of(message, State.QUEUED, Reason.TARGET_REFUSED, attempt=claim.attempt)
+        assert ledger.report(back).proceed
+    clock.move(120)
+    text = _page(site).text
+    assert f"The handing out is stopped: {Reason.TARGET_REFUSED.sentence}" in text
+    assert "3 different studies failed" in text
+    assert "2 min ago" in text
+    assert "is its disk full" in text
+
+
 def test_the_watchers_trouble_is_shown(site: Site, gateway: Gateway) -> None:
     gateway.troubles = ("watching: Orthanc does not answer the plugin.",)
     assert "watching: Orthanc does not answer the plugin." in _page(site).text

@@ -176,7 +176,8 @@ def test_a_study_that_kills_its_workers_is_given_up(ledger: Ledger, clock: FakeC
     message = _take_in(ledger, clock)
     for number in range(1, MAX_CLAIMS + 1):
         claim = ledger.report(report_of(message, State.PROCESSING))
-        assert claim == Claim(proceed=True, attempt=number)
+        left = max(0, MAX_ATTEMPTS + 1 - number)
+        assert claim == Claim(True, number, left, final=number == MAX_CLAIMS)
     assert not ledger.report(report_of(message, State.PROCESSING)).proceed
     study = ledger.study(message.job_id)
     assert study is not None
@@ -264,7 +265,7 @@ def test_the_claim_of_a_second_worker_voids_all_that_the_first_one_reports(
     message = _take_in(ledger, clock)
     assert ledger.report(report_of(message, State.PROCESSING)) == Claim(True, attempt=1)
     second = report_of(message, State.PROCESSING, worker_id="worker-2")
-    assert ledger.report(second) == Claim(True, attempt=2)
+    assert ledger.report(second) == Claim(True, attempt=2, left=MAX_ATTEMPTS - 1)
     for state in REPORTABLE:
         late = report_of(message, state, Reason.UNEXPECTED, attempt=1)
         assert ledger.report(late) == Claim(proceed=False)
@@ -328,7 +329,7 @@ def test_a_study_whose_worker_fell_silent_goes_to_another_one_soon(
     assert ledger.recall_orphans() == 1
     assert ledger.outbox() == (message,)
     second = report_of(message, State.PROCESSING, worker_id="worker-2")
-    assert ledger.report(second) == Claim(True, attempt=2)
+    assert ledger.report(second) == Claim(True, attempt=2, left=MAX_ATTEMPTS - 1)
     assert not ledger.report(report_of(message, State.EXPORTED, attempt=1)).proceed
 
 

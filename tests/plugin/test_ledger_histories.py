@@ -23,8 +23,9 @@ from prichexy_worker.contract import (
     State,
     StudyMessage,
 )
+from prichexy_worker.retry import RETRIABLE
 
-STUDIES = st.sampled_from([orthanc_id(name) for name in "ab"])
+STUDIES = st.sampled_from([orthanc_id(name) for name in "abcd"])
 WORKERS = st.sampled_from(["worker-1", "worker-2"])
 CONTENTS = st.sampled_from(["c1", "c2", "c3"])
 
@@ -75,6 +76,15 @@ class Histories(RuleBasedStateMachine):
         return StudyMessage(job_id="f" * 32, study_id=orthanc_id("x"), revision=1)
 
     @rule(target=messages)
+    def the_relay_sends_a_probe(self) -> StudyMessage:
+        message = self.ledger.probe()
+        if message is None:
+            return StudyMessage(job_id="f" * 32, study_id=orthanc_id("x"), revision=1)
+        assert self.ledger.study(message.job_id) is not None
+        self.ledger.sent(message)
+        return message
+
+    @rule(target=messages)
     def the_relay_dies_after_sending(self) -> StudyMessage:
         for message in self.ledger.outbox():
             return message
@@ -92,13 +102,18 @@ class Histories(RuleBasedStateMachine):
             assert after.state is State.PROCESSING
             assert after.attempts == claim.attempt == before.attempts + 1
             self.claims[worker] = (message, claim.attempt)
+        elif after is not None and after.state is State.PENDING and after != before:
+            assert before is not None
+            assert after.attempts == before.attempts, "what is put back costs nothing"
+            circuits = self.ledger.circuits().values()
+            assert any(not circuit.admits(message.job_id) for circuit in circuits)
         elif after is not None and after.reason is not Reason.TOO_MANY_ATTEMPTS:
             assert after == before
 
     @rule(
         worker=WORKERS,
         state=st.sampled_from(sorted(REPORTABLE)),
-        reason=st.sampled_from([None, Reason.UNEXPECTED]),
+        reason=st.sampled_from([None, *sorted(RETRIABLE), Reason.BURNED_IN_TEXT]),
     )
     def a_worker_reports_under_its_claim(
         self, worker: str, state: State, reason: Reason | None
@@ -156,12 +171,15 @@ class Histories(RuleBasedStateMachine):
         assert sum(self.ledger.counts().values()) == page.total == len(page.studies)
         for study in page.studies:
             self._the_trail_is_legal_and_ends_where_the_study_is(study)
-            assert 0 <= study.attempts <= MAX_CLAIMS
+            assert 0 <= study.attempts - study.excused <= MAX_CLAIMS
+            assert 0 <= study.excused <= study.attempts
             unclaimed = study.reason is Reason.TOO_MANY_ATTEMPTS or study.state is State.REJECTED
             if study.state in ENDED | {State.PROCESSING} and not unclaimed:
                 assert study.attempts >= 1, "nothing ends in a worker's hands without a claim"
             assert study.revision >= self.revisions.get(study.job_id, 1), "it never goes back"
             self.revisions[study.job_id] = study.revision
+        opened = [circuit for circuit in self.ledger.circuits().values() if circuit.is_open]
+        assert len({circuit.probe for circuit in opened} - {None}) <= 1, "one probe at a time"
         pending = {
             (study.job_id, study.revision) for study in page.studies if study.state is State.PENDING
         }

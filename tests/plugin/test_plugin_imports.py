@@ -31,7 +31,7 @@ def _loaded() -> set[str]:
     return set(json.loads(answer.stdout))
 
 
-def test_the_plugin_loads_no_numeric_library_and_only_the_contract_of_the_worker() -> None:
+def test_the_plugin_loads_no_numeric_library_and_two_modules_of_the_worker() -> None:
     loaded = _loaded()
     assert "prichexy_plugin.wiring" in loaded
     heavy = {"torch", "monai", "numpy", "cv2", "pydicom", "pyorthanc", "prichexy_model"}
@@ -39,6 +39,7 @@ def test_the_plugin_loads_no_numeric_library_and_only_the_contract_of_the_worker
     assert {name for name in loaded if name.startswith("prichexy_worker")} == {
         "prichexy_worker",
         "prichexy_worker.contract",
+        "prichexy_worker.retry",
     }
 
 

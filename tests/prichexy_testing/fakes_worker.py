@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from prichexy_worker.contract import (
     ENDED,
+    MAX_ATTEMPTS,
     Claim,
     Reason,
     State,
@@ -147,6 +148,8 @@ class FakeLedger:
 
     A claim of a higher revision than any before plays new instances that have come.
 
+    ``left`` and ``final`` are what each claim says.
+
     Beside that it refuses the reports on the states in ``refuses``, and does not answer to those on
     ``unreachable_on``; PROCESSING means the claim, ``unsure`` that it does not answer whether one
     holds, ``keeps_pictures`` False that it keeps none. ``on_report`` is called before each. Each
@@ -160,6 +163,8 @@ class FakeLedger:
     on_report: Callable[[StudyReport], None] = lambda _report: None
     revision: int = 0
     attempts: int = 0
+    left: int = MAX_ATTEMPTS
+    final: bool = False
     ended: State | None = None
     reports: list[StudyReport] = field(default_factory=list)
     questions: list[StudyReport] = field(default_factory=list)
@@ -209,4 +214,9 @@ class FakeLedger:
         return current and self.ended is None
 
     def _answer(self, proceed: bool) -> Claim:
-        return Claim(proceed, attempt=self.attempts if proceed else 0)
+        return Claim(
+            proceed,
+            attempt=self.attempts if proceed else 0,
+            left=self.left if proceed else 0,
+            final=self.final,
+        )

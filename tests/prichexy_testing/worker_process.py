@@ -2,7 +2,7 @@
 
 ``python -m prichexy_testing.worker_process FOLDER`` reads the worker's settings from the
 environment. What it does with a study is told by the message's revision; each attempt leaves a
-line "revision failures" in FOLDER/attempts. What it does between studies leaves a letter in
+line with the revision in FOLDER/attempts. What it does between studies leaves a letter in
 FOLDER/looks.
 """
 
@@ -34,15 +34,17 @@ def main(folder: Path) -> int:
     configure_logging()
     settings = load_settings()
 
-    def process(message: StudyMessage, failures: int) -> Outcome:
-        with (folder / "attempts").open("a") as attempts:
-            attempts.write(f"{message.revision} {failures}\n")
+    def process(message: StudyMessage) -> Outcome:
+        with (folder / "attempts").open("a+") as attempts:
+            attempts.seek(0)
+            first = f"{message.revision}\n" not in attempts
+            attempts.write(f"{message.revision}\n")
         if message.revision in (LINGER, LINGER_AND_RETRY):
             pause = threading.Event()
             while not (folder / "release").exists():
                 pause.wait(0.05)
-        if message.revision in (RETRY_ONCE, LINGER_AND_RETRY) and failures == 0:
-            return Outcome(State.QUEUED, Reason.TARGET_UNREACHABLE, again=True, failures=1)
+        if message.revision in (RETRY_ONCE, LINGER_AND_RETRY) and first:
+            return Outcome(State.QUEUED, Reason.TARGET_UNREACHABLE, again=True)
         with (folder / "finished").open("a") as finished:
             finished.write(f"{message.revision}\n")
         return Outcome(State.EXPORTED)

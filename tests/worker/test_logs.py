@@ -120,7 +120,7 @@ def test_an_exceptions_text_is_replaced_by_its_class_and_our_own_lines(
 def test_the_place_of_an_error_is_that_of_our_own_code() -> None:
     policy = RetryPolicy(first=VALUE)  # type: ignore[arg-type]
     try:
-        policy.delay(2)
+        policy.delay(2, 0.5)
     except TypeError as error:
         place = logs.where(error)
     assert place.startswith("TypeError at prichexy_worker.retry:")

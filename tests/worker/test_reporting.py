@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +14,7 @@ from prichexy_testing.fakes_worker import JOB_ID, FakeLedger
 from prichexy_testing.servers import free_port, wait_until
 from prichexy_worker.announcer import Announcer
 from prichexy_worker.contract import (
+    Claim,
     ModelInfo,
     Reason,
     State,
@@ -61,7 +63,7 @@ def test_a_report_arrives_as_it_was_sent(ingest: FakeIngest, reporter: PluginRep
 
 
 def test_a_refusal_is_told(ingest: FakeIngest, reporter: PluginReporter) -> None:
-    ingest.answer = 200, b'{"version": 1, "proceed": false, "attempt": 0}'
+    ingest.answer = 200, json.dumps(Claim(proceed=False).to_json()).encode()
     assert not reporter.report(REPORT).proceed
 
 

@@ -23,7 +23,6 @@ from prichexy_testing.fakes_worker import (
 from prichexy_testing.finders import Finds
 from prichexy_worker.contract import (
     MAX_ATTEMPTS,
-    MAX_CLAIMS,
     Claim,
     Reason,
     State,
@@ -71,7 +70,6 @@ def run(
     ledger: FakeLedger | None = None,
     *,
     revision: int = 1,
-    failures: int = 0,
     max_instances: int = 64,
     max_seconds: float = math.inf,
     anonymize: Anonymizer = safe,
@@ -86,7 +84,6 @@ def run(
         tools,
         worker_id="worker-1",
         max_instances=max_instances,
-        failures=failures,
         anonymize=anonymize,
         max_seconds=max_seconds,
         clock=clock,
@@ -126,12 +123,11 @@ def test_without_a_claim_nothing_is_read_stored_or_said() -> None:
     assert len(ledger.reports) == 1
 
 
-def test_a_study_that_cannot_be_claimed_is_tried_again_and_not_counted() -> None:
+def test_a_study_that_cannot_be_claimed_is_tried_again() -> None:
     source = FakeSource(dict(FIVE))
     ledger = FakeLedger(unreachable_on=frozenset({State.PROCESSING}))
-    outcome = run(source, ledger=ledger, failures=MAX_ATTEMPTS - 1)
+    outcome = run(source, ledger=ledger)
     assert outcome.again
-    assert outcome.failures == MAX_ATTEMPTS - 1
     assert source.fetched == []
 
 
@@ -239,8 +235,9 @@ def test_a_quarantine_waits_for_a_target_that_does_not_let_go_of_the_study(
 ) -> None:
     target, ledger = FakeTarget(held=exported(), refuse_withdrawal=True), FakeLedger()
     outcome = run(target=target, ledger=ledger, anonymize=rejecting(4))
-    assert outcome == Outcome(State.QUEUED, Reason.TARGET_UNREACHABLE, again=True, failures=1)
-    outcome = run(target=target, ledger=ledger, anonymize=rejecting(4), failures=MAX_ATTEMPTS - 1)
+    assert outcome == Outcome(State.QUEUED, Reason.TARGET_UNREACHABLE, again=True)
+    ledger.left = 1
+    outcome = run(target=target, ledger=ledger, anonymize=rejecting(4))
     assert outcome == Outcome(State.QUARANTINED, Reason.BURNED_IN_TEXT)
     assert caplog.text.count("the study may be left at the export target") == 2
 
@@ -264,7 +261,6 @@ def test_a_quarantine_that_cannot_be_reported_is_tried_again() -> None:
     ledger = FakeLedger(unreachable_on=frozenset({State.QUARANTINED}))
     outcome = run(ledger=ledger, anonymize=rejecting(0))
     assert outcome.again
-    assert outcome.failures == 0
 
 
 def test_more_instances_than_allowed_are_turned_away_unread() -> None:
@@ -371,7 +367,7 @@ def test_a_study_that_changes_while_it_is_read_is_not_exported(
     source, target, ledger = FakeSource(dict(FIVE)), FakeTarget(), FakeLedger()
     source.on_fetch = lambda instance: change(source) if instance.endswith("2") else None
     outcome = run(source, target, ledger)
-    assert outcome == Outcome(State.QUEUED, Reason.CHANGED_MEANWHILE, again=True, failures=1)
+    assert outcome == Outcome(State.QUEUED, Reason.CHANGED_MEANWHILE, again=True)
     assert target.stores == 0
 
 
@@ -383,7 +379,7 @@ def test_a_study_without_instances_is_not_exported() -> None:
 def test_a_target_that_stops_answering_keeps_nothing_of_the_study(taken: int) -> None:
     target, ledger = FakeTarget(refuse_after=taken), FakeLedger()
     outcome = run(target=target, ledger=ledger)
-    expected = Outcome(State.QUEUED, Reason.TARGET_UNREACHABLE, again=True, failures=1)
+    expected = Outcome(State.QUEUED, Reason.TARGET_UNREACHABLE, again=True)
     assert outcome == expected
     assert target.held == {}
     assert ledger.states == [State.PROCESSING, State.QUEUED]
@@ -400,23 +396,26 @@ def test_what_reads_back_differently_is_not_called_exported(held: bytes) -> None
     assert State.EXPORTED not in ledger.states
 
 
-def test_after_the_last_attempt_the_study_has_failed_with_its_reason() -> None:
-    target, ledger = FakeTarget(refuse_after=2), FakeLedger()
-    outcome = run(target=target, ledger=ledger, failures=MAX_ATTEMPTS - 1)
-    assert outcome == Outcome(State.FAILED, Reason.TARGET_UNREACHABLE)
-    assert ledger.reports[-1].reason is Reason.TARGET_UNREACHABLE
+@pytest.mark.parametrize("left", [1, 2])
+def test_after_the_last_attempt_the_study_has_failed_with_its_reason(left: int) -> None:
+    source, target, ledger = FakeSource(dict(FIVE)), FakeTarget(), FakeLedger(left=left)
+    source.on_fetch = lambda _instance: _add_instance(source)
+    outcome = run(source, target, ledger)
+    if left == 1:
+        assert outcome == Outcome(State.FAILED, Reason.CHANGED_MEANWHILE)
+        assert target.withdrawn == ["2.25.1"]
+    else:
+        assert outcome == Outcome(State.QUEUED, Reason.CHANGED_MEANWHILE, again=True)
+    assert ledger.reports[-1].reason is Reason.CHANGED_MEANWHILE
+
+
+def test_a_target_to_blame_ends_no_study_the_plugin_may_not_count_the_attempt() -> None:
+    target, ledger = FakeTarget(refuse_after=2), FakeLedger(left=1)
+    again = Outcome(State.QUEUED, Reason.TARGET_UNREACHABLE, again=True)
+    assert run(target=target, ledger=ledger) == again
     assert target.held == {}
-
-
-def test_attempts_end_after_as_many_failures_as_allowed() -> None:
-    failures, attempts = 0, 0
-    while True:
-        outcome = run(target=FakeTarget(refuse_after=0), failures=failures)
-        attempts += 1
-        if not outcome.again:
-            break
-        failures = outcome.failures
-    assert attempts == MAX_ATTEMPTS
+    ledger.final = True
+    assert run(target=target, ledger=ledger) == Outcome(State.FAILED, Reason.TARGET_UNREACHABLE)
 
 
 def test_an_unexpected_error_is_given_back_without_a_word_of_its_text(
@@ -428,7 +427,7 @@ def test_an_unexpected_error_is_given_back_without_a_word_of_its_text(
     ledger = FakeLedger()
     with caplog.at_level(logging.DEBUG):
         outcome = run(ledger=ledger, anonymize=anonymize)
-    assert outcome == Outcome(State.QUEUED, Reason.UNEXPECTED, again=True, failures=1)
+    assert outcome == Outcome(State.QUEUED, Reason.UNEXPECTED, again=True)
     assert "ValueError at prichexy_worker.study:" in caplog.text
     assert "DOE" not in caplog.text
 
@@ -510,16 +509,15 @@ def test_a_worker_that_loses_its_claim_while_it_stores_stops_there() -> None:
     assert target.withdrawn == []
 
 
-def test_while_the_ledger_does_not_answer_nothing_is_removed_and_the_attempt_not_counted() -> None:
+def test_while_the_ledger_does_not_answer_nothing_is_removed_and_it_is_tried_again() -> None:
     target, ledger = FakeTarget(refuse_after=2), FakeLedger()
 
     def goes_away(instance: Anonymized) -> None:
         ledger.unsure = instance.sop_uid == "2.25.2"
 
     target.on_store = goes_away
-    outcome = run(target=target, ledger=ledger, failures=MAX_ATTEMPTS - 1)
+    outcome = run(target=target, ledger=ledger)
     assert outcome.again
-    assert outcome.failures == MAX_ATTEMPTS - 1
     assert len(target.held) == 2
 
 
@@ -532,7 +530,7 @@ def test_a_failed_attempt_at_a_later_revision_leaves_what_the_earlier_one_export
     assert run(FakeSource(three), target, ledger).state is State.EXPORTED
     target.refuse_after = target.stores + stored
     outcome = run(target=target, ledger=ledger, revision=2)
-    assert outcome == Outcome(State.QUEUED, Reason.TARGET_UNREACHABLE, again=True, failures=1)
+    assert outcome == Outcome(State.QUEUED, Reason.TARGET_UNREACHABLE, again=True)
     assert target.held == exported(3)
     target.refuse_after = None
     assert run(target=target, ledger=ledger, revision=2).state is State.EXPORTED
@@ -540,8 +538,8 @@ def test_a_failed_attempt_at_a_later_revision_leaves_what_the_earlier_one_export
 
 
 def test_a_study_that_has_failed_for_good_leaves_nothing_of_any_revision() -> None:
-    target = FakeTarget(held=exported(3), refuse_after=4)
-    outcome = run(target=target, revision=2, failures=MAX_ATTEMPTS - 1)
+    target, ledger = FakeTarget(held=exported(3), refuse_after=4), FakeLedger(left=1, final=True)
+    outcome = run(target=target, ledger=ledger, revision=2)
     assert outcome.state is State.FAILED
     assert target.held == {}
 
@@ -554,7 +552,7 @@ def test_a_study_that_killed_its_workers_is_withdrawn_and_given_up_unopened() ->
     """The earlier revision's export stayed at the target when the plugin alone ended the study."""
     source = FakeSource(dict(FIVE), study_uid=STUDY_UID)
     target = FakeTarget(held=exported(3), study_uid=PSEUDONYMS.uid(STUDY_UID))
-    ledger = FakeLedger(revision=2, attempts=MAX_ATTEMPTS)
+    ledger = FakeLedger(revision=2, attempts=MAX_ATTEMPTS, left=0)
     outcome = run(source, target, ledger, revision=2, anonymize=_opened)
     assert outcome == Outcome(State.FAILED, Reason.TOO_MANY_ATTEMPTS)
     assert target.held == {}
@@ -568,24 +566,25 @@ def test_giving_up_waits_for_a_target_that_does_not_let_go_and_for_an_ingest_tha
     source = FakeSource(dict(FIVE), study_uid=STUDY_UID)
     stuck = FakeTarget(held=exported(3), refuse_withdrawal=True)
 
-    def given_up(attempts: int) -> Outcome:
-        ledger = FakeLedger(revision=2, attempts=attempts)
+    def given_up(*, final: bool) -> Outcome:
+        ledger = FakeLedger(revision=2, attempts=MAX_ATTEMPTS, left=0, final=final)
         return run(source, stuck, ledger, revision=2, anonymize=_opened)
 
-    again = given_up(MAX_ATTEMPTS)
-    assert again == Outcome(State.QUEUED, Reason.TARGET_UNREACHABLE, again=True, failures=1)
-    assert given_up(MAX_CLAIMS - 1) == Outcome(State.FAILED, Reason.TOO_MANY_ATTEMPTS)
+    again = given_up(final=False)
+    assert again == Outcome(State.QUEUED, Reason.TARGET_UNREACHABLE, again=True)
+    assert given_up(final=True) == Outcome(State.FAILED, Reason.TOO_MANY_ATTEMPTS)
     assert caplog.text.count("the study may be left at the export target") == 2
 
     source.unreachable = True
-    again = given_up(MAX_ATTEMPTS)
-    assert again == Outcome(State.QUEUED, Reason.SOURCE_UNREACHABLE, again=True, failures=1)
-    assert given_up(MAX_CLAIMS - 1) == Outcome(State.FAILED, Reason.TOO_MANY_ATTEMPTS)
+    again = given_up(final=False)
+    assert again == Outcome(State.QUEUED, Reason.SOURCE_UNREACHABLE, again=True)
+    assert given_up(final=True) == Outcome(State.FAILED, Reason.TOO_MANY_ATTEMPTS)
     assert "cannot be named" in caplog.text
 
 
 def test_giving_up_a_study_whose_claim_was_taken_over_withdraws_nothing() -> None:
-    target, ledger = FakeTarget(held=exported(3)), FakeLedger(revision=2, attempts=MAX_ATTEMPTS)
+    target = FakeTarget(held=exported(3))
+    ledger = FakeLedger(revision=2, attempts=MAX_ATTEMPTS, left=0)
     newer = StudyReport(JOB_ID, 3, State.PROCESSING, "worker-2")
     source = FakeSource(dict(FIVE), on_snapshot=lambda: ledger.report(newer) and None)
     assert run(source, target, ledger, revision=2) == Outcome(None)
@@ -606,7 +605,7 @@ def test_a_lost_instance_that_the_target_does_not_let_go_of_is_no_export() -> No
     three = {name: content for name, content in FIVE.items() if name < "instance-3"}
     target = FakeTarget(held=exported(), refuse_withdrawal=True)
     outcome = run(FakeSource(three), target, revision=2)
-    assert outcome == Outcome(State.QUEUED, Reason.TARGET_UNREACHABLE, again=True, failures=1)
+    assert outcome == Outcome(State.QUEUED, Reason.TARGET_UNREACHABLE, again=True)
 
 
 def test_a_worker_without_its_claim_takes_nothing_from_the_target() -> None:
@@ -645,7 +644,7 @@ def test_a_study_that_takes_too_long_is_given_back_whole(seconds: int) -> None:
     outcome = run(
         target=target, ledger=ledger, max_seconds=seconds, clock=lambda: float(next(ticks))
     )
-    assert outcome == Outcome(State.QUEUED, Reason.TOOK_TOO_LONG, again=True, failures=1)
+    assert outcome == Outcome(State.QUEUED, Reason.TOOK_TOO_LONG, again=True)
     assert target.held == {}
     assert ledger.states == [State.PROCESSING, State.QUEUED]
 
@@ -659,9 +658,8 @@ def test_a_study_that_ends_in_time_is_exported() -> None:
 def test_an_export_that_cannot_be_reported_stays_and_is_repeated_alike() -> None:
     target = FakeTarget()
     ledger = FakeLedger(unreachable_on=frozenset({State.EXPORTED}))
-    outcome = run(target=target, ledger=ledger, failures=MAX_ATTEMPTS - 1)
+    outcome = run(target=target, ledger=ledger)
     assert outcome.again
-    assert outcome.failures == MAX_ATTEMPTS - 1
     first = dict(target.held)
     assert len(first) == 5
     ledger.unreachable_on = frozenset()

@@ -25,9 +25,8 @@ from prichexy_worker.tasks import Process, parse, register
 MESSAGE = study_message().to_json()
 
 
-def test_a_message_and_the_failures_so_far_are_read() -> None:
-    assert parse([MESSAGE], {}) == (study_message(), 0)
-    assert parse([MESSAGE, 3], {}) == (study_message(), 3)
+def test_a_message_is_read() -> None:
+    assert parse([MESSAGE], {}) == study_message()
 
 
 @pytest.mark.parametrize(
@@ -38,11 +37,7 @@ def test_a_message_and_the_failures_so_far_are_read() -> None:
         ["a"],
         [[]],
         [{}],
-        [MESSAGE, -1],
-        [MESSAGE, True],
-        [MESSAGE, "1"],
-        [MESSAGE, 1.5],
-        [MESSAGE, 0, 0],
+        [MESSAGE, 0],
         [{**MESSAGE, "version": 2}],
         [{**MESSAGE, "PatientName": "DOE^JANE"}],
         [{**MESSAGE, "job_id": "../../etc"}],
@@ -91,7 +86,7 @@ class Sent:
 
 
 def process_with(outcome: Outcome) -> Process:
-    return lambda _message, _failures: outcome
+    return lambda _message: outcome
 
 
 def test_a_study_that_is_done_is_not_sent_again() -> None:
@@ -100,38 +95,29 @@ def test_a_study_that_is_done_is_not_sent_again() -> None:
     assert sent.published == []
 
 
-def test_the_failures_so_far_reach_the_attempt() -> None:
-    seen: list[tuple[StudyMessage, int]] = []
-
-    def process(message: StudyMessage, failures: int) -> Outcome:
-        seen.append((message, failures))
-        return Outcome(State.EXPORTED)
-
-    Sent(process).run(MESSAGE, 2)
-    assert seen == [(study_message(), 2)]
-
-
 @pytest.mark.parametrize(("retries", "pause"), [(0, 10), (1, 20), (40, 600)])
 def test_a_study_that_needs_another_attempt_is_sent_again_after_a_pause(
     retries: int, pause: float
 ) -> None:
-    again = Outcome(State.QUEUED, Reason.TARGET_UNREACHABLE, again=True, failures=3)
+    again = Outcome(State.QUEUED, Reason.TARGET_UNREACHABLE, again=True)
     sent = Sent(process_with(again))
     with pytest.raises(Retry):
-        sent.run(MESSAGE, 2, retries=retries)
-    assert sent.published == [((MESSAGE, 3), pause)]
+        sent.run(MESSAGE, retries=retries)
+    [(args, countdown)] = sent.published
+    assert args == (MESSAGE,)
+    assert pause / 2 < countdown <= pause
 
 
 def test_an_error_in_the_worker_itself_is_no_end_and_its_text_is_not_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def process(_message: StudyMessage, _failures: int) -> Outcome:
+    def process(_message: StudyMessage) -> Outcome:
         raise RuntimeError("DOE^JANE")
 
     sent = Sent(process)
     with caplog.at_level(logging.DEBUG), pytest.raises(Retry):
-        sent.run(MESSAGE, 1)
-    assert sent.published == [((MESSAGE, 1), 10)]
+        sent.run(MESSAGE)
+    assert [args for args, _countdown in sent.published] == [(MESSAGE,)]
     assert "RuntimeError at prichexy_worker.tasks:" in caplog.text
     assert "DOE" not in caplog.text
 
@@ -146,7 +132,7 @@ def test_a_broker_that_does_not_take_the_retry_keeps_the_message() -> None:
 def test_a_bad_message_is_dropped_and_logged_without_its_content(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def process(_message: StudyMessage, _failures: int) -> Outcome:
+    def process(_message: StudyMessage) -> Outcome:
         pytest.fail("a bad message was processed")
 
     sent = Sent(process)

@@ -61,7 +61,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return Outcome(State.EXPORTED)
 
     def register(_app: object, process: Callable[..., Outcome], _policy: object) -> None:
-        process(study_message(), 2)
+        process(study_message())
 
     def call_between_studies(_app: object, look: Callable[[], None], _seconds: float) -> None:
         look()
@@ -86,7 +86,6 @@ def test_a_study_has_to_end_before_the_broker_takes_its_worker_for_lost(
     asked: dict[str, Any],
 ) -> None:
     assert asked["max_seconds"] == 800
-    assert asked["failures"] == 2
 
 
 def test_the_worker_has_its_processs_name_everywhere(asked: dict[str, Any]) -> None:

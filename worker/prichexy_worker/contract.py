@@ -56,10 +56,11 @@ DEFAULT_QUEUE: Final = "prichexy"
 API_ROOT: Final = "/prichexy/api/v1"
 #: Programs send this header (any value) with every POST; a browser cannot, across origins.
 REQUEST_HEADER: Final = "X-PriCheXy"
-#: How often a study is claimed to be anonymised. Whoever claims it after that gives it up: it takes
-#: back from the export target what an earlier revision or attempt left there, and reports FAILED.
+#: How many attempts at a study may fail. Whoever claims it after that gives it up: it takes back
+#: from the export target what an earlier revision or attempt left there, and reports FAILED. What
+#: is not counted, such as an attempt while the target was away: see retry.py.
 MAX_ATTEMPTS: Final = 5
-#: How often a study is claimed at all before the plugin itself ends it as failed.
+#: How many claims of a study are counted at all before the plugin itself ends it as failed.
 MAX_CLAIMS: Final = 2 * MAX_ATTEMPTS
 ANNOUNCE_INTERVAL_SECONDS: Final = 30.0
 #: So many pictures of regions in doubt a study has at most, of so many bytes each.
@@ -400,12 +401,17 @@ class Claim:
 
     A worker that reported PROCESSING and reads ``proceed=False`` drops the study without a trace:
     another attempt has ended it or has claimed it since, it was superseded by a newer revision, or
-    it was given up. ``attempt`` numbers the study's claims from 1; see ``StudyReport``, and
-    ``MAX_ATTEMPTS`` for what a claim with a higher number is for.
+    it was given up, or the handing out is stopped and the study is sent anew later. ``attempt``
+    numbers the study's claims from 1; see ``StudyReport``.
+
+    ``left`` is how many attempts the study has left with this one; with 0 the worker gives it up
+    (``MAX_ATTEMPTS``). ``final`` says that no claim follows, not even to give it up.
     """
 
     proceed: bool
     attempt: int = 0
+    left: int = MAX_ATTEMPTS
+    final: bool = False
 
     def to_json(self) -> dict[str, object]:
         """Give the JSON object that ``from_json`` reads."""
@@ -414,8 +420,13 @@ class Claim:
     @classmethod
     def from_json(cls, data: object) -> Self:
         """Parse strictly. Raises ContractError naming the key that does not fit."""
-        read = _Reader(data, "claim", {"proceed", "attempt"})
-        return cls(proceed=read.yes_or_no("proceed"), attempt=read.count("attempt"))
+        read = _Reader(data, "claim", {"proceed", "attempt", "left", "final"})
+        return cls(
+            proceed=read.yes_or_no("proceed"),
+            attempt=read.count("attempt"),
+            left=read.count("left"),
+            final=read.yes_or_no("final"),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,6 @@ def run(settings: Settings) -> int:
     orthanc = _connect(settings.ingest)
     source, reporter = OrthancSource(orthanc), PluginReporter(orthanc)
     tools, engine = load_tools(settings)
-    policy = RetryPolicy.below(settings.broker.redelivery_seconds)
     # A client of its own: the thread must not wait behind an image, nor an image behind it.
     heartbeat = Announcer(PluginReporter(_connect(settings.ingest)), announcement(settings, engine))
     model = CurrentModel(
@@ -104,7 +103,7 @@ def run(settings: Settings) -> int:
         announce=lambda engine: heartbeat.update(announcement(settings, engine)),
     )
 
-    def process(message: StudyMessage, failures: int) -> Outcome:
+    def process(message: StudyMessage) -> Outcome:
         return process_study(
             message,
             source,
@@ -114,12 +113,10 @@ def run(settings: Settings) -> int:
             worker_id=settings.worker_id,
             max_instances=settings.limits.instances,
             max_seconds=settings.broker.study_seconds(),
-            failures=failures,
-            policy=policy,
         )
 
     app = create_app(settings)
-    register(app, process, policy)
+    register(app, process, RetryPolicy.below(settings.broker.redelivery_seconds))
     call_between_studies(app, model.look, LOOK_SECONDS)
     _LOG.info("worker %s, version %s", settings.worker_id, SOFTWARE_VERSION)
     _LOG.info("device %s: %s", engine.device, engine.device_reason)

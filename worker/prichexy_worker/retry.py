@@ -1,48 +1,109 @@
-"""How often and when a study is tried again. All of the arithmetic is here.
+"""How often, when and whether at all a study is tried again. All of the arithmetic is here. Pure.
 
-Two counts exist, on purpose:
+``docs/retries.md`` tells it to people, with the figures. Who uses what:
 
-* ``failures``: attempts that a worker had claimed and that then failed. It travels in the task's
-  own arguments. After ``attempts`` of them the study is reported FAILED with the last reason.
-* Celery's ``retries``: how often the task was sent back for any cause. It only sets the pause.
-  An attempt that could not even be claimed, or whose end could not be reported, because the
-  ingest Orthanc does not answer, counts here alone: a night without Orthanc loses no study.
+* A worker asks ``RetryPolicy`` for the pause before a message comes back.
+* The plugin's ledger counts attempts and asks ``attempts_left``; its answer to a claim tells the
+  worker. A worker counts nothing: a kill would leave nothing to count, and a message may be lost.
+* The ledger keeps a ``Circuit`` for each thing around the studies that may be broken for all of
+  them. An open one stops the handing out, so that an outage burns no study's attempts.
 
-The plugin counts claims for itself, because a kill leaves no failure to count. A claim past
-``MAX_ATTEMPTS`` is for giving the study up, and that may take some tries as well (see study.py).
+Standard library and the contract only: the plugin imports this, too.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
 
-from prichexy_worker.contract import MAX_ATTEMPTS
+from prichexy_worker.contract import MAX_ATTEMPTS, MAX_CLAIMS, Reason, State
 
-__all__ = ["RetryPolicy"]
+__all__ = [
+    "BLAMED",
+    "LIMITS",
+    "PROBE_PATIENCE",
+    "RETRIABLE",
+    "STUDY_BUDGET",
+    "Blame",
+    "Circuit",
+    "RetryPolicy",
+    "after_report",
+    "attempts_left",
+    "excuses",
+    "is_final",
+    "probe_pause",
+]
+
+#: Errors that may be gone at the next attempt. Every other reason is an end at once.
+RETRIABLE: Final = frozenset(
+    {
+        Reason.SOURCE_UNREACHABLE,
+        Reason.TARGET_UNREACHABLE,
+        Reason.TARGET_REFUSED,
+        Reason.READ_BACK_DIFFERS,
+        Reason.CHANGED_MEANWHILE,
+        Reason.TOOK_TOO_LONG,
+        Reason.UNEXPECTED,
+    }
+)
+#: So long workers may have a study in their hands, all attempts of a revision together. Five
+#: attempts of the default length are two hours; the rest is for what an outage cut short.
+STUDY_BUDGET: Final = timedelta(hours=3)
+
+
+class Blame(StrEnum):
+    """What may be broken for all studies at once."""
+
+    SOURCE = "source"  # the ingest Orthanc
+    TARGET = "target"  # the export target
+    WORKER = "worker"  # the workers: their model, a program that they need, their disk
+
+
+#: What a reason speaks against. One study alone may have any of them by its own fault.
+BLAMED: Final[Mapping[Reason, Blame]] = {
+    Reason.SOURCE_UNREACHABLE: Blame.SOURCE,
+    Reason.TARGET_UNREACHABLE: Blame.TARGET,
+    Reason.TARGET_REFUSED: Blame.TARGET,
+    Reason.READ_BACK_DIFFERS: Blame.TARGET,
+    Reason.TOOK_TOO_LONG: Blame.WORKER,
+    Reason.UNEXPECTED: Blame.WORKER,
+    Reason.CHECK_IMPOSSIBLE: Blame.WORKER,
+}
+#: So many different studies in a row, with no success between, open a circuit. Of the workers more:
+#: what they meet is more often a study's own fault.
+LIMITS: Final[Mapping[Blame, int]] = {Blame.SOURCE: 3, Blame.TARGET: 3, Blame.WORKER: 10}
+#: A probe of which nothing was heard for so long is lost; the next one goes.
+PROBE_PATIENCE: Final = timedelta(minutes=30)
+_FIRST_PROBE: Final = 30.0
+_LAST_PROBE: Final = 900.0
+#: Nobody answered: the study had no chance, whatever it holds.
+_NO_ANSWER: Final = frozenset({Reason.SOURCE_UNREACHABLE, Reason.TARGET_UNREACHABLE})
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Pauses of ``first``, ``first * factor``, ``first * factor**2`` … ``ceiling`` seconds.
+    """Pauses around ``first``, ``first * factor``, ``first * factor**2`` … ``ceiling`` seconds.
 
-    No jitter: one worker holds one study at a time, so no herd can form. ``ceiling`` has to be
-    below the broker's redelivery time: a waiting task counts as not acknowledged, and a longer
-    pause would make a second copy of it.
+    ``ceiling`` has to be below the broker's redelivery time: a waiting task counts as not
+    acknowledged, and a longer pause would make a second copy of it.
     """
 
-    attempts: int = MAX_ATTEMPTS
     first: float = 10.0
     factor: float = 2.0
     ceiling: float = 600.0
 
-    def delay(self, retries: int) -> float:
-        """Give the seconds before the next try of a task sent back ``retries`` times so far."""
-        # 2**64 is beyond any ceiling; the bound keeps the power from overflowing.
-        return min(self.ceiling, self.first * self.factor ** min(retries, 64))
+    def delay(self, retries: int, chance: float) -> float:
+        """Give the seconds before the next try of a task sent back ``retries`` times so far.
 
-    def is_last(self, failures: int) -> bool:
-        """Tell whether the attempt that follows ``failures`` failed ones is the last."""
-        return failures + 1 >= self.attempts
+        Between half of the pause and all of it, by ``chance`` in [0, 1): studies that one outage
+        sent back together do not come back together.
+        """
+        # 2**64 is beyond any ceiling; the bound keeps the power from overflowing.
+        pause = min(self.ceiling, self.first * self.factor ** min(retries, 64))
+        return pause * (1 - chance / 2)
 
     @classmethod
     def below(cls, redelivery_seconds: float) -> RetryPolicy:
@@ -51,3 +112,132 @@ class RetryPolicy:
             first=min(10.0, redelivery_seconds / 2),
             ceiling=min(600.0, redelivery_seconds / 2),
         )
+
+
+def attempts_left(counted: int, worked: timedelta) -> int:
+    """Say how many attempts a study has left after ``counted`` ones that took ``worked`` in all.
+
+    0 when the time is used up as well: whoever claims it then gives it up.
+    """
+    return 0 if worked > STUDY_BUDGET else max(0, MAX_ATTEMPTS - counted)
+
+
+def is_final(counted: int) -> bool:
+    """Say whether the claim that follows ``counted`` ones is the very last, giving up included."""
+    return counted + 1 >= MAX_CLAIMS
+
+
+def excuses(reason: Reason, *, others_succeeded: bool, circuit_open: bool) -> bool:
+    """Say whether an attempt that was given back for ``reason`` does not count against its study.
+
+    It does not while the circuit that the reason speaks against is open: then it fails for all.
+    Where nobody answered it does not either, unless other studies came through during the attempt
+    (``others_succeeded``): a target that answers all but one study is not away.
+    """
+    if reason not in BLAMED:
+        return False
+    return circuit_open or (reason in _NO_ANSWER and not others_succeeded)
+
+
+def probe_pause(failed: int) -> timedelta:
+    """Give the pause before the next probe, after ``failed`` ones: 30 s, doubling to 15 min."""
+    return timedelta(seconds=min(_LAST_PROBE, _FIRST_PROBE * 2 ** min(failed, 10)))
+
+
+@dataclass(frozen=True, slots=True)
+class Circuit:
+    """How one thing around the studies is doing.
+
+    ``studies`` are the different ones that failed in a row, at most the limit. While ``opened`` is
+    set nothing is handed out but one ``probe`` at a time, at ``probe_at``; while one is under way,
+    that is when it counts as lost. ``failed_probes`` are those since it opened.
+    """
+
+    blame: Blame
+    studies: tuple[str, ...] = ()
+    reason: Reason | None = None
+    opened: datetime | None = None
+    probe: str | None = None
+    probe_at: datetime | None = None
+    failed_probes: int = 0
+    succeeded: datetime | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Say whether the handing out is stopped."""
+        return self.opened is not None
+
+    def admits(self, job_id: str) -> bool:
+        """Say whether a worker may have this study now."""
+        return not self.is_open or self.probe == job_id
+
+    def wants_probe(self, now: datetime) -> bool:
+        """Say whether a study should be let through now, to see whether it works again."""
+        return self.is_open and self.probe_at is not None and now >= self.probe_at
+
+    def with_probe(self, job_id: str, now: datetime) -> Circuit:
+        """Let one study through."""
+        return replace(self, probe=job_id, probe_at=now + PROBE_PATIENCE)
+
+    def after_failure(self, job_id: str, reason: Reason, now: datetime) -> Circuit:
+        """Count a failure that speaks against this."""
+        if self.is_open:
+            if self.probe != job_id:
+                return self
+            failed = self.failed_probes + 1
+            return replace(
+                self,
+                reason=reason,
+                probe=None,
+                probe_at=now + probe_pause(failed),
+                failed_probes=failed,
+            )
+        if job_id in self.studies:
+            return replace(self, reason=reason)
+        studies = (*self.studies, job_id)
+        counted = replace(self, studies=studies, reason=reason)
+        if len(studies) < LIMITS[self.blame]:
+            return counted
+        return replace(counted, opened=now, probe_at=now + probe_pause(0))
+
+    def after_success(self, now: datetime) -> Circuit:
+        """Close, and begin to count anew."""
+        return Circuit(self.blame, succeeded=now)
+
+    def after_no_answer(self, job_id: str, now: datetime) -> Circuit:
+        """Take note of a study that ended without a word on this: another one is the next probe."""
+        if not self.is_open or self.probe != job_id:
+            return self
+        return replace(self, probe=None, probe_at=now)
+
+
+def after_report(
+    circuits: Mapping[Blame, Circuit],
+    job_id: str,
+    state: State,
+    reason: Reason | None,
+    now: datetime,
+) -> dict[Blame, Circuit]:
+    """Give what all circuits are after a worker gave a study back or ended it."""
+    blame = None if reason is None else BLAMED.get(reason)
+    well = _shown_to_work(state, reason, blame)
+    after = {}
+    for kind, circuit in circuits.items():
+        if kind is blame and reason is not None:
+            after[kind] = circuit.after_failure(job_id, reason, now)
+        elif kind in well:
+            after[kind] = circuit.after_success(now)
+        else:
+            after[kind] = circuit.after_no_answer(job_id, now)
+    return after
+
+
+def _shown_to_work(state: State, reason: Reason | None, blame: Blame | None) -> frozenset[Blame]:
+    """Say what a report shows to work. Who fails at the target has read and made the study."""
+    if state is State.EXPORTED:
+        return frozenset(Blame)
+    if blame is Blame.TARGET or (state is State.QUARANTINED and blame is None):
+        return frozenset({Blame.SOURCE, Blame.WORKER})
+    if reason is Reason.CHANGED_MEANWHILE:
+        return frozenset({Blame.SOURCE})
+    return frozenset()

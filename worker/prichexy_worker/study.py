@@ -30,8 +30,10 @@ What is withdrawn:
   the earlier revision were verified and nothing is wrong with them: they stay.
 * QUEUED before storing has begun: nothing. The target holds what it held.
 
-A claim past MAX_ATTEMPTS is no attempt: whoever got it opens no instance, for the study may have
-killed the workers before, withdraws the study as a whole and reports FAILED.
+How often a study is tried is the plugin's to say, with each claim (see retry.py). A claim with no
+attempt left is none: whoever got it opens no instance, for the study may have killed the workers
+before, withdraws the study as a whole and reports FAILED. The last attempt ends the study itself,
+except where the ingest Orthanc or the target was to blame: that may not have counted.
 
 A study whose StudyInstanceUID another patient has in the source, too, is not opened. At its first
 attempt nothing is withdrawn: what bears that name at the target is the other patient's, and is
@@ -53,8 +55,6 @@ from typing import Final
 
 from prichexy_worker import pipeline
 from prichexy_worker.contract import (
-    MAX_ATTEMPTS,
-    MAX_CLAIMS,
     MOST_PICTURES,
     Claim,
     Reason,
@@ -68,7 +68,7 @@ from prichexy_worker.logs import bound_to, where
 from prichexy_worker.pipeline import Anonymized, Clock, Stopwatch, Tools
 from prichexy_worker.ports import ExportTarget, Reporter, StudySource
 from prichexy_worker.readback import differences
-from prichexy_worker.retry import RetryPolicy
+from prichexy_worker.retry import BLAMED, Blame
 from prichexy_worker.summary import summarized
 
 __all__ = ["Anonymizer", "Outcome", "process_study"]
@@ -83,13 +83,12 @@ class Outcome:
     """How an attempt ended.
 
     ``state`` is what the ledger was told and accepted, None when it refused or did not answer.
-    ``again`` asks for another attempt, to which ``failures`` is handed on (see retry.py).
+    ``again`` asks for another attempt.
     """
 
     state: State | None
     reason: Reason | None = None
     again: bool = False
-    failures: int = 0
 
 
 class _ClaimLost(Exception):
@@ -124,6 +123,7 @@ class _Ledger:
     reporter: Reporter
     worker_id: str
     number: int = 0
+    last: bool = False  # the study ends with this attempt
 
     def tell(
         self,
@@ -195,34 +195,30 @@ def process_study(
     worker_id: str = "worker",
     max_instances: int = 64,
     max_seconds: float = math.inf,
-    failures: int = 0,
-    policy: RetryPolicy | None = None,
     anonymize: Anonymizer = pipeline.anonymize,
     clock: Clock = time.monotonic,
 ) -> Outcome:
     """Bring one study to an end, or to another attempt; never raises for what a study holds.
 
-    ``failures`` is the number of attempts that failed before this one. ``max_seconds`` is looked
-    at between instances and steps: a step under way is ended first.
+    ``max_seconds`` is looked at between instances and steps: a step under way is ended first.
     """
     ledger = _Ledger(message, reporter, worker_id)
-    policy = RetryPolicy() if policy is None else policy
     deadline = _Deadline(clock() + max_seconds, clock)
     with bound_to(message.job_id):
         try:
             claim = ledger.tell(State.PROCESSING)
         except Retryable as error:
             _LOG.warning("the study could not be claimed: %s", error)
-            return Outcome(None, error.reason, again=True, failures=failures)
+            return Outcome(None, error.reason, again=True)
         if not claim.proceed:
             _LOG.info("dropped: the ledger gave no claim")
             return Outcome(None)
         _LOG.info("claimed, revision %d", message.revision)
-        ledger = replace(ledger, number=claim.attempt)
+        last = claim.left == 1 or claim.final
+        ledger = replace(ledger, number=claim.attempt, last=last)
         attempt = _Attempt(first=claim.attempt == message.revision == 1)
-        if claim.attempt > MAX_ATTEMPTS:
-            return _give_up(source, target, ledger, attempt, tools, failures)
-        last = policy.is_last(failures)
+        if claim.left == 0:
+            return _give_up(source, target, ledger, attempt, tools)
         state, reason = State.FAILED if last else State.QUEUED, Reason.UNEXPECTED
         try:
             _anonymize_all(message, source, tools, anonymize, max_instances, attempt, deadline)
@@ -239,11 +235,13 @@ def process_study(
         except Retryable as error:
             _LOG.warning("the attempt failed: %s", error)
             reason = error.reason
+            if BLAMED.get(reason) in (Blame.SOURCE, Blame.TARGET) and not claim.final:
+                state = State.QUEUED
         except Exception as error:  # noqa: BLE001 - whatever it was, the study must not be lost
             _LOG.error("the attempt met an unexpected error: %s", where(error))
         else:
-            return _finish(ledger, attempt, failures)
-        return _end(state, reason, ledger, target, attempt, failures, last=last)
+            return _finish(ledger, attempt)
+        return _end(state, reason, ledger, target, attempt)
 
 
 def _anonymize_all(
@@ -324,13 +322,13 @@ def _export_all(
             target.withdraw_study(uid)
 
 
-def _finish(ledger: _Ledger, attempt: _Attempt, failures: int) -> Outcome:
+def _finish(ledger: _Ledger, attempt: _Attempt) -> Outcome:
     """Report the export. What is at the target stays there, whatever the ledger answers."""
     try:
         accepted = ledger.tell(State.EXPORTED, attempt=attempt).proceed
     except Retryable as error:
         _LOG.warning("exported, but the ledger could not be told: %s", error)
-        return Outcome(None, error.reason, again=True, failures=failures)
+        return Outcome(None, error.reason, again=True)
     if not accepted:
         _LOG.info("exported, but the ledger had moved on")
         return Outcome(None)
@@ -344,10 +342,8 @@ def _give_up(
     ledger: _Ledger,
     attempt: _Attempt,
     tools: Tools,
-    failures: int,
 ) -> Outcome:
     """Withdraw and end a study that was tried too often, without opening any of it."""
-    last = ledger.number >= MAX_CLAIMS
     state, reason = State.FAILED, Reason.TOO_MANY_ATTEMPTS
     try:
         study_uid = source.snapshot(ledger.message.study_id).study_uid
@@ -357,9 +353,9 @@ def _give_up(
         reason = error.reason
     except Retryable as error:
         _LOG.warning("the study cannot be named yet: %s", error)
-        if not last:
+        if not ledger.last:
             state, reason = State.QUEUED, error.reason
-    return _end(state, reason, ledger, target, attempt, failures, last=last)
+    return _end(state, reason, ledger, target, attempt)
 
 
 def _end(
@@ -368,9 +364,6 @@ def _end(
     ledger: _Ledger,
     target: ExportTarget,
     attempt: _Attempt,
-    failures: int,
-    *,
-    last: bool,
 ) -> Outcome:
     """Withdraw what ``state`` asks for, under a claim that still holds, then report."""
     try:
@@ -379,7 +372,7 @@ def _end(
             _undo(target, attempt, ledger)
         else:
             trouble = _withdraw(target, attempt, ledger)
-            if trouble is not None and not last:
+            if trouble is not None and not ledger.last:
                 state, reason = State.QUEUED, trouble
         shown = ledger.show(attempt.pictures) if state is State.QUARANTINED else 0
         measures = {"text_pictures": float(shown)} if shown else {}
@@ -388,14 +381,13 @@ def _end(
         _LOG.info("no export, and the claim holds no longer")
         return Outcome(None)
     except Retryable as error:
-        # The attempt is not counted: the ledger would never hear of the last one.
         _LOG.warning("no export, but the ledger could not be told: %s", error)
-        return Outcome(None, reason, again=True, failures=failures)
+        return Outcome(None, reason, again=True)
     if not accepted:
         _LOG.warning("withdrawn, but the ledger had moved on meanwhile")
         return Outcome(None)
     if state is State.QUEUED:
-        return Outcome(state, reason, again=True, failures=failures + 1)
+        return Outcome(state, reason, again=True)
     _LOG.log(logging.INFO if state is State.QUARANTINED else logging.ERROR, "%s: %s", state, reason)
     return Outcome(state, reason)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -25,21 +26,15 @@ __all__ = ["Process", "parse", "register"]
 
 _LOG: Final = logging.getLogger(__name__)
 
-#: Brings a study to an end or to another attempt, given the number of failed attempts so far.
-Process = Callable[[StudyMessage, int], Outcome]
+#: Brings a study to an end or to another attempt.
+Process = Callable[[StudyMessage], Outcome]
 
 
-def parse(args: Sequence[object], kwargs: Mapping[str, object]) -> tuple[StudyMessage, int]:
-    """Read a task's arguments: ``(message)`` from the plugin, ``(message, failures)`` from here.
-
-    Raises ContractError when they are anything else.
-    """
-    if kwargs or len(args) not in (1, 2):
-        raise ContractError("task: not the arguments message, failures")
-    failures = args[1] if len(args) > 1 else 0
-    if isinstance(failures, bool) or not isinstance(failures, int) or failures < 0:
-        raise ContractError("task: failures is not valid")
-    return StudyMessage.from_json(args[0]), failures
+def parse(args: Sequence[object], kwargs: Mapping[str, object]) -> StudyMessage:
+    """Read a task's one argument. Raises ContractError when there is anything else."""
+    if kwargs or len(args) != 1:
+        raise ContractError("task: not the one argument message")
+    return StudyMessage.from_json(args[0])
 
 
 class StudyRequest(Request):  # type: ignore[misc, unused-ignore]
@@ -68,7 +63,7 @@ def register(app: Celery, process: Process, policy: RetryPolicy) -> None:
     )
     def anonymize_study(task: Any, *args: object, **kwargs: object) -> None:
         try:
-            message, failures = parse(args, kwargs)
+            message = parse(args, kwargs)
         except ContractError:
             # Even the names of unknown keys are content; and another try would read the same. The
             # plugin sends a study that nobody claims again, and gives it up after some sendings.
@@ -81,17 +76,16 @@ def register(app: Celery, process: Process, policy: RetryPolicy) -> None:
             return
         with bound_to(message.job_id):
             try:
-                outcome = process(message, failures)
+                outcome = process(message)
             except Exception as error:  # noqa: BLE001 - Celery would drop the message and log values
                 _LOG.error("unexpected error: %s", where(error))
-                outcome = Outcome(None, again=True, failures=failures)
+                outcome = Outcome(None, again=True)
             if not outcome.again:
                 return
-            pause = policy.delay(task.request.retries)
-            _LOG.info("again in %.0f seconds (%d failed so far)", pause, outcome.failures)
-            again = [message.to_json(), outcome.failures]
+            pause = policy.delay(task.request.retries, random.random())  # noqa: S311 - no secret
+            _LOG.info("again in %.0f seconds", pause)
             try:
-                task.retry(args=again, kwargs={}, countdown=pause)
+                task.retry(args=[message.to_json()], kwargs={}, countdown=pause)
             except Reject as reject:
                 # The broker did not take the new message: Celery would drop the old one as well.
                 raise Reject(reject.reason, requeue=True) from None

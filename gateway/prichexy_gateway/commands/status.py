@@ -51,13 +51,26 @@ def status(
         total, rows = client.studies(limit=limit)
         shown = [asdict(row) for row in rows]
     if as_json:
-        typer.echo(json.dumps({"total": total, "counts": dict(health.counts), "studies": shown}))
+        counts_by_state = dict(health.counts)
+        circuits = list(health.circuits)
+        typer.echo(
+            json.dumps(
+                {
+                    "total": total,
+                    "counts": counts_by_state,
+                    "circuits": circuits,
+                    "studies": shown,
+                }
+            )
+        )
         return
     console = Console(highlight=False)
     console.print(_table(shown, datetime.now(UTC)))
     counts = ", ".join(f"{count} {state}" for state, count in health.counts.items() if count)
     studies = "1 study" if total == 1 else f"{total} studies"
     console.print(f"{studies}: {counts}" if total else "No study has arrived yet.")
+    for circuit in health.circuits:
+        console.print(f"The handing out is stopped: {circuit.get('reason_sentence') or ''}")
 
 
 def _show_one(study: Mapping[str, Any], *, as_json: bool) -> None:

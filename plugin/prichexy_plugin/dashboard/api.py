@@ -36,6 +36,7 @@ from prichexy_worker.contract import (
     TextPictures,
     WorkerAnnouncement,
 )
+from prichexy_worker.retry import Circuit
 
 __all__ = [
     "answer_health",
@@ -64,7 +65,8 @@ class _NotKept(Exception):
 def answer_health(overview: Overview) -> Response:
     """Say how everything is; always 200, so that a probe of Orthanc itself does not fail.
 
-    "problems" keep all studies waiting; "unreadable" counts those that only wait themselves.
+    "problems" keep all studies waiting, and so do "circuits", the open ones; "unreadable" counts
+    those that only wait themselves.
     """
     return json_response(
         200,
@@ -78,6 +80,7 @@ def answer_health(overview: Overview) -> Response:
                 "reachable": overview.broker.reachable,
                 "detail": overview.broker.detail,
             },
+            "circuits": [_circuit(circuit) for circuit in overview.circuits],
             "counts": {state.value: count for state, count in overview.counts.items()},
             "workers": [_worker(worker, overview.at) for worker in overview.workers],
         },
@@ -188,6 +191,7 @@ def _study(study: StudyRecord) -> dict[str, object]:
         "reason_sentence": study.reason_sentence,
         "revision": study.revision,
         "attempts": study.attempts,
+        "excused": study.excused,
         "instances": study.instances,
         "first_seen": study.first_seen.isoformat(),
         "updated": study.updated.isoformat(),
@@ -204,6 +208,17 @@ def _event(event: EventRecord) -> dict[str, object]:
         "to": event.to_state.value,
         "actor": event.actor,
         "reason": None if event.reason is None else event.reason.value,
+    }
+
+
+def _circuit(circuit: Circuit) -> dict[str, object]:
+    return {
+        "blame": circuit.blame.value,
+        "reason": None if circuit.reason is None else circuit.reason.value,
+        "reason_sentence": None if circuit.reason is None else circuit.reason.sentence,
+        "opened": None if circuit.opened is None else circuit.opened.isoformat(),
+        "failed_probes": circuit.failed_probes,
+        "probe_at": None if circuit.probe_at is None else circuit.probe_at.isoformat(),
     }
 
 

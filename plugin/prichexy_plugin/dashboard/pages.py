@@ -16,6 +16,7 @@ from prichexy_plugin.dashboard.http import Request, Response
 from prichexy_plugin.dashboard.view import Gateway, Overview
 from prichexy_plugin.records import StudyRecord, WorkerRecord
 from prichexy_worker.contract import ANNOUNCE_INTERVAL_SECONDS, ENDED, SOFTWARE_VERSION, State
+from prichexy_worker.retry import Blame
 
 __all__ = ["ago", "static_file", "studies_page", "took"]
 
@@ -35,6 +36,14 @@ _MEANING: Final[Mapping[State, str]] = {
     State.QUARANTINED: "Could not be made safe; a human decides",
     State.FAILED: "Given up after several attempts",
     State.REJECTED: "Not taken in",
+}
+
+
+#: Where to look when a circuit is open.
+_ADVICE: Final[Mapping[Blame, str]] = {
+    Blame.SOURCE: "Check that workers reach this Orthanc with WorkerUser's password.",
+    Blame.TARGET: "Check the export target: does it run, is its disk full, is the password right?",
+    Blame.WORKER: "The workers' logs name the error by the job id.",
 }
 
 
@@ -104,6 +113,8 @@ def studies_page(overview: Overview, gateway: Gateway | None, request: Request) 
             newer=_address(chosen, max(0, offset - _PAGE)) if offset else None,
             older=_address(chosen, offset + _PAGE) if offset + _PAGE < total else None,
             here=_address(chosen, offset),
+            ago=ago,
+            blame_advice=_ADVICE,
             now=overview.at.strftime("%Y-%m-%d %H:%M:%S UTC"),
         )
     )

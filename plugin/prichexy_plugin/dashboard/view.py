@@ -13,6 +13,7 @@ from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.records import WorkerRecord
 from prichexy_plugin.relay import BrokerState
 from prichexy_worker.contract import State
+from prichexy_worker.retry import Circuit
 
 __all__ = ["Gateway", "Overview", "overview_of"]
 
@@ -45,7 +46,8 @@ class Overview:
     """How the gateway is at one moment. ``ledger`` is "ok" or what is wrong with it.
 
     ``problems`` are those of the configuration, ``troubles`` those of the gateway's threads;
-    ``unreadable`` counts the studies that cannot be read now and are looked at again.
+    ``unreadable`` counts the studies that cannot be read now and are looked at again; ``circuits``
+    are the open ones, which stop the handing out.
     """
 
     problems: tuple[str, ...]
@@ -56,6 +58,7 @@ class Overview:
     at: datetime
     troubles: tuple[str, ...] = ()
     unreadable: int = 0
+    circuits: tuple[Circuit, ...] = ()
 
 
 _UNTRIED = BrokerState(reachable=False, detail="not tried", checked=None)
@@ -69,10 +72,12 @@ def overview_of(gateway: Gateway | None, problems: tuple[str, ...], at: datetime
     counts: Mapping[State, int] = {}
     workers: tuple[WorkerRecord, ...] = ()
     unreadable = 0
+    circuits: tuple[Circuit, ...] = ()
     if gateway.ledger is not None:
         try:
             counts, workers = gateway.ledger.counts(), gateway.ledger.workers()
             unreadable = gateway.ledger.unreadable()
+            circuits = tuple(one for one in gateway.ledger.circuits().values() if one.is_open)
         except SQLAlchemyError as error:
             state = f"does not work ({type(error).__name__})"
     return Overview(
@@ -84,4 +89,5 @@ def overview_of(gateway: Gateway | None, problems: tuple[str, ...], at: datetime
         at,
         troubles=gateway.troubles,
         unreadable=unreadable,
+        circuits=circuits,
     )
