@@ -73,6 +73,7 @@ class Health:
     workers: Sequence[Mapping[str, Any]]
     problems: Sequence[str] = ()
     circuits: Sequence[Mapping[str, Any]] = ()
+    late: Sequence[Mapping[str, Any]] = ()
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -86,6 +87,7 @@ class Health:
             workers=tuple(data["workers"]),
             problems=tuple(str(problem) for problem in data.get("problems") or ()),
             circuits=tuple(data.get("circuits") or ()),
+            late=tuple(data.get("late") or ()),
         )
 
 

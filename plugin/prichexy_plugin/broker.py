@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+import base64
+import json
+from typing import Any, Final, Protocol
 from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
 
 import redis
@@ -18,6 +20,8 @@ from prichexy_worker.contract import TASK_NAME, StudyMessage
 __all__ = ["Broker", "BrokerUnavailable", "RedisBroker"]
 
 _SOCKET_SECONDS: Final = 2.0
+#: The relay keeps fewer there; more are another gateway's, or of before it did so.
+_MOST_READ: Final = 5000
 #: Where kombu keeps what a worker has taken until it is acknowledged (``Channel.unacked_key``).
 _UNACKNOWLEDGED: Final = "unacked"
 
@@ -38,6 +42,10 @@ class Broker(Protocol):
 
     def unacknowledged(self) -> int:
         """Say how many messages workers have taken and not finished, those in a pause included."""
+        ...
+
+    def jobs(self) -> frozenset[str] | None:
+        """Name the jobs whose messages it has, waiting or taken; None when they are too many."""
         ...
 
     def close(self) -> None:
@@ -112,6 +120,24 @@ class RedisBroker:
         except (redis.RedisError, OSError) as error:
             raise self._unavailable(error) from error
 
+    def jobs(self) -> frozenset[str] | None:
+        """Name the jobs whose messages it has, waiting or taken; None when they are too many.
+
+        A message that cannot be read is passed over. One on its way from the queue to a worker may
+        be missed: it is in neither place for a moment.
+        """
+        try:
+            if self.waiting() + self.unacknowledged() > _MOST_READ:
+                return None
+            waiting = [json.loads(raw) for raw in self._redis.lrange(self._queue, 0, -1)]
+            taken = [json.loads(raw)[0] for raw in self._redis.hvals(_UNACKNOWLEDGED)]
+        except (redis.RedisError, OSError) as error:
+            raise self._unavailable(error) from error
+        except (ValueError, LookupError, TypeError):
+            return None
+        found = (_job_of(envelope) for envelope in (*waiting, *taken))
+        return frozenset(job for job in found if job is not None)
+
     def close(self) -> None:
         """Let go of the connections."""
         connection, self._connection = self._connection, None
@@ -121,6 +147,15 @@ class RedisBroker:
 
     def _unavailable(self, error: Exception) -> BrokerUnavailable:
         return BrokerUnavailable(f"Redis at {self._where}: {type(error).__name__}")
+
+
+def _job_of(envelope: Any) -> str | None:
+    """Read the job's id from a message as kombu keeps it; None when it is none of ours."""
+    try:
+        arguments = json.loads(base64.b64decode(envelope["body"]))[0]
+        return StudyMessage.from_json(arguments[0]).job_id
+    except (ValueError, LookupError, TypeError):
+        return None
 
 
 def _with_password(parts: SplitResult, password: SecretStr) -> str:

@@ -7,20 +7,19 @@ step writes its line of the audit trail in the same transaction.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, and_, or_, select
 from sqlalchemy.orm import Session
 
 from prichexy_plugin.intake import Decision
 from prichexy_plugin.schema import CircuitRow, EventRow, FactRow, StudyRow, WorkerRow
 from prichexy_plugin.transitions import ACTIVE, Situation, is_legal, step_for
-from prichexy_plugin.views import Views, circuits_in
+from prichexy_plugin.views import WORKER_LIVES, Views, circuits_in, living_workers
 from prichexy_worker.contract import (
-    ANNOUNCE_INTERVAL_SECONDS,
     MAX_ATTEMPTS,
     Claim,
     Reason,
@@ -40,8 +39,6 @@ PLUGIN: Final = "plugin"
 _CURSOR: Final = "changes"
 #: A worker that has been silent for longer is forgotten.
 _FORGET_WORKER_AFTER: Final = timedelta(days=1)
-#: A worker that announced itself so lately still works on what it claimed.
-_WORKER_LIVES: Final = timedelta(seconds=4 * ANNOUNCE_INTERVAL_SECONDS)
 #: But on no study for so long: it was started anew under the same name and knows nothing of it.
 _LONGEST_CLAIM: Final = timedelta(days=1)
 #: How often a study that no worker claims is sent before it is given up.
@@ -87,11 +84,15 @@ class Ledger(Views):
             session.merge(FactRow(name=_CURSOR, number=cursor))
 
     def due(self, limit: int = 100) -> tuple[str, ...]:
-        """Name the studies to look at now, the longest due first."""
+        """Name the studies to look at now, the longest due first.
+
+        A watched one that nobody would ever look at, whatever made it so, is among them.
+        """
+        forgotten = and_(StudyRow.state == State.WATCHED.value, StudyRow.look_at.is_(None))
         with self._reading() as session:
             rows = session.scalars(
                 select(StudyRow.study_id)
-                .where(StudyRow.look_at <= self._clock())
+                .where(or_(StudyRow.look_at <= self._clock(), forgotten))
                 .order_by(StudyRow.look_at)
                 .limit(limit)
             )
@@ -217,22 +218,19 @@ class Ledger(Views):
                 return row
         return None
 
-    def recall(self, silent_for: timedelta) -> int:
+    def recall(self, silent_for: timedelta, at_broker: Collection[str] = ()) -> int:
         """Put handed-out studies that nobody reported on for so long back into the outbox.
 
         For a broker that lost what it held; a message may so exist twice, which the claim makes
-        harmless. What a living worker has claimed stays with it. A study that was sent
+        harmless. What a living worker has claimed stays with it, and so do the jobs whose messages
+        are ``at_broker``. A study that was sent
         ``_MAX_SENDINGS`` times without any claim is given up: workers do not understand its
         message. Gives the number of studies put back.
         """
         now = self._clock()
         back = 0
         with self._writing() as session:
-            living = set(
-                session.scalars(
-                    select(WorkerRow.worker_id).where(WorkerRow.seen >= now - _WORKER_LIVES)
-                )
-            )
+            living = living_workers(session, now)
             rows = session.scalars(
                 select(StudyRow).where(
                     StudyRow.state.in_((State.QUEUED.value, State.PROCESSING.value)),
@@ -243,12 +241,27 @@ class Ledger(Views):
                 claimed = row.state == State.PROCESSING.value and row.worker_id in living
                 if claimed and row.updated >= now - _LONGEST_CLAIM:
                     continue
+                if row.job_id in at_broker:
+                    continue
                 if row.sendings >= _MAX_SENDINGS:
                     self._step(session, row, State.FAILED, Reason.TOO_MANY_ATTEMPTS)
                 else:
                     self._step(session, row, State.PENDING, None)
                     back += 1
         return back
+
+    def silent_since(self, silent_for: timedelta) -> bool:
+        """Say whether a study was handed out and not spoken of for so long."""
+        with self._reading() as session:
+            found = session.scalar(
+                select(StudyRow.study_id)
+                .where(
+                    StudyRow.state == State.QUEUED.value,
+                    StudyRow.updated < self._clock() - silent_for,
+                )
+                .limit(1)
+            )
+            return found is not None
 
     def recall_orphans(self) -> int:
         """Put claimed studies whose worker fell silent back into the outbox; give their number.
@@ -257,7 +270,7 @@ class Ledger(Views):
         that a worker may take. A worker that lives after all keeps its claim until another one
         makes a new claim; its message, if it comes again, finds the study ended or claimed.
         """
-        silent_since = self._clock() - _WORKER_LIVES
+        silent_since = self._clock() - WORKER_LIVES
         with self._writing() as session:
             rows = session.scalars(
                 select(StudyRow)

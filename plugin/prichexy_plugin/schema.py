@@ -10,6 +10,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from prichexy_plugin.records import EventRecord, StudyRecord, WorkerRecord
+from prichexy_plugin.sweep import Waiting
 from prichexy_worker.contract import Reason, State, WorkerAnnouncement
 from prichexy_worker.retry import Blame, Circuit
 
@@ -96,6 +97,19 @@ class StudyRow(Base):
     def work_time(self) -> timedelta:
         """Give ``worked`` as a duration."""
         return timedelta(seconds=self.worked)
+
+    def to_waiting(self) -> Waiting:
+        """Give what says whether the study is late."""
+        return Waiting(
+            job_id=self.job_id,
+            study_id=self.study_id,
+            state=State(self.state),
+            reason=_reason(self.reason),
+            since=self.updated,
+            look_at=self.look_at,
+            failed_looks=self.failed_looks,
+            worker_id=self.worker_id,
+        )
 
     def to_record(self) -> StudyRecord:
         """Give the frozen value."""

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
+from typing import Final
 
-from sqlalchemy import Engine, func, or_, select
+from sqlalchemy import Engine, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from prichexy_plugin.database import READS
 from prichexy_plugin.records import EventRecord, Page, StudyRecord, WorkerRecord
 from prichexy_plugin.schema import CircuitRow, EventRow, StudyRow, WorkerRow
-from prichexy_worker.contract import ContractError, State
+from prichexy_plugin.sweep import PATIENCE, Late, Surroundings, cause_of
+from prichexy_worker.contract import ANNOUNCE_INTERVAL_SECONDS, ContractError, State
 from prichexy_worker.retry import Blame, Circuit
 
-__all__ = ["Views", "circuits_in"]
+__all__ = ["LATE_SHOWN", "WORKER_LIVES", "Views", "circuits_in", "living_workers"]
+
+#: A worker that announced itself so lately still works on what it claimed.
+WORKER_LIVES: Final = timedelta(seconds=4 * ANNOUNCE_INTERVAL_SECONDS)
+#: Of the late studies so many are looked at.
+LATE_SHOWN: Final = 500
 
 
 class Views:
@@ -39,6 +47,29 @@ class Views:
         """Tell how each thing around the studies is doing."""
         with self._reading() as session:
             return circuits_in(session)
+
+    def late(
+        self, now: datetime, *, broker_reachable: bool, limit: int = LATE_SHOWN
+    ) -> tuple[Late, ...]:
+        """Give the studies that are late, with their cause, the longest waiting first."""
+        with self._reading() as session:
+            circuits = circuits_in(session).values()
+            around = Surroundings(
+                now,
+                held=any(circuit.is_open for circuit in circuits),
+                broker_reachable=broker_reachable,
+                living=living_workers(session, now),
+            )
+            old = [
+                and_(StudyRow.state == state.value, StudyRow.updated < now - patience)
+                for state, patience in PATIENCE.items()
+            ]
+            rows = session.scalars(
+                select(StudyRow).where(or_(*old)).order_by(StudyRow.updated).limit(limit)
+            )
+            found = [row.to_waiting() for row in rows]
+            causes = [(study, cause_of(study, around)) for study in found]
+            return tuple(Late(study, cause) for study, cause in causes if cause is not None)
 
     def workers(self) -> tuple[WorkerRecord, ...]:
         """Give the workers by their ids."""
@@ -103,3 +134,9 @@ def circuits_in(session: Session) -> dict[Blame, Circuit]:
     """Give every circuit; those of which nothing was ever written are closed."""
     rows = {row.blame: row.to_circuit() for row in session.scalars(select(CircuitRow))}
     return {blame: rows.get(blame.value, Circuit(blame)) for blame in Blame}
+
+
+def living_workers(session: Session, now: datetime) -> frozenset[str]:
+    """Name the workers that announced themselves lately."""
+    seen = select(WorkerRow.worker_id).where(WorkerRow.seen >= now - WORKER_LIVES)
+    return frozenset(session.scalars(seen))

@@ -118,6 +118,7 @@ def test_health_tells_how_every_part_is(site: Site, gateway: Gateway, clock: Fak
         "problems": [],
         "unreadable": 0,
         "circuits": [],
+        "late": [],
         "ledger": "ok",
         "broker": {"reachable": True, "detail": "0 waiting for a worker"},
     }

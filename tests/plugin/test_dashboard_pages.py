@@ -122,6 +122,19 @@ def test_an_outage_that_stops_the_handing_out_is_shown_with_its_reason(
     assert "is its disk full" in text
 
 
+def test_studies_that_wait_for_unusually_long_are_shown_with_their_cause(
+    site: Site, ledger: Ledger, clock: FakeClock
+) -> None:
+    for name in "ab":
+        _take_in(ledger, clock, name, Decision(None))
+    assert "unusually long" not in _page(site).text
+    clock.move(7200)
+    page = _page(site)
+    assert "2 pending , the longest since 2 h ago" in page.text
+    assert "No worker is alive. It goes on when one is started." in page.text
+    assert "?state=pending" in page.links
+
+
 def test_the_watchers_trouble_is_shown(site: Site, gateway: Gateway) -> None:
     gateway.troubles = ("watching: Orthanc does not answer the plugin.",)
     assert "watching: Orthanc does not answer the plugin." in _page(site).text

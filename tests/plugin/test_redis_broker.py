@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 from kombu.connection import Connection
@@ -37,14 +38,20 @@ def test_a_message_is_in_the_named_queue_after_sending(
 def test_what_a_worker_has_taken_is_counted_until_it_is_acknowledged() -> None:
     with running_redis() as redis:
         broker = RedisBroker(redis.url, None, "q")
+        other = replace(MESSAGE, job_id="1" * 32)
         broker.send(MESSAGE)
+        broker.send(other)
         assert broker.unacknowledged() == 0
         with Connection(redis.url) as connection:
             taken = connection.SimpleQueue("q").get(timeout=120)
-            assert broker.waiting() == 0
+            assert broker.waiting() == 1
             assert broker.unacknowledged() == 1
+            assert broker.jobs() == {MESSAGE.job_id, other.job_id}
             taken.ack()
             assert broker.unacknowledged() == 0
+            assert broker.jobs() == {other.job_id}
+        redis.command("LPUSH", "q", '{"body": "of somebody else"}')
+        assert broker.jobs() == {other.job_id}
         broker.close()
 
 

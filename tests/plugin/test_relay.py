@@ -10,7 +10,7 @@ import pytest
 from prichexy_plugin.database import open_database
 from prichexy_plugin.intake import Decision
 from prichexy_plugin.ledger import Ledger
-from prichexy_plugin.relay import RECALL_AFTER, Relay
+from prichexy_plugin.relay import HAND_OUT, RECALL_AFTER, Relay
 from prichexy_testing.fake_orthanc import orthanc_id
 from prichexy_testing.plugin_fakes import FakeBroker, FakeClock, report_of
 from prichexy_worker.contract import State
@@ -114,6 +114,33 @@ def test_nothing_is_sent_again_while_workers_hold_messages_that_they_cannot_repo
     assert ledger.counts()[State.QUEUED] == 1
     broker.taken = 0
     assert relay.run_once()
+
+
+def test_what_a_busy_broker_lost_is_found_missing_and_sent_again(
+    relay: Relay, ledger: Ledger, broker: FakeBroker, clock: FakeClock
+) -> None:
+    _take_in(ledger, clock, "a", "b", "c")
+    relay.run_once()
+    lost = broker.messages.pop(1)
+    clock.move(RECALL_AFTER.total_seconds() + 1)
+    while relay.run_once():
+        pass
+    assert broker.messages.count(lost) == 1
+    assert len(broker.messages) == 3, "what it has is not sent again"
+
+
+def test_the_broker_holds_no_more_than_it_may_and_gets_the_rest_as_workers_take(
+    relay: Relay, ledger: Ledger, broker: FakeBroker, clock: FakeClock
+) -> None:
+    _take_in(ledger, clock, *(str(number) for number in range(HAND_OUT + 30)))
+    while relay.run_once():
+        pass
+    assert len(broker.messages) == HAND_OUT
+    assert ledger.counts()[State.PENDING] == 30
+    del broker.messages[:10]
+    relay.run_once()
+    assert len(broker.messages) == HAND_OUT
+    assert ledger.counts()[State.PENDING] == 20
 
 
 def test_a_stop_is_heard_between_two_sendings(

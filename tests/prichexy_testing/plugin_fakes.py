@@ -56,6 +56,7 @@ class FakeBroker:
 
     def __init__(self) -> None:
         self.messages: list[StudyMessage] = []
+        self.sent: list[StudyMessage] = []
         self.taken = 0
         self.down = False
         self.closed = False
@@ -64,6 +65,7 @@ class FakeBroker:
         if self.down:
             raise BrokerUnavailable("Redis at here:1: TimeoutError")
         self.messages.append(message)
+        self.sent.append(message)
 
     def waiting(self) -> int:
         if self.down:
@@ -74,6 +76,11 @@ class FakeBroker:
         if self.down:
             raise BrokerUnavailable("Redis at here:1: TimeoutError")
         return self.taken
+
+    def jobs(self) -> frozenset[str] | None:
+        if self.down:
+            raise BrokerUnavailable("Redis at here:1: TimeoutError")
+        return frozenset(one.job_id for one in (self.sent if self.taken else self.messages))
 
     def close(self) -> None:
         self.closed = True

@@ -51,18 +51,8 @@ def status(
         total, rows = client.studies(limit=limit)
         shown = [asdict(row) for row in rows]
     if as_json:
-        counts_by_state = dict(health.counts)
-        circuits = list(health.circuits)
-        typer.echo(
-            json.dumps(
-                {
-                    "total": total,
-                    "counts": counts_by_state,
-                    "circuits": circuits,
-                    "studies": shown,
-                }
-            )
-        )
+        whole = {"total": total, "counts": dict(health.counts), "studies": shown}
+        typer.echo(json.dumps({**whole, "circuits": [*health.circuits], "late": [*health.late]}))
         return
     console = Console(highlight=False)
     console.print(_table(shown, datetime.now(UTC)))
@@ -71,6 +61,13 @@ def status(
     console.print(f"{studies}: {counts}" if total else "No study has arrived yet.")
     for circuit in health.circuits:
         console.print(f"The handing out is stopped: {circuit.get('reason_sentence') or ''}")
+    for group in health.late:
+        oldest = group["oldest"]
+        console.print(
+            f"{group['count']} {group['state']} for unusually long, the longest since "
+            f"{_ago(oldest['since'], datetime.now(UTC))} (job {oldest['job_id'][:_SHORT]}): "
+            f"{group['sentence']}"
+        )
 
 
 def _show_one(study: Mapping[str, Any], *, as_json: bool) -> None:

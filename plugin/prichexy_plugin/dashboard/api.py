@@ -25,6 +25,7 @@ from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.pictures import Pictures
 from prichexy_plugin.records import EventRecord, StudyRecord, WorkerRecord
 from prichexy_plugin.security import user_of
+from prichexy_plugin.sweep import Group
 from prichexy_worker.contract import (
     CONTRACT_VERSION,
     REQUEST_HEADER,
@@ -66,7 +67,7 @@ def answer_health(overview: Overview) -> Response:
     """Say how everything is; always 200, so that a probe of Orthanc itself does not fail.
 
     "problems" keep all studies waiting, and so do "circuits", the open ones; "unreadable" counts
-    those that only wait themselves.
+    those that only wait themselves. "late" are the studies that have waited for unusually long.
     """
     return json_response(
         200,
@@ -80,6 +81,7 @@ def answer_health(overview: Overview) -> Response:
                 "reachable": overview.broker.reachable,
                 "detail": overview.broker.detail,
             },
+            "late": [_group(group) for group in overview.late],
             "circuits": [_circuit(circuit) for circuit in overview.circuits],
             "counts": {state.value: count for state, count in overview.counts.items()},
             "workers": [_worker(worker, overview.at) for worker in overview.workers],
@@ -208,6 +210,16 @@ def _event(event: EventRecord) -> dict[str, object]:
         "to": event.to_state.value,
         "actor": event.actor,
         "reason": None if event.reason is None else event.reason.value,
+    }
+
+
+def _group(group: Group) -> dict[str, object]:
+    return {
+        "state": group.state.value,
+        "cause": group.cause.value,
+        "sentence": group.cause.sentence,
+        "count": group.count,
+        "oldest": {"job_id": group.oldest.job_id, "since": group.oldest.since.isoformat()},
     }
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.records import WorkerRecord
 from prichexy_plugin.relay import BrokerState
+from prichexy_plugin.sweep import Group, grouped
 from prichexy_worker.contract import State
 from prichexy_worker.retry import Circuit
 
@@ -47,7 +48,8 @@ class Overview:
 
     ``problems`` are those of the configuration, ``troubles`` those of the gateway's threads;
     ``unreadable`` counts the studies that cannot be read now and are looked at again; ``circuits``
-    are the open ones, which stop the handing out.
+    are the open ones, which stop the handing out; ``late`` are the studies that have waited for
+    unusually long, by cause.
     """
 
     problems: tuple[str, ...]
@@ -59,6 +61,7 @@ class Overview:
     troubles: tuple[str, ...] = ()
     unreadable: int = 0
     circuits: tuple[Circuit, ...] = ()
+    late: tuple[Group, ...] = ()
 
 
 _UNTRIED = BrokerState(reachable=False, detail="not tried", checked=None)
@@ -73,10 +76,12 @@ def overview_of(gateway: Gateway | None, problems: tuple[str, ...], at: datetime
     workers: tuple[WorkerRecord, ...] = ()
     unreadable = 0
     circuits: tuple[Circuit, ...] = ()
+    late: tuple[Group, ...] = ()
     if gateway.ledger is not None:
         try:
             counts, workers = gateway.ledger.counts(), gateway.ledger.workers()
             unreadable = gateway.ledger.unreadable()
+            late = grouped(gateway.ledger.late(at, broker_reachable=gateway.broker_state.reachable))
             circuits = tuple(one for one in gateway.ledger.circuits().values() if one.is_open)
         except SQLAlchemyError as error:
             state = f"does not work ({type(error).__name__})"
@@ -90,4 +95,5 @@ def overview_of(gateway: Gateway | None, problems: tuple[str, ...], at: datetime
         troubles=gateway.troubles,
         unreadable=unreadable,
         circuits=circuits,
+        late=late,
     )

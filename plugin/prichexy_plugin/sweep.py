@@ -1,0 +1,138 @@
+"""Which studies have waited for unusually long, and why. Pure: facts in, causes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final, Self
+
+from prichexy_worker.contract import Reason, State
+
+__all__ = ["PATIENCE", "Cause", "Group", "Late", "Surroundings", "Waiting", "cause_of", "grouped"]
+
+#: So long a study may be in a state before it is shown as late.
+PATIENCE: Final[Mapping[State, timedelta]] = {
+    State.WATCHED: timedelta(hours=1),
+    State.PENDING: timedelta(minutes=15),
+    State.QUEUED: timedelta(hours=1),
+    State.PROCESSING: timedelta(hours=1),
+}
+#: A look that is overdue for longer shows that the watcher does not get there.
+_OVERDUE: Final = timedelta(minutes=5)
+
+
+class Cause(StrEnum):
+    """Why a study is late. ``sentence`` is what people are told, with what happens next."""
+
+    sentence: str
+
+    def __new__(cls, code: str, sentence: str = "") -> Self:
+        """Make a member whose value is ``code``."""
+        member = str.__new__(cls, code)
+        member._value_ = code
+        member.sentence = sentence
+        return member
+
+    UNREADABLE = (
+        "unreadable",
+        "It cannot be read from Orthanc's storage. After some hours of tries it is rejected.",
+    )
+    STILL_ARRIVING = "still_arriving", "Instances of it keep coming in. It is decided when none do."
+    WATCHER_BEHIND = (
+        "watcher_behind",
+        "The plugin has not come to look at it yet. If the number grows, see Orthanc's log.",
+    )
+    HELD = "held", "The handing out is stopped. It goes on when a study comes through."
+    BROKER_AWAY = "broker_away", "The broker does not answer. It goes on when the broker is back."
+    BEHIND_OTHERS = "behind_others", "Others are before it. More workers would take it up sooner."
+    NO_WORKER = "no_worker", "No worker is alive. It goes on when one is started."
+    WORKER_SILENT = (
+        "worker_silent",
+        "Its worker has fallen silent. Another one gets it within minutes or half an hour.",
+    )
+    WORKER_SLOW = (
+        "worker_slow",
+        "Its worker is alive and has had it for this long. See that worker's log by the job id.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What the ledger knows of one study that has no end yet."""
+
+    job_id: str
+    study_id: str
+    state: State
+    reason: Reason | None
+    since: datetime
+    look_at: datetime | None
+    failed_looks: int
+    worker_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """How the gateway is at ``now``; ``living`` are workers that announced themselves lately."""
+
+    now: datetime
+    held: bool
+    broker_reachable: bool
+    living: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """One study that is late."""
+
+    study: Waiting
+    cause: Cause
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The late studies of one cause in one state."""
+
+    state: State
+    cause: Cause
+    count: int
+    oldest: Waiting
+
+
+def cause_of(study: Waiting, around: Surroundings) -> Cause | None:
+    """Say why ``study`` is late, None when it is not or has ended."""
+    patience = PATIENCE.get(study.state)
+    if patience is None or around.now - study.since <= patience:
+        return None
+    if study.state is State.WATCHED:
+        return _why_watched(study, around.now)
+    if study.state is State.PROCESSING:
+        alive = study.worker_id in around.living
+        return Cause.WORKER_SLOW if alive else Cause.WORKER_SILENT
+    if around.held:
+        return Cause.HELD
+    if not around.broker_reachable:
+        return Cause.BROKER_AWAY
+    return Cause.BEHIND_OTHERS if around.living else Cause.NO_WORKER
+
+
+def _why_watched(study: Waiting, now: datetime) -> Cause:
+    if study.failed_looks:
+        return Cause.UNREADABLE
+    behind = study.look_at is None or study.look_at < now - _OVERDUE
+    return Cause.WATCHER_BEHIND if behind else Cause.STILL_ARRIVING
+
+
+def grouped(late: Iterable[Late]) -> tuple[Group, ...]:
+    """Put the late ones together by state and cause, the oldest group first."""
+    groups: dict[tuple[State, Cause], Group] = {}
+    for one in late:
+        key = one.study.state, one.cause
+        before = groups.get(key)
+        oldest = one.study
+        if before is not None and before.oldest.since <= oldest.since:
+            oldest = before.oldest
+        count = 1 if before is None else before.count + 1
+        groups[key] = Group(*key, count=count, oldest=oldest)
+    return tuple(sorted(groups.values(), key=lambda group: group.oldest.since))
