@@ -9,6 +9,7 @@ import typer
 from typer.main import get_command
 
 from prichexy_gateway.commands.anonymize import anonymize
+from prichexy_gateway.commands.backfill import backfill
 from prichexy_gateway.commands.crosswalk import crosswalk
 from prichexy_gateway.commands.doctor import doctor
 from prichexy_gateway.commands.explain import explain
@@ -35,7 +36,7 @@ def create_app() -> typer.Typer:
         rich_markup_mode=None,
     )
     app.callback()(_prichexy)
-    for command in (serve, anonymize, explain, submit, status, doctor, crosswalk):
+    for command in (serve, anonymize, explain, submit, status, backfill, doctor, crosswalk):
         app.command()(command)
     app.add_typer(model_app(), name="model")
     return app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -74,6 +75,7 @@ class Health:
     problems: Sequence[str] = ()
     circuits: Sequence[Mapping[str, Any]] = ()
     late: Sequence[Mapping[str, Any]] = ()
+    backfill: Mapping[str, Any] | None = None
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -88,6 +90,7 @@ class Health:
             problems=tuple(str(problem) for problem in data.get("problems") or ()),
             circuits=tuple(data.get("circuits") or ()),
             late=tuple(data.get("late") or ()),
+            backfill=data.get("backfill"),
         )
 
 
@@ -195,6 +198,13 @@ class OrthancClient:
             return Health.from_json(self._parsed(answer, path))
         except (KeyError, TypeError, ValueError):
             raise Unreachable(f"{self.name}: {path} is not as this version expects it.") from None
+
+    def backfill(self, per_minute: int) -> Mapping[str, Any]:
+        """Begin a backfill at this rate, or stop it with 0; give how it is now."""
+        path = f"{API_ROOT}/backfill"
+        content = json.dumps({"per_minute": per_minute}).encode()
+        data = self._parsed(self._ask("POST", path, content), path)
+        return data if isinstance(data, Mapping) else {}
 
     def studies(self, study_id: str | None = None, limit: int = 100) -> tuple[int, list[StudyRow]]:
         """Give how many studies the ledger holds and the newest of them."""

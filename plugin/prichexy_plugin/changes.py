@@ -151,6 +151,7 @@ class Watcher:
             decision,
             content=self._content(instances) if decision.taken else "",
             instances=len(instances),
+            last_update=study.last_update,
         )
 
     def _settled_at(self, study: Study) -> datetime:

@@ -9,14 +9,17 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import Engine, and_, or_, select
 from sqlalchemy.orm import Session
 
+from prichexy_plugin.backfill import Backfill
 from prichexy_plugin.intake import Decision
-from prichexy_plugin.schema import CircuitRow, EventRow, FactRow, StudyRow, WorkerRow
+from prichexy_plugin.schema import BackfillRow, CircuitRow, EventRow, FactRow, StudyRow, WorkerRow
+from prichexy_plugin.studies import Listed
 from prichexy_plugin.transitions import ACTIVE, Situation, is_legal, step_for
 from prichexy_plugin.views import WORKER_LIVES, Views, circuits_in, living_workers
 from prichexy_worker.contract import (
@@ -81,6 +84,7 @@ class Ledger(Views):
                 if row is None:
                     row = self._add(session, study_id)
                 row.look_at = look_at
+                row.backfilled = False
             session.merge(FactRow(name=_CURSOR, number=cursor))
 
     def due(self, limit: int = 100) -> tuple[str, ...]:
@@ -114,14 +118,25 @@ class Ledger(Views):
             else:
                 self._turn_away(session, row, Reason.UNREADABLE)
 
-    def settle(self, study_id: str, decision: Decision, *, content: str, instances: int) -> None:
+    def settle(
+        self,
+        study_id: str,
+        decision: Decision,
+        *,
+        content: str,
+        instances: int,
+        last_update: datetime | None = None,
+    ) -> None:
         """Write down the decision over a stable study that holds ``content``, a digest.
+
+        ``last_update`` is when its last instance came, by which a backfill sees later ones.
 
         A study that was taken in with this same content before stays as it is; any other content
         is a new revision, which voids all that workers still do and report on the older one.
         """
         with self._writing() as session:
             row = session.get_one(StudyRow, study_id)
+            row.last_update = last_update
             if decision.reason is not None:
                 row.instances = instances
                 self._turn_away(session, row, decision.reason)
@@ -142,18 +157,79 @@ class Ledger(Views):
                 self._turn_away(session, row, Reason.GONE)
             row.look_at, row.failed_looks = None, 0
 
+    # --- Backfill ---------------------------------------------------------------------------
+
+    def start_backfill(self, *, per_minute: int, total: int, by: str) -> Backfill:
+        """Begin a walk over ``total`` studies, or give the one under way the new rate."""
+        now = self._clock()
+        with self._writing() as session:
+            row = self._running_backfill(session)
+            if row is None:
+                fresh = Backfill(0, now, by, per_minute, total)
+                values = asdict(fresh)
+                del values["number"]
+                row = BackfillRow(**values)
+                session.add(row)
+                session.flush()
+            row.per_minute, row.next_at = per_minute, None
+            return row.to_backfill()
+
+    def stop_backfill(self, by: str) -> None:
+        """End the walk that is under way, if any; what it brought goes on."""
+        with self._writing() as session:
+            row = self._running_backfill(session)
+            if row is not None:
+                row.ended, row.stopped_by = self._clock(), by
+
+    def backfill_page(self, walk: Backfill, page: Sequence[Listed]) -> Backfill:
+        """Have all of ``page`` looked at that calls for it, and write down how far ``walk`` is.
+
+        Nothing is done when the walk was stopped or another call was faster.
+        """
+        now = self._clock()
+        with self._writing() as session:
+            row = self._running_backfill(session)
+            if row is None or row.to_backfill() != walk:
+                return walk if row is None else row.to_backfill()
+            found = again = 0
+            for listed in page:
+                study = session.get(StudyRow, listed.study_id)
+                if study is None:
+                    study = self._add(session, listed.study_id)
+                    study.backfilled = True
+                    found += 1
+                elif study.look_at is None and _calls_for_a_look(study, listed):
+                    study.look_at = now
+                    again += 1
+            after = walk.after_page(tuple(page), found=found, again=again, now=now)
+            for name, value in asdict(after).items():
+                setattr(row, name, value)
+            return after
+
+    def _running_backfill(self, session: Session) -> BackfillRow | None:
+        return session.scalar(
+            select(BackfillRow)
+            .where(BackfillRow.ended.is_(None))
+            .order_by(BackfillRow.number)
+            .limit(1)
+        )
+
     # --- Outbox -----------------------------------------------------------------------------
 
     def outbox(self, limit: int = 50) -> tuple[StudyMessage, ...]:
-        """Give the messages that wait to be sent, oldest first."""
+        """Give the messages that wait to be sent: arrivals before a backfill's, oldest first."""
         with self._reading() as session:
-            rows = session.scalars(
-                select(StudyRow)
-                .where(StudyRow.state == State.PENDING.value)
-                .order_by(StudyRow.updated, StudyRow.study_id)
-                .limit(limit)
-            )
-            found = rows.all()
+            found: list[StudyRow] = []
+            for backfilled in (False, True):
+                rows = session.scalars(
+                    select(StudyRow)
+                    .where(
+                        StudyRow.state == State.PENDING.value, StudyRow.backfilled.is_(backfilled)
+                    )
+                    .order_by(StudyRow.updated, StudyRow.study_id)
+                    .limit(limit - len(found))
+                )
+                found += rows
             messages = tuple(
                 StudyMessage(job_id=row.job_id, study_id=row.study_id, revision=row.revision)
                 for row in found
@@ -397,6 +473,8 @@ class Ledger(Views):
             excused=0,
             worked=0.0,
             returned=False,
+            backfilled=False,
+            last_update=None,
             worker_id=None,
             durations={},
             measures={},
@@ -464,3 +542,10 @@ def _held(circuits: Mapping[Blame, Circuit], job_id: str) -> Reason | None:
         if not circuit.admits(job_id):
             return circuit.reason or Reason.UNEXPECTED
     return None
+
+
+def _calls_for_a_look(study: StudyRow, listed: Listed) -> bool:
+    """Say whether a backfill has a known study looked at: it grew unseen, or no rule took it."""
+    if study.reason == Reason.NO_RULE_MATCHES.value:
+        return True
+    return study.last_update is None or study.last_update != listed.last_update

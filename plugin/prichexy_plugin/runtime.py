@@ -13,6 +13,7 @@ from typing import Final
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from prichexy_plugin.backfill import Backfill, Backfiller
 from prichexy_plugin.broker import Broker
 from prichexy_plugin.changes import Watcher
 from prichexy_plugin.database import ForeignLedger, open_database
@@ -57,6 +58,7 @@ class Runtime:
         self._engine: Engine | None = None
         self._relay: Relay | None = None
         self._watcher: Watcher | None = None
+        self._backfiller: Backfiller | None = None
         self._stopping = threading.Event()
         self._arrived = threading.Event()
         self._decided = threading.Event()
@@ -104,6 +106,18 @@ class Runtime:
         """Look at once: something became stable. Returns at once; any thread may call it."""
         self._arrived.set()
 
+    def start_backfill(self, per_minute: int, by: str) -> Backfill:
+        """Take in what was in Orthanc before, ``per_minute`` studies a minute.
+
+        Raises SQLAlchemyError, and StudiesUnavailable also before the ledger is open.
+        """
+        if self.ledger is None:
+            raise StudiesUnavailable
+        total = self._studies.count()
+        begun = self.ledger.start_backfill(per_minute=per_minute, total=total, by=by)
+        self._arrived.set()
+        return begun
+
     def stop(self) -> None:
         """Stop the threads within seconds, even when the broker hangs."""
         self._stopping.set()
@@ -149,7 +163,9 @@ class Runtime:
         self.ledger_state = "ok"
         if progress.looked:
             self._decided.set()
-        return progress.more
+        # Arrivals first: a backfill goes on between them.
+        more = self._backfiller is not None and self._backfiller.run_once()
+        return progress.more or more
 
     def _hand_on(self) -> bool:
         return self._relay.run_once() if self._relay is not None else False
@@ -160,6 +176,7 @@ class Runtime:
         self.ledger = Ledger(self._engine, self._clock)
         self._relay = Relay(self.ledger, self._broker, self._clock, stopping=self._stopping.is_set)
         self._decided.set()
+        self._backfiller = Backfiller(self._studies, self.ledger, self._clock)
         return Watcher(
             self._studies,
             self.ledger,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -9,6 +10,7 @@ from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, Index, String, false
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
+from prichexy_plugin.backfill import Backfill
 from prichexy_plugin.records import EventRecord, StudyRecord, WorkerRecord
 from prichexy_plugin.sweep import Waiting
 from prichexy_worker.contract import Reason, State, WorkerAnnouncement
@@ -17,6 +19,7 @@ from prichexy_worker.retry import Blame, Circuit
 __all__ = [
     "NEW_COLUMNS",
     "SCHEMA_VERSION",
+    "BackfillRow",
     "Base",
     "CircuitRow",
     "EventRow",
@@ -27,11 +30,12 @@ __all__ = [
 
 #: Raised with every change of the tables; it stands in the ledger's facts. An older ledger is
 #: brought up to date (database.py), a newer one is refused.
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 #: By schema: the columns of "studies" that it brought. Each has a default for the rows of before.
 #: Tables that it brought need no list.
 NEW_COLUMNS: Final[dict[int, tuple[str, ...]]] = {
     2: ("excused", "worked", "returned"),
+    3: ("backfilled", "last_update"),
 }
 
 
@@ -88,6 +92,10 @@ class StudyRow(Base):
     worked: Mapped[float] = mapped_column(default=0.0, server_default="0")
     #: The message came back before it was noted as sent: that note, when it comes, is void.
     returned: Mapped[bool] = mapped_column(default=False, server_default=false())
+    #: A backfill brought it and nothing came in since: new arrivals go before it.
+    backfilled: Mapped[bool] = mapped_column(default=False, server_default=false())
+    #: When its last instance came, as Orthanc said at the last decision.
+    last_update: Mapped[datetime | None] = mapped_column(Moment)
     worker_id: Mapped[str | None] = mapped_column(String(128))
     durations: Mapped[dict[str, float]] = mapped_column(JSON)
     measures: Mapped[dict[str, float]] = mapped_column(JSON)
@@ -167,6 +175,32 @@ class WorkerRow(Base):
     def to_record(self) -> WorkerRecord:
         """Give the frozen value; raises ContractError when another version wrote it."""
         return WorkerRecord(WorkerAnnouncement.from_json(self.announcement), seen=self.seen)
+
+
+class BackfillRow(Base):
+    """One walk over what was in Orthanc before (``prichexy_plugin.backfill.Backfill``)."""
+
+    __tablename__ = "backfills"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    started: Mapped[datetime] = mapped_column(Moment)
+    started_by: Mapped[str] = mapped_column(String(128))
+    per_minute: Mapped[int]
+    total: Mapped[int]
+    place: Mapped[int]
+    last_id: Mapped[str] = mapped_column(String(44))
+    seen: Mapped[int]
+    found: Mapped[int]
+    again: Mapped[int]
+    passes: Mapped[int]
+    disturbed: Mapped[bool]
+    next_at: Mapped[datetime | None] = mapped_column(Moment)
+    ended: Mapped[datetime | None] = mapped_column(Moment)
+    stopped_by: Mapped[str | None] = mapped_column(String(128))
+
+    def to_backfill(self) -> Backfill:
+        """Give the frozen value."""
+        return Backfill(**{field.name: getattr(self, field.name) for field in fields(Backfill)})
 
 
 class CircuitRow(Base):

@@ -15,6 +15,7 @@ from prichexy_plugin.intake import InstanceFacts, facts_of
 
 __all__ = [
     "ChangePage",
+    "Listed",
     "OrthancStudies",
     "Series",
     "Studies",
@@ -55,6 +56,14 @@ class Study:
 
 
 @dataclass(frozen=True, slots=True)
+class Listed:
+    """A study in Orthanc's list; ``last_update`` as in ``Study``."""
+
+    study_id: str
+    last_update: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class ChangePage:
     """Some of Orthanc's changes in order.
 
@@ -78,6 +87,17 @@ class Studies(Protocol):
 
     def last_change(self) -> int:
         """Give the number of the last change ever, 0 when there was none."""
+        ...
+
+    def count(self) -> int:
+        """Say how many studies there are."""
+        ...
+
+    def listed(self, since: int, limit: int) -> tuple[Listed, ...]:
+        """Give ``limit`` studies of the list from place ``since``, 0 being the first.
+
+        The order is Orthanc's own. A deletion moves all that stands behind.
+        """
         ...
 
     def study(self, study_id: str) -> Study | None:
@@ -119,6 +139,15 @@ class OrthancStudies:
     def last_change(self) -> int:
         """Give the number of the last change ever, 0 when there was none."""
         return int(self._require("/changes?last")["Last"])
+
+    def count(self) -> int:
+        """Say how many studies there are."""
+        return int(self._require("/statistics")["CountStudies"])
+
+    def listed(self, since: int, limit: int) -> tuple[Listed, ...]:
+        """Give ``limit`` studies of the list from place ``since``, 0 being the first."""
+        found = self._require(f"/studies?since={since}&limit={limit}&expand")
+        return tuple(Listed(one["ID"], moment_of(one.get("LastUpdate"))) for one in found)
 
     def study(self, study_id: str) -> Study | None:
         """Look at a study."""

@@ -10,9 +10,10 @@ from typing import Final
 from sqlalchemy import Engine, and_, func, or_, select
 from sqlalchemy.orm import Session
 
+from prichexy_plugin.backfill import WAITING_LIMIT, Backfill
 from prichexy_plugin.database import READS
 from prichexy_plugin.records import EventRecord, Page, StudyRecord, WorkerRecord
-from prichexy_plugin.schema import CircuitRow, EventRow, StudyRow, WorkerRow
+from prichexy_plugin.schema import BackfillRow, CircuitRow, EventRow, StudyRow, WorkerRow
 from prichexy_plugin.sweep import PATIENCE, Late, Surroundings, cause_of
 from prichexy_worker.contract import ANNOUNCE_INTERVAL_SECONDS, ContractError, State
 from prichexy_worker.retry import Blame, Circuit
@@ -42,6 +43,21 @@ class Views:
         with self._reading() as session:
             query = select(func.count()).select_from(StudyRow).where(StudyRow.failed_looks > 0)
             return session.scalar(query) or 0
+
+    def backfill(self) -> Backfill | None:
+        """Give the last backfill, which may have ended; None when there was none."""
+        with self._reading() as session:
+            row = session.scalar(select(BackfillRow).order_by(BackfillRow.number.desc()).limit(1))
+            return None if row is None else row.to_backfill()
+
+    def is_congested(self) -> bool:
+        """Say whether a backfill should wait: the handing out is stopped, or many wait for it."""
+        with self._reading() as session:
+            if any(circuit.is_open for circuit in circuits_in(session).values()):
+                return True
+            waiting = select(StudyRow.study_id).where(StudyRow.state == State.PENDING.value)
+            found = waiting.limit(WAITING_LIMIT).subquery()
+            return (session.scalar(select(func.count()).select_from(found)) or 0) >= WAITING_LIMIT
 
     def circuits(self) -> dict[Blame, Circuit]:
         """Tell how each thing around the studies is doing."""

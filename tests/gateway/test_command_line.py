@@ -56,7 +56,8 @@ def test_the_version_is_the_one_of_all_parts(
 
 
 @pytest.mark.parametrize(
-    "command", ["serve", "anonymize", "explain", "submit", "status", "doctor", "crosswalk"]
+    "command",
+    ["serve", "anonymize", "explain", "submit", "status", "backfill", "doctor", "crosswalk"],
 )
 def test_every_command_documents_its_exit_codes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from prichexy_plugin.backfill import Backfill
 from prichexy_plugin.dashboard.http import Request, Response
 from prichexy_plugin.dashboard.routes import Site
 from prichexy_plugin.database import open_database
@@ -17,6 +18,7 @@ from prichexy_plugin.intake import Decision
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.pictures import OrthancPictures
 from prichexy_plugin.relay import BrokerState
+from prichexy_plugin.studies import StudiesUnavailable
 from prichexy_testing.fake_orthanc import FakeOrthanc, orthanc_id
 from prichexy_testing.plugin_fakes import FakeClock, announcement_of, report_of
 from prichexy_worker.contract import (
@@ -43,6 +45,12 @@ class Gateway:
         self.ledger_state = "ok"
         self.broker_state = BrokerState(True, "0 waiting for a worker", None)
         self.troubles: tuple[str, ...] = ()
+        self.available = True
+
+    def start_backfill(self, per_minute: int, by: str) -> Backfill:
+        if self.ledger is None or not self.available:
+            raise StudiesUnavailable
+        return self.ledger.start_backfill(per_minute=per_minute, total=7, by=by)
 
 
 @pytest.fixture
@@ -119,6 +127,7 @@ def test_health_tells_how_every_part_is(site: Site, gateway: Gateway, clock: Fak
         "unreadable": 0,
         "circuits": [],
         "late": [],
+        "backfill": None,
         "ledger": "ok",
         "broker": {"reachable": True, "detail": "0 waiting for a worker"},
     }

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from prichexy_plugin.backfill import Backfill
 from prichexy_plugin.dashboard.http import Request, Response, deliver
 from prichexy_plugin.dashboard.pages import ago, took
 from prichexy_plugin.dashboard.routes import Site
@@ -16,6 +17,7 @@ from prichexy_plugin.database import open_database
 from prichexy_plugin.intake import Decision
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.relay import BrokerState
+from prichexy_plugin.studies import StudiesUnavailable
 from prichexy_testing.fake_orthanc import Answer, orthanc_id
 from prichexy_testing.plugin_fakes import FakeClock, announcement_of, report_of
 from prichexy_worker.contract import Reason, State
@@ -57,6 +59,12 @@ class Gateway:
         self.ledger_state = "ok"
         self.broker_state = BrokerState(True, "0 waiting for a worker", None)
         self.troubles: tuple[str, ...] = ()
+        self.available = True
+
+    def start_backfill(self, per_minute: int, by: str) -> Backfill:
+        if self.ledger is None or not self.available:
+            raise StudiesUnavailable
+        return self.ledger.start_backfill(per_minute=per_minute, total=7, by=by)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import signal
 import statistics
@@ -15,7 +16,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
+import httpx
 import pytest
 from pydicom.uid import generate_uid
 
@@ -467,6 +470,56 @@ def test_a_file_missing_in_orthancs_storage_holds_no_other_study_up(
             lambda: bool(orthanc.health()["unreadable"] == 1), what="the broken one is counted"
         )
         assert "1 study cannot be read" in orthanc.get("/prichexy").text
+
+
+def test_what_was_there_before_is_taken_in_by_the_button_and_goes_on_after_a_kill(
+    redis: RedisServer,
+) -> None:
+    section = {**_broker(redis), "Intake": {"Existing": False}}
+    # With a wrong address nothing is taken in: Orthanc so holds studies of before the gateway.
+    with running_plugin_orthanc({"Broker": {"Url": "no address"}}) as orthanc:
+        for number in range(12):
+            _store(orthanc, _radiograph(f"before {number}", rows=16, columns=16))
+        orthanc.stop()
+        orthanc.configure(section)
+        orthanc.start()
+        wait_until(lambda: bool(orthanc.health()["ledger"] == "ok"), what="the ledger is open")
+        orthanc.ask("DELETE", "/changes")
+        _store(orthanc, _radiograph("after", rows=16, columns=16))
+        orthanc.wait_for({"queued": 1})
+
+        def press(rate: int, token: str) -> httpx.Response:
+            return orthanc.ask(
+                "POST",
+                "/prichexy/backfill",
+                content=urlencode({"token": token, "per_minute": rate}).encode(),
+                headers={
+                    "content-type": "application/x-www-form-urlencoded",
+                    "origin": orthanc.url,
+                },
+            )
+
+        def token() -> str:
+            found = re.search(r'name="token" value="(\w+)"', orthanc.get("/prichexy").text)
+            assert found is not None
+            return found[1]
+
+        assert press(12, "0" * 64).status_code == 403
+        assert orthanc.health()["backfill"] is None
+        begun = press(12, token())
+        assert (begun.status_code, begun.headers["location"]) == (303, "../prichexy")
+        wait_until(lambda: bool(orthanc.health()["backfill"]["found"]), what="the first are found")
+        orthanc.kill()
+        orthanc.start()
+        wait_until(lambda: bool(orthanc.health()["ledger"] == "ok"), what="the ledger is open")
+        assert press(6000, token()).status_code == 303
+        orthanc.wait_for({"queued": 13})
+        wait_until(lambda: not orthanc.health()["backfill"]["running"], what="it has ended")
+        walk = orthanc.health()["backfill"]
+        assert (walk["total"], walk["seen"], walk["found"], walk["again"]) == (13, 13, 12, 0)
+        assert walk["started_by"] == orthanc.user
+        assert len(_messages(redis)) == 13
+        assert {study["revision"] for study in orthanc.studies()} == {1}
 
 
 def test_the_page_and_its_files_carry_their_headers_through_orthanc(served: PluginOrthanc) -> None:

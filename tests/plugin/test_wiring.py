@@ -220,7 +220,9 @@ def test_an_error_while_answering_is_logged_by_its_kind_only(
 ) -> None:
     orthanc = FakeOrthanc(_configuration(tmp_path))
     load_script(orthanc)
-    monkeypatch.setattr("prichexy_plugin.dashboard.pages.studies_page", lambda *_a: {}["DOE^JANE"])
+    monkeypatch.setattr(
+        "prichexy_plugin.dashboard.pages.studies_page", lambda *_a, **_k: {}["DOE^JANE"]
+    )
     assert orthanc.request("GET", "/prichexy").status == 500
     assert orthanc.log == ["E PriCheXy: KeyError while answering a request."]
 

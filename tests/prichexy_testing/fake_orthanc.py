@@ -220,6 +220,13 @@ class FakeOrthanc:
         parts = urlsplit(path)
         query = parse_qs(parts.query, keep_blank_values=True)
         words = parts.path.strip("/").split("/")
+        if words == ["statistics"]:
+            return json.dumps({"CountStudies": len(self._updated)}).encode()
+        if words == ["studies"]:
+            since, limit = int(query["since"][0]), int(query["limit"][0])
+            return json.dumps(
+                [self._study(one, []) for one in [*self._updated][since : since + limit]]
+            ).encode()
         if words == ["changes"]:
             return json.dumps(self._changes(query)).encode()
         if words[0] == "studies" and words[2:3] == ["attachments"]:

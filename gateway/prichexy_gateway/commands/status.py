@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from prichexy_gateway.commands.backfill import sentence
 from prichexy_gateway.commands.options import HomeOption, home_at
 
 __all__ = ["status"]
@@ -52,7 +53,16 @@ def status(
         shown = [asdict(row) for row in rows]
     if as_json:
         whole = {"total": total, "counts": dict(health.counts), "studies": shown}
-        typer.echo(json.dumps({**whole, "circuits": [*health.circuits], "late": [*health.late]}))
+        typer.echo(
+            json.dumps(
+                {
+                    **whole,
+                    "circuits": [*health.circuits],
+                    "late": [*health.late],
+                    "backfill": health.backfill,
+                }
+            )
+        )
         return
     console = Console(highlight=False)
     console.print(_table(shown, datetime.now(UTC)))
@@ -61,6 +71,8 @@ def status(
     console.print(f"{studies}: {counts}" if total else "No study has arrived yet.")
     for circuit in health.circuits:
         console.print(f"The handing out is stopped: {circuit.get('reason_sentence') or ''}")
+    if health.backfill and health.backfill.get("running"):
+        console.print(sentence(health.backfill))
     for group in health.late:
         oldest = group["oldest"]
         console.print(

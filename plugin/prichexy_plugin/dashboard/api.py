@@ -6,9 +6,11 @@
     POST /reports           a StudyReport; the answer is a Claim
     POST /workers           a WorkerAnnouncement; the answer is {}
     POST /pictures          TextPictures; the answer is a Claim
+    POST /backfill          {"per_minute": number} begins one, {"per_minute": 0} stops it; the
+                            answer is the backfill as in /health
 
-POSTs carry ``contract.REQUEST_HEADER`` and come from WorkerUser. An error is
-{"error": sentence} with its status.
+POSTs carry ``contract.REQUEST_HEADER``. The first three come from WorkerUser, the last from anybody
+else. An error is {"error": sentence} with its status.
 """
 
 from __future__ import annotations
@@ -19,12 +21,14 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
 
+from prichexy_plugin.backfill import MAX_RATE, Backfill
 from prichexy_plugin.dashboard.http import Request, Response, json_response
-from prichexy_plugin.dashboard.view import Overview
+from prichexy_plugin.dashboard.view import Gateway, Overview
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.pictures import Pictures
 from prichexy_plugin.records import EventRecord, StudyRecord, WorkerRecord
 from prichexy_plugin.security import user_of
+from prichexy_plugin.studies import StudiesUnavailable
 from prichexy_plugin.sweep import Group
 from prichexy_worker.contract import (
     CONTRACT_VERSION,
@@ -40,11 +44,13 @@ from prichexy_worker.contract import (
 from prichexy_worker.retry import Circuit
 
 __all__ = [
+    "answer_backfill",
     "answer_health",
     "answer_picture",
     "answer_post",
     "answer_studies",
     "answer_study",
+    "steer_backfill",
     "take_announcement",
     "take_pictures",
     "take_report",
@@ -56,6 +62,7 @@ _PICTURES_LIMIT: Final = 5 * 1024 * 1024
 #: A report has three. Orthanc's threads have small stacks: a parser that descends into hundreds of
 #: nested lists there ends the whole Orthanc.
 _BRACKETS: Final = 16
+_SMALL_BODY: Final = 256
 _PAGE_LIMIT: Final = 500
 
 
@@ -81,6 +88,7 @@ def answer_health(overview: Overview) -> Response:
                 "reachable": overview.broker.reachable,
                 "detail": overview.broker.detail,
             },
+            "backfill": None if overview.backfill is None else _backfill(overview.backfill),
             "late": [_group(group) for group in overview.late],
             "circuits": [_circuit(circuit) for circuit in overview.circuits],
             "counts": {state.value: count for state, count in overview.counts.items()},
@@ -210,6 +218,55 @@ def _event(event: EventRecord) -> dict[str, object]:
         "to": event.to_state.value,
         "actor": event.actor,
         "reason": None if event.reason is None else event.reason.value,
+    }
+
+
+def answer_backfill(
+    gateway: Gateway, ledger: Ledger, request: Request, worker_user: str | None
+) -> Response:
+    """Begin or stop a backfill; 403 as with the workers' posts, and to the workers' user."""
+    user = user_of(request.headers)
+    if REQUEST_HEADER.lower() not in request.headers:
+        return json_response(403, {"error": f"the header {REQUEST_HEADER} is missing"})
+    if user is None or user == worker_user:
+        return json_response(403, {"error": "not for the workers' user"})
+    try:
+        data = json.loads(request.body) if len(request.body) <= _SMALL_BODY else None
+    except ValueError:
+        data = None
+    rate = data.get("per_minute") if isinstance(data, dict) else None
+    if isinstance(rate, bool) or not isinstance(rate, int) or not 0 <= rate <= MAX_RATE:
+        return json_response(422, {"error": f"per_minute is not a number from 0 to {MAX_RATE}"})
+    if not steer_backfill(gateway, ledger, rate, user):
+        return json_response(503, {"error": "Orthanc does not answer the plugin"})
+    now = ledger.backfill()
+    return json_response(200, {} if now is None else _backfill(now))
+
+
+def steer_backfill(gateway: Gateway, ledger: Ledger, per_minute: int, user: str) -> bool:
+    """Begin a backfill, or stop it with a rate of 0; False when Orthanc does not answer."""
+    if per_minute == 0:
+        ledger.stop_backfill(user)
+        return True
+    try:
+        gateway.start_backfill(per_minute, user)
+    except StudiesUnavailable:
+        return False
+    return True
+
+
+def _backfill(backfill: Backfill) -> dict[str, object]:
+    return {
+        "running": backfill.running,
+        "started": backfill.started.isoformat(),
+        "started_by": backfill.started_by,
+        "per_minute": backfill.per_minute,
+        "total": backfill.total,
+        "seen": backfill.seen,
+        "found": backfill.found,
+        "again": backfill.again,
+        "ended": None if backfill.ended is None else backfill.ended.isoformat(),
+        "stopped_by": backfill.stopped_by,
     }
 
 

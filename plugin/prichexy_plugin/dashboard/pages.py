@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from prichexy_plugin.backfill import DEFAULT_RATE, MAX_RATE
 from prichexy_plugin.dashboard.http import Request, Response
 from prichexy_plugin.dashboard.view import Gateway, Overview
 from prichexy_plugin.records import StudyRecord, WorkerRecord
@@ -79,8 +80,13 @@ class WorkerLine:
     silent: bool
 
 
-def studies_page(overview: Overview, gateway: Gateway | None, request: Request) -> Response:
-    """List the studies with their state, time and reason. Raises BadQuery, SQLAlchemyError."""
+def studies_page(
+    overview: Overview, gateway: Gateway | None, request: Request, *, token: str
+) -> Response:
+    """List the studies with their state, time and reason; ``token`` goes into the page's forms.
+
+    Raises BadQuery, SQLAlchemyError.
+    """
     chosen = request.state()
     offset = request.number("offset", default=0, minimum=0)
     total = 0
@@ -114,6 +120,9 @@ def studies_page(overview: Overview, gateway: Gateway | None, request: Request) 
             older=_address(chosen, offset + _PAGE) if offset + _PAGE < total else None,
             here=_address(chosen, offset),
             ago=ago,
+            token=token,
+            default_rate=DEFAULT_RATE,
+            max_rate=MAX_RATE,
             blame_advice=_ADVICE,
             now=overview.at.strftime("%Y-%m-%d %H:%M:%S UTC"),
         )

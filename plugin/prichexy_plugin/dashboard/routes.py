@@ -7,7 +7,9 @@ from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from prichexy_plugin.backfill import MAX_RATE
 from prichexy_plugin.dashboard import api, pages
+from prichexy_plugin.dashboard.forms import Forms, Refused
 from prichexy_plugin.dashboard.http import BadQuery, Request, Response, json_response
 from prichexy_plugin.dashboard.view import Gateway, overview_of
 from prichexy_plugin.ledger import Clock, Ledger
@@ -39,6 +41,7 @@ class Site:
         self._problems = problems
         self._worker_user = worker_user
         self._clock = clock
+        self._forms = Forms()
 
     def answer(self, request: Request) -> Response:
         """Answer one request; what the database raises becomes 503."""
@@ -54,11 +57,14 @@ class Site:
             )
 
     def _page(self, request: Request) -> Response:
+        if request.path == "/backfill":
+            return self._backfill(request)
         if request.method != "GET":
             return _not_allowed("GET")
         if request.path in ("", "/"):
             overview = overview_of(self._gateway, self._problems, self._clock())
-            return pages.studies_page(overview, self._gateway, request)
+            token = self._forms.token(request)
+            return pages.studies_page(overview, self._gateway, request, token=token)
         picture = _PICTURE.fullmatch(request.path)
         ledger = None if self._gateway is None else self._gateway.ledger
         if picture is not None and ledger is not None and self._pictures is not None:
@@ -73,6 +79,31 @@ class Site:
             )
         return Response(404, "text/plain; charset=utf-8", "There is no such page.\n")
 
+    def _backfill(self, request: Request) -> Response:
+        """Take the dashboard's button; then show the page again, which says what came of it."""
+        if request.method != "POST":
+            return _not_allowed("POST")
+        try:
+            user, fields = self._forms.read(request)
+        except Refused:
+            text = (
+                "This page was not shown to you, or Orthanc was started again since: reload it.\n"
+            )
+            return Response(403, "text/plain; charset=utf-8", text)
+        ledger = None if self._gateway is None else self._gateway.ledger
+        rate = fields.get("per_minute", "")
+        known = rate.isascii() and rate.isdigit() and len(rate) <= 5 and int(rate) <= MAX_RATE
+        if user == self._worker_user or not known:
+            return Response(403, "text/plain; charset=utf-8", "This cannot be done.\n")
+        if (
+            self._gateway is None
+            or ledger is None
+            or not api.steer_backfill(self._gateway, ledger, int(rate), user)
+        ):
+            text = "The gateway cannot do this now; its page says why.\n"
+            return Response(503, "text/plain; charset=utf-8", text)
+        return Response(303, "text/plain", "", headers={"Location": "../prichexy"})
+
     def _api(self, request: Request) -> Response:
         path = request.path.removeprefix(_API)
         if path == "/health":
@@ -85,6 +116,10 @@ class Site:
         return self._api_of(ledger, path, request)
 
     def _api_of(self, ledger: Ledger, path: str, request: Request) -> Response:
+        if path == "/backfill" and self._gateway is not None:
+            if request.method != "POST":
+                return _not_allowed("POST")
+            return api.answer_backfill(self._gateway, ledger, request, self._worker_user)
         takes = {"/reports": api.take_report(ledger), "/workers": api.take_announcement(ledger)}
         if self._pictures is not None:
             takes["/pictures"] = api.take_pictures(ledger, self._pictures)

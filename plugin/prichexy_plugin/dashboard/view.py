@@ -9,6 +9,7 @@ from typing import Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from prichexy_plugin.backfill import Backfill
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.records import WorkerRecord
 from prichexy_plugin.relay import BrokerState
@@ -41,6 +42,10 @@ class Gateway(Protocol):
         """Tell what the last contact with the broker showed; never asks it."""
         ...
 
+    def start_backfill(self, per_minute: int, by: str) -> Backfill:
+        """Take in what was in Orthanc before. Raises StudiesUnavailable, SQLAlchemyError."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Overview:
@@ -49,7 +54,7 @@ class Overview:
     ``problems`` are those of the configuration, ``troubles`` those of the gateway's threads;
     ``unreadable`` counts the studies that cannot be read now and are looked at again; ``circuits``
     are the open ones, which stop the handing out; ``late`` are the studies that have waited for
-    unusually long, by cause.
+    unusually long, by cause; ``backfill`` is the last one.
     """
 
     problems: tuple[str, ...]
@@ -62,6 +67,7 @@ class Overview:
     unreadable: int = 0
     circuits: tuple[Circuit, ...] = ()
     late: tuple[Group, ...] = ()
+    backfill: Backfill | None = None
 
 
 _UNTRIED = BrokerState(reachable=False, detail="not tried", checked=None)
@@ -77,10 +83,12 @@ def overview_of(gateway: Gateway | None, problems: tuple[str, ...], at: datetime
     unreadable = 0
     circuits: tuple[Circuit, ...] = ()
     late: tuple[Group, ...] = ()
+    backfill: Backfill | None = None
     if gateway.ledger is not None:
         try:
             counts, workers = gateway.ledger.counts(), gateway.ledger.workers()
             unreadable = gateway.ledger.unreadable()
+            backfill = gateway.ledger.backfill()
             late = grouped(gateway.ledger.late(at, broker_reachable=gateway.broker_state.reachable))
             circuits = tuple(one for one in gateway.ledger.circuits().values() if one.is_open)
         except SQLAlchemyError as error:
@@ -96,4 +104,5 @@ def overview_of(gateway: Gateway | None, problems: tuple[str, ...], at: datetime
         unreadable=unreadable,
         circuits=circuits,
         late=late,
+        backfill=backfill,
     )
