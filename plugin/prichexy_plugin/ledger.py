@@ -332,7 +332,7 @@ class Ledger(Views):
             found = session.scalar(
                 select(StudyRow.study_id)
                 .where(
-                    StudyRow.state == State.QUEUED.value,
+                    StudyRow.state.in_((State.QUEUED.value, State.PROCESSING.value)),
                     StudyRow.updated < self._clock() - silent_for,
                 )
                 .limit(1)

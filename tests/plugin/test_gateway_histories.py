@@ -1,0 +1,276 @@
+"""Whatever happens to Orthanc, plugin, broker, workers and target, in any order: when it is over,
+every study comes to its end, and is at the target once, whole, and as it is now.
+
+The watcher, the ledger, the relay and the backfill are the real ones. Around them this plays an
+Orthanc that loses its change log, a broker that loses and doubles messages, workers that are killed
+at any point, and a target that goes away or refuses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from prichexy_plugin.backfill import MAX_RATE, Backfiller
+from prichexy_plugin.changes import Watcher
+from prichexy_plugin.database import open_database
+from prichexy_plugin.intake import Rule
+from prichexy_plugin.ledger import Ledger
+from prichexy_plugin.relay import RECALL_AFTER, Relay
+from prichexy_plugin.studies import OrthancStudies
+from prichexy_plugin.transitions import LEGAL
+from prichexy_testing.fake_orthanc import FakeOrthanc, orthanc_id
+from prichexy_testing.plugin_fakes import CHEST, FakeBroker, FakeClock, announcement_of, report_of
+from prichexy_worker.contract import ENDED, MAX_CLAIMS, Reason, State, StudyMessage
+
+#: "unsafe" is what workers turn away.
+NAMES = ("one", "two", "three", "four", "unsafe")
+STUDIES = st.sampled_from(NAMES)
+WORKERS = st.sampled_from(["worker-1", "worker-2"])
+INSTANCES = st.sampled_from(["1", "2", "3"])
+ENDS = ("ends", "is killed after the export", "is killed", "is killed, and the message is lost")
+UNSAFE = orthanc_id("unsafe")
+RULE = Rule("chest", modality=frozenset({"CR"}))
+
+
+@dataclass
+class Work:
+    """What a worker has in its hands."""
+
+    message: StudyMessage
+    attempt: int
+    left: int
+    content: frozenset[str]
+
+
+class Everything(RuleBasedStateMachine):
+    """Plays all that surrounds the plugin."""
+
+    @initialize(existing=st.booleans())
+    def begin(self, existing: bool) -> None:
+        self.clock = FakeClock()
+        self.orthanc = FakeOrthanc(clock=self.clock)
+        self.engine = open_database("sqlite://")
+        self.ledger = Ledger(self.engine, self.clock)
+        self.broker = FakeBroker()
+        self.existing = existing
+        self.target: dict[str, frozenset[str]] = {}
+        self.target_answers = self.target_takes = True
+        self.working: dict[str, Work] = {}
+        for study in NAMES:
+            self.orthanc.store(CHEST, study=study)
+        self._start()
+        if existing:
+            self.orthanc.stable.update(self.orthanc._updated)
+            self.clock.move(60)
+            self.the_plugin_works()
+
+    def teardown(self) -> None:
+        if hasattr(self, "engine"):
+            try:
+                self._all_comes_to_its_end()
+            finally:
+                self.engine.dispose()
+
+    # --- What may happen ----------------------------------------------------------------------
+    # Few rules, each for several things: of many, an example would try too few together.
+
+    @rule(study=STUDIES, instance=INSTANCES, told=st.booleans(), deleted=st.booleans())
+    def a_study_changes(self, study: str, instance: str, told: bool, deleted: bool) -> None:
+        """An instance arrives, or all are deleted; with a kill in between nobody is told."""
+        study_id = orthanc_id(study)
+        if deleted and study_id in self.orthanc._updated:
+            self.orthanc.delete(study_id)
+            return
+        self.orthanc.store(CHEST, study=study, instance=instance)
+        self.clock.move(60)
+        if told:
+            self.orthanc.settle(study_id)
+        else:
+            self.orthanc.stable.add(study_id)
+
+    @rule(backfilled=st.booleans())
+    def the_change_log_is_emptied(self, backfilled: bool) -> None:
+        self.orthanc.changes.clear()
+        if backfilled:
+            self.ledger.start_backfill(per_minute=MAX_RATE, total=5, by="me")
+
+    @rule()
+    def the_plugin_works(self) -> None:
+        self.watcher.run_once()
+        self.watcher.run_once()
+        self.backfiller.run_once()
+        self.relay.run_once()
+
+    @rule(sent=st.booleans())
+    def the_plugin_is_killed(self, sent: bool) -> None:
+        for message in self.ledger.outbox(limit=1):
+            if sent and not self.broker.down:
+                self.broker.send(message)
+        self._start()
+
+    @rule(what=st.sampled_from(["goes", "comes", "loses one", "loses all", "doubles one"]))
+    def the_broker(self, what: str) -> None:
+        if what in ("goes", "comes"):
+            self.broker.down = what == "goes"
+        elif what == "doubles one":
+            self.broker.messages += self.broker.messages[:1]
+        else:
+            del self.broker.messages[: 1 if what == "loses one" else None]
+
+    @rule(answers=st.booleans(), takes=st.booleans())
+    def the_target_goes_or_comes(self, answers: bool, takes: bool) -> None:
+        self.target_answers, self.target_takes = answers, takes
+
+    @rule(
+        seconds=st.sampled_from([1, 40, 200, 1000, int(RECALL_AFTER.total_seconds()) + 1]),
+        alive=st.sets(WORKERS),
+    )
+    def time_passes(self, seconds: int, alive: set[str]) -> None:
+        self.clock.move(seconds)
+        for worker in sorted(alive):
+            self.ledger.announce(announcement_of(worker))
+
+    @rule(worker=WORKERS, what=st.sampled_from(ENDS))
+    def a_worker_takes_a_study_or_comes_to_an_end_with_it(self, worker: str, what: str) -> None:
+        if worker not in self.working:
+            self._take(worker)
+        elif what in ("is killed", "is killed, and the message is lost"):
+            work = self.working.pop(worker)
+            if what == "is killed":
+                self.broker.messages.append(work.message)
+        else:
+            self._go_on(worker, killed=what == "is killed after the export")
+
+    # --- What always holds --------------------------------------------------------------------
+
+    @invariant()
+    def every_trail_is_legal_and_ends_where_its_study_is(self) -> None:
+        for study in self.ledger.studies().studies:
+            state: State | None = None
+            for event in self.ledger.events(study.job_id):
+                assert event.from_state is state
+                assert event.to_state in LEGAL[state]
+                state = event.to_state
+            assert state is study.state
+            assert study.attempts - study.excused <= MAX_CLAIMS
+
+    @invariant()
+    def what_is_called_exported_is_at_the_target(self) -> None:
+        for study in self.ledger.studies(state=State.EXPORTED).studies:
+            assert study.study_id in self.target
+            assert study.study_id != UNSAFE
+
+    # --- Inside -------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        studies = OrthancStudies(self.orthanc)
+        self.watcher = Watcher(
+            studies,
+            self.ledger,
+            rules=(RULE,),
+            stable_age=60.0,
+            take_existing=self.existing,
+            clock=self.clock,
+        )
+        self.relay = Relay(self.ledger, self.broker, self.clock)
+        self.backfiller = Backfiller(studies, self.ledger, self.clock)
+
+    def _take(self, worker: str) -> None:
+        if not self.broker.messages:
+            return
+        message = self.broker.messages.pop(0)
+        claim = self.ledger.report(report_of(message, State.PROCESSING, worker_id=worker))
+        if claim.proceed:
+            content = self._held(message.study_id)
+            self.working[worker] = Work(message, claim.attempt, claim.left, content)
+
+    def _go_on(self, worker: str, *, killed: bool) -> None:
+        """With ``killed``, it dies after all that it does at the target, before it says so."""
+        work = self.working.pop(worker)
+        state, reason = self._do(worker, work)
+        if state is None:
+            return
+        if not killed:
+            self._tell(worker, work, state, reason)
+        if killed or state is State.QUEUED:
+            self.broker.messages.append(work.message)
+
+    def _held(self, study_id: str) -> frozenset[str]:
+        members = self.orthanc._instances.items()
+        return frozenset(name for name, one in members if one.study == study_id)
+
+    def _holds(self, worker: str, work: Work) -> bool:
+        asks = report_of(work.message, State.PROCESSING, worker_id=worker, attempt=work.attempt)
+        return self.ledger.report(asks).proceed
+
+    def _do(self, worker: str, work: Work) -> tuple[State | None, Reason | None]:
+        """Do what process_study does at the target; the state is None without the claim."""
+        study = work.message.study_id
+        if not self._holds(worker, work):
+            return None, None
+        if work.left == 0 or not work.content or study == UNSAFE:
+            if not self.target_answers:
+                return State.QUEUED, Reason.TARGET_UNREACHABLE
+            self.target.pop(study, None)
+            if work.left == 0:
+                return State.FAILED, Reason.TOO_MANY_ATTEMPTS
+            if not work.content:
+                return State.FAILED, Reason.GONE
+            return State.QUARANTINED, Reason.BURNED_IN_TEXT
+        if self._held(study) != work.content:
+            return State.QUEUED, Reason.CHANGED_MEANWHILE
+        if not self.target_answers:
+            return State.QUEUED, Reason.TARGET_UNREACHABLE
+        if not self.target_takes:
+            return State.QUEUED, Reason.TARGET_REFUSED
+        self.target[study] = work.content
+        return State.EXPORTED, None
+
+    def _tell(self, worker: str, work: Work, state: State, reason: Reason | None) -> None:
+        report = report_of(work.message, state, reason, worker_id=worker, attempt=work.attempt)
+        self.ledger.report(report)
+
+    def _all_comes_to_its_end(self) -> None:
+        """Let everything work again, and see where all studies come to."""
+        self.target_answers = self.target_takes = True
+        self.broker.down = False
+        self.orthanc.stable.update(self.orthanc._updated)
+        self.ledger.start_backfill(per_minute=MAX_RATE, total=len(self.orthanc._updated), by="me")
+        for _ in range(400):
+            self.clock.move(600)
+            while self.watcher.run_once().more or self.backfiller.run_once():
+                pass
+            self.relay.run_once()
+            for worker in ("worker-1", "worker-2"):
+                self.ledger.announce(announcement_of(worker))
+                if worker in self.working:
+                    self._go_on(worker, killed=False)
+                self._take(worker)
+            backfill = self.ledger.backfill()
+            quiet = not self.broker.messages and not self.working
+            ended = sum(self.ledger.counts()[state] for state in ENDED)
+            walked = backfill is not None and not backfill.running
+            all_ended = ended == self.ledger.studies().total
+            if quiet and walked and all_ended and not self.ledger.due():
+                break
+        else:
+            raise AssertionError(f"no end: {self.ledger.counts()}")
+        known = {study.study_id: study for study in self.ledger.studies().studies}
+        for study_id in self.orthanc._updated:
+            study = known[study_id]
+            if study.state is State.EXPORTED:
+                assert self.target[study_id] == self._held(study_id), "as it is now"
+            elif study.state is State.QUARANTINED:
+                assert study_id == UNSAFE
+            else:
+                assert study.state is State.FAILED
+                assert study.reason in (Reason.TOO_MANY_ATTEMPTS, Reason.GONE)
+        assert UNSAFE not in self.target
+
+
+TestEverything = Everything.TestCase
+TestEverything.settings = settings(max_examples=12, stateful_step_count=30, deadline=None)
