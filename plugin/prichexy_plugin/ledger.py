@@ -396,6 +396,7 @@ class Ledger(Views):
             row.instances = report.instances or row.instances
             row.durations = dict(report.durations)
             row.measures = dict(report.measures)
+            row.key_id, row.profile = report.key_id, report.profile
             if step.state is State.QUEUED:
                 row.trouble = step.reason
             self._step(session, row, step.state, step.reason, actor=report.worker_id)
@@ -478,6 +479,8 @@ class Ledger(Views):
             worker_id=None,
             durations={},
             measures={},
+            key_id="",
+            profile="",
         )
         session.add(row)
         session.flush()
@@ -504,6 +507,7 @@ class Ledger(Views):
         row.worker_id = None
         row.durations = {}
         row.measures = {}
+        row.key_id = row.profile = ""
 
     def _step(
         self,

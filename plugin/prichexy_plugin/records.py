@@ -15,7 +15,8 @@ __all__ = ["EventRecord", "Page", "StudyRecord", "WorkerRecord"]
 class StudyRecord:
     """One study as the ledger has it; ``updated`` is its last step, ``durations`` are seconds.
 
-    ``excused`` are those of ``attempts`` that do not count against it.
+    ``excused`` are those of ``attempts`` that do not count against it. ``key_id`` and ``profile``
+    are of the pseudonyms' key and the project profile, blank before a worker told.
     """
 
     job_id: str
@@ -32,6 +33,8 @@ class StudyRecord:
     worker_id: str | None
     durations: Mapping[str, float]
     measures: Mapping[str, float]
+    key_id: str
+    profile: str
 
     @property
     def reason_sentence(self) -> str | None:

@@ -30,12 +30,13 @@ __all__ = [
 
 #: Raised with every change of the tables; it stands in the ledger's facts. An older ledger is
 #: brought up to date (database.py), a newer one is refused.
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 #: By schema: the columns of "studies" that it brought. Each has a default for the rows of before.
 #: Tables that it brought need no list.
 NEW_COLUMNS: Final[dict[int, tuple[str, ...]]] = {
     2: ("excused", "worked", "returned"),
     3: ("backfilled", "last_update"),
+    4: ("key_id", "profile"),
 }
 
 
@@ -99,6 +100,9 @@ class StudyRow(Base):
     worker_id: Mapped[str | None] = mapped_column(String(128))
     durations: Mapped[dict[str, float]] = mapped_column(JSON)
     measures: Mapped[dict[str, float]] = mapped_column(JSON)
+    #: Of the pseudonyms' key, and the SHA-256 of the project profile, as a worker last told.
+    key_id: Mapped[str] = mapped_column(String(16), default="", server_default="")
+    profile: Mapped[str] = mapped_column(String(64), default="", server_default="")
 
     __table_args__ = (Index("studies_by_state", "state", "updated"),)
 
@@ -136,6 +140,8 @@ class StudyRow(Base):
             worker_id=self.worker_id,
             durations=self.durations,
             measures=self.measures,
+            key_id=self.key_id,
+            profile=self.profile,
         )
 
 

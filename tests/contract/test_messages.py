@@ -31,6 +31,7 @@ EXAMPLES = [
     StudyMessage(JOB_ID, STUDY_ID, 1),
     StudyReport(JOB_ID, 2, State.PROCESSING, "worker@host"),
     StudyReport(JOB_ID, 2, State.FAILED, "w", Reason.UNEXPECTED, 3, {"fetch": 0.5}, {"psnr_db": 1}),
+    StudyReport(JOB_ID, 2, State.EXPORTED, "w", key_id="0123456789abcdef", profile="f" * 64),
     Claim(proceed=False),
     TextPictures(JOB_ID, 2, 1, (PNG + b"one", PNG)),
     MODEL,

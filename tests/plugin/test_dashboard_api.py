@@ -144,7 +144,13 @@ def test_a_study_is_listed_with_state_time_and_reason(
     _post(site, "/reports", report_of(message, State.PROCESSING).to_json())
     clock.move(3)
     quarantined = report_of(
-        message, State.QUARANTINED, Reason.BURNED_IN_TEXT, attempt=1, durations={"text": 1.25}
+        message,
+        State.QUARANTINED,
+        Reason.BURNED_IN_TEXT,
+        attempt=1,
+        durations={"text": 1.25},
+        key_id="0123456789abcdef",
+        profile="a" * 64,
     )
     _post(site, "/reports", quarantined.to_json())
     listed = _json(_get(site, "/studies"))
@@ -166,6 +172,8 @@ def test_a_study_is_listed_with_state_time_and_reason(
                 "worker_id": "worker-1",
                 "durations": {"text": 1.25},
                 "measures": {},
+                "key_id": "0123456789abcdef",
+                "profile": "a" * 64,
             }
         ],
     }

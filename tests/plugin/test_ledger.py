@@ -71,6 +71,8 @@ def test_a_study_goes_its_whole_way_and_every_step_is_in_the_trail(
         instances=2,
         durations={"deform": 1.5, "export": 0.5},
         measures={"psnr_db": 40.0},
+        key_id="0123456789abcdef",
+        profile="a" * 64,
     )
     ledger.report(done)
     study = ledger.study(message.job_id)
@@ -81,6 +83,7 @@ def test_a_study_goes_its_whole_way_and_every_step_is_in_the_trail(
     assert study.worker_id == "worker-1"
     assert study.durations == {"deform": 1.5, "export": 0.5}
     assert study.measures == {"psnr_db": 40.0}
+    assert (study.key_id, study.profile) == ("0123456789abcdef", "a" * 64)
     assert study.updated - study.first_seen == timedelta(seconds=7)
     trail = [
         (event.from_state, event.to_state, event.actor) for event in ledger.events(study.job_id)

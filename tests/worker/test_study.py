@@ -105,6 +105,14 @@ def test_a_study_is_claimed_exported_whole_and_reported() -> None:
     assert report.reason is None
 
 
+def test_every_report_names_the_key_and_the_profile() -> None:
+    ledger = FakeLedger()
+    run(ledger=ledger)
+    assert len(ledger.reports) > 1
+    told = {(report.key_id, report.profile) for report in ledger.reports}
+    assert told == {(TOOLS.pseudonyms.key_id, TOOLS.profile.digest)}
+
+
 def test_the_report_has_the_seconds_of_each_step_of_all_instances() -> None:
     ledger = FakeLedger()
     run(ledger=ledger)

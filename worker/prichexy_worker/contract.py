@@ -231,6 +231,8 @@ _STUDY_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{8}){4}")
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _WORKER_ID: Final = re.compile(r"[A-Za-z0-9._@:-]{1,128}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_DIGEST_OR_NONE: Final = re.compile(r"([0-9a-f]{64})?")
+_KEY_ID_OR_NONE: Final = re.compile(r"([0-9a-f]{16})?")
 _SENTENCE: Final = re.compile(r"[^\x00-\x1f]{0,400}")
 
 
@@ -304,6 +306,9 @@ class StudyReport:
     ``attempt`` is the number that the claim gave, and 0 in the report that asks for a claim. A
     report with the number of an older claim is void: another worker has the study now. PROCESSING
     with a number changes nothing and asks whether the claim still holds.
+
+    ``key_id`` names the key of the pseudonyms and ``profile`` is the SHA-256 of the project profile
+    that the worker de-identifies with; blank where it is not told.
     """
 
     job_id: str
@@ -315,6 +320,8 @@ class StudyReport:
     durations: Mapping[str, float] = field(default_factory=dict)
     measures: Mapping[str, float] = field(default_factory=dict)
     attempt: int = 0
+    key_id: str = ""
+    profile: str = ""
 
     def to_json(self) -> dict[str, object]:
         """Give the JSON object that ``from_json`` reads."""
@@ -329,6 +336,8 @@ class StudyReport:
             "instances": self.instances,
             "durations": dict(self.durations),
             "measures": dict(self.measures),
+            "key_id": self.key_id,
+            "profile": self.profile,
         }
 
     @classmethod
@@ -344,6 +353,8 @@ class StudyReport:
             "instances",
             "durations",
             "measures",
+            "key_id",
+            "profile",
         }
         read = _Reader(data, "study report", keys)
         return cls(
@@ -356,6 +367,8 @@ class StudyReport:
             durations=read.numbers("durations"),
             measures=read.numbers("measures"),
             attempt=read.count("attempt"),
+            key_id=read.text("key_id", _KEY_ID_OR_NONE),
+            profile=read.text("profile", _DIGEST_OR_NONE),
         )
 
 

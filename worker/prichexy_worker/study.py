@@ -122,6 +122,8 @@ class _Ledger:
     message: StudyMessage
     reporter: Reporter
     worker_id: str
+    key_id: str
+    profile: str
     number: int = 0
     last: bool = False  # the study ends with this attempt
 
@@ -144,6 +146,8 @@ class _Ledger:
             instances=len(results),
             durations={} if attempt is None else dict(attempt.watch.seconds),
             measures={**summarized([result.measures for result in results]), **measures},
+            key_id=self.key_id,
+            profile=self.profile,
         )
         return self.reporter.report(report)
 
@@ -202,7 +206,8 @@ def process_study(
 
     ``max_seconds`` is looked at between instances and steps: a step under way is ended first.
     """
-    ledger = _Ledger(message, reporter, worker_id)
+    key_id, profile = tools.pseudonyms.key_id, tools.profile.digest
+    ledger = _Ledger(message, reporter, worker_id, key_id, profile)
     deadline = _Deadline(clock() + max_seconds, clock)
     with bound_to(message.job_id):
         try:

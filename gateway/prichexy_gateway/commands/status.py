@@ -92,6 +92,8 @@ def _show_one(study: Mapping[str, Any], *, as_json: bool) -> None:
     for key in ("durations", "measures"):
         figures = ", ".join(f"{name} {value:.3g}" for name, value in study[key].items())
         console.print(f"{key:16} {figures}")
+    for key in ("key_id", "profile"):
+        console.print(f"{key.replace('_', ' '):16} {study[key]}")
     for event in study["events"]:
         reason = f"  ({event['reason']})" if event.get("reason") else ""
         console.print(f"{event['at']}  {event.get('from') or 'new'} → {event['to']}{reason}")

@@ -208,6 +208,8 @@ def _study(study: StudyRecord) -> dict[str, object]:
         "worker_id": study.worker_id,
         "durations": dict(study.durations),
         "measures": dict(study.measures),
+        "key_id": study.key_id,
+        "profile": study.profile,
     }
 
 
