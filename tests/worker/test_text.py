@@ -141,7 +141,7 @@ def test_what_only_begins_like_a_marker_is_no_marker(finder: TextFinder, words: 
 class Sees:
     """Models that outline one box and read in it what they are told: first close, then wider."""
 
-    height = 30
+    height = 16
 
     def __init__(self, score: float, *readings: tuple[str, float]) -> None:
         self.score = score
