@@ -43,6 +43,8 @@ class StudyRow:
     revision: int = 1
     durations: Mapping[str, float] = field(default_factory=dict)
     measures: Mapping[str, float] = field(default_factory=dict)
+    key_id: str = ""
+    profile: str = ""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -59,6 +61,8 @@ class StudyRow:
             revision=int(data.get("revision") or 1),
             durations=dict(data.get("durations") or {}),
             measures=dict(data.get("measures") or {}),
+            key_id=str(data.get("key_id") or ""),
+            profile=str(data.get("profile") or ""),
         )
 
 

@@ -36,6 +36,8 @@ ROW = {
     "worker_id": "w",
     "durations": {"store": 0.5},
     "measures": {},
+    "key_id": "0123456789abcdef",
+    "profile": "c" * 64,
     "something_newer": 1,
 }
 
@@ -95,6 +97,7 @@ def test_a_health_page_of_another_version_is_an_error_not_a_crash(data: Any) -> 
 
 def test_a_row_of_the_ledger_is_read_and_later_keys_are_passed_over() -> None:
     total, (row,) = answering(200, {"total": 1, "studies": [ROW]}).studies()
+    assert (row.key_id, row.profile) == ("0123456789abcdef", "c" * 64)
     assert total == 1
     assert (row.job_id, row.state, row.durations) == ("a" * 32, State.EXPORTED, {"store": 0.5})
 

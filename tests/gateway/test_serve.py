@@ -143,6 +143,10 @@ def test_the_gateway_serves_checks_itself_and_leaves_nothing_behind(tmp_path: Pa
         assert states == ["exported", "exported", "quarantined"]
         one = prichexy("status", studies[0]["job_id"], "--home", home.root)
         assert one.returncode == 0
+        key_id = studies[0]["key_id"]
+        assert len(key_id) == 16
+        assert key_id in one.stdout
+        assert key_id in healthy.stdout, "the reports name the key that doctor does"
         assert prichexy("status", "0" * 32, "--home", home.root).returncode == 1
         plain = prichexy("status", "--home", home.root)
         assert plain.returncode == 0
