@@ -50,7 +50,7 @@ def test_a_dry_run_lists_the_steps_and_makes_nothing(
     run(*table, "--dry-run")
     lines = capsys.readouterr().out.splitlines()
     steps = [line.removeprefix("to do").split()[0] for line in lines]
-    assert steps == ["prepare-one", "classifier", "attack-real", "utility-real", "report"]
+    assert steps == ["prepare-one", "attack-real", "classifier", "utility-real", "report"]
     assert {path.name for path in tmp_path.iterdir()} == {"small.toml", "one.toml"}
 
 
