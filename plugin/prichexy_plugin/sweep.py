@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
-from typing import Final, Self
+from typing import Final
 
-from prichexy_worker.contract import Reason, State
+from prichexy_worker.contract import Reason, Sentenced, State
 
 __all__ = ["PATIENCE", "Cause", "Group", "Late", "Surroundings", "Waiting", "cause_of", "grouped"]
 
@@ -23,17 +22,8 @@ PATIENCE: Final[Mapping[State, timedelta]] = {
 _OVERDUE: Final = timedelta(minutes=5)
 
 
-class Cause(StrEnum):
-    """Why a study is late. ``sentence`` is what people are told, with what happens next."""
-
-    sentence: str
-
-    def __new__(cls, code: str, sentence: str = "") -> Self:
-        """Make a member whose value is ``code``."""
-        member = str.__new__(cls, code)
-        member._value_ = code
-        member.sentence = sentence
-        return member
+class Cause(Sentenced):
+    """Why a study is late. The sentence says what happens next, too."""
 
     UNREADABLE = (
         "unreadable",

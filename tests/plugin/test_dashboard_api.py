@@ -54,11 +54,6 @@ class Gateway:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def gateway(clock: FakeClock) -> Iterator[Gateway]:
     engine = open_database("sqlite://")
     yield Gateway(Ledger(engine, clock))

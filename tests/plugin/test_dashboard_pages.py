@@ -68,11 +68,6 @@ class Gateway:
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def ledger(clock: FakeClock) -> Iterator[Ledger]:
     engine = open_database("sqlite://")
     yield Ledger(engine, clock)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import stat
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -31,18 +30,6 @@ from prichexy_worker.contract import (
 
 STUDY = orthanc_id("a")
 TAKEN = Decision(None)
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def ledger(tmp_path: Path, clock: FakeClock) -> Iterator[Ledger]:
-    engine = open_database(f"sqlite:///{tmp_path}/ledger.sqlite")
-    yield Ledger(engine, clock)
-    engine.dispose()
 
 
 def _take_in(ledger: Ledger, clock: FakeClock, content: str = "c1") -> StudyMessage:

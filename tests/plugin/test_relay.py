@@ -17,11 +17,6 @@ from prichexy_worker.contract import State
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def broker() -> FakeBroker:
     return FakeBroker()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prichexy_plugin.database import open_database
 from prichexy_plugin.intake import Decision
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.sweep import PATIENCE, Cause, Late, Surroundings, Waiting, cause_of, grouped
@@ -93,18 +91,6 @@ def test_late_ones_are_put_together_with_the_oldest_first() -> None:
         (Cause.WORKER_SLOW, 1, other),
         (Cause.BEHIND_OTHERS, 2, old),
     ]
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def ledger(tmp_path: Path, clock: FakeClock) -> Iterator[Ledger]:
-    engine = open_database(f"sqlite:///{tmp_path}/ledger.sqlite")
-    yield Ledger(engine, clock)
-    engine.dispose()
 
 
 def test_the_ledger_finds_the_late_of_every_state(ledger: Ledger, clock: FakeClock) -> None:

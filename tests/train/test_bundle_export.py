@@ -15,7 +15,13 @@ from typer.testing import CliRunner
 
 from prichexy_gateway.errors import Refused
 from prichexy_gateway.model_store import ModelStore
-from prichexy_model.bundle import load_anonymizer, load_classifier, load_verifier, read_bundle
+from prichexy_model.bundle import (
+    Anonymizer,
+    load_anonymizer,
+    load_classifier,
+    load_verifier,
+    read_bundle,
+)
 from prichexy_model.multiscale import MultiscaleAnonymizer
 from prichexy_testing import miniature_runs
 from prichexy_testing.made_up_runs import REAL, MadeUp
@@ -305,6 +311,18 @@ def test_a_version_stands_for_one_content(
     assert (read_bundle(named.folder).name, named.version) == ("ours", "1.0")
 
 
+def assert_moves_alike(bundle: Path, anonymizer: Anonymizer, folder: Path) -> None:
+    """Let MONAI's own command run the bundle: its displacement is the anonymizer's."""
+    image = np.random.default_rng(1).integers(0, 256, (SIZE, SIZE)).astype(np.uint8)
+    Image.fromarray(image).save(folder / "chest.png")
+    result = run_on(bundle, folder / "*.png", folder / "out")
+    assert result.returncode == 0, result.stderr
+    with torch.inference_mode():
+        expected = anonymizer.displacement(torch.from_numpy(image / np.float32(255))[None, None])
+    field = np.load(folder / "out" / "chest.displacement.npy")
+    np.testing.assert_allclose(field, expected[0].numpy(), atol=1e-6)
+
+
 def test_the_coarse_field_goes_along(runs: Runs, tmp_path: Path) -> None:
     run = miniature_runs.adversarial(
         runs, tmp_path / "run", anonymizer={"mu_coarse": 0.05, "cells": 4}
@@ -314,15 +332,8 @@ def test_the_coarse_field_goes_along(runs: Runs, tmp_path: Path) -> None:
     assert isinstance(anonymizer, MultiscaleAnonymizer)
     assert bundle.coarse is not None
     assert (bundle.coarse.mu, bundle.coarse.cells) == (0.05, 4)
-    image = np.random.default_rng(1).integers(0, 256, (SIZE, SIZE)).astype(np.uint8)
-    Image.fromarray(image).save(tmp_path / "chest.png")
     validate(made.folder)
-    result = run_on(made.folder, tmp_path / "*.png", tmp_path / "out")
-    assert result.returncode == 0, result.stderr
-    with torch.inference_mode():
-        expected = anonymizer.displacement(torch.from_numpy(image / np.float32(255))[None, None])
-    field = np.load(tmp_path / "out" / "chest.displacement.npy")
-    np.testing.assert_allclose(field, expected[0].numpy(), atol=1e-6)
+    assert_moves_alike(made.folder, anonymizer, tmp_path)
 
 
 def test_the_size_that_the_generator_sees_goes_along(runs: Runs, tmp_path: Path) -> None:
@@ -330,16 +341,9 @@ def test_the_size_that_the_generator_sees_goes_along(runs: Runs, tmp_path: Path)
     made = export_bundle(run, tmp_path / "bundle")
     anonymizer, bundle = load_anonymizer(made.folder)
     assert (bundle.input_size, bundle.field_size) == (SIZE, 16)
-    image = np.random.default_rng(1).integers(0, 256, (SIZE, SIZE)).astype(np.uint8)
-    Image.fromarray(image).save(tmp_path / "chest.png")
     validate(made.folder)
     verify_net_in_out(made.folder)
-    result = run_on(made.folder, tmp_path / "*.png", tmp_path / "out")
-    assert result.returncode == 0, result.stderr
-    with torch.inference_mode():
-        expected = anonymizer.displacement(torch.from_numpy(image / np.float32(255))[None, None])
-    field = np.load(tmp_path / "out" / "chest.displacement.npy")
-    np.testing.assert_allclose(field, expected[0].numpy(), atol=1e-6)
+    assert_moves_alike(made.folder, anonymizer, tmp_path)
     as_bundle, as_run = method_from(f"bundle:{made.folder}"), method_from(f"run:{run}")
     assert as_bundle.of.settings == as_run.of.settings
 

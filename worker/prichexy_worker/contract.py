@@ -41,6 +41,7 @@ __all__ = [
     "ContractError",
     "ModelInfo",
     "Reason",
+    "Sentenced",
     "State",
     "StudyMessage",
     "StudyReport",
@@ -94,8 +95,8 @@ REPORTABLE: Final = frozenset(
 )
 
 
-class Reason(StrEnum):
-    """Why a study is where it is. ``sentence`` is what people are told."""
+class Sentenced(StrEnum):
+    """Codes for programs, each with the ``sentence`` that people are told."""
 
     sentence: str
 
@@ -105,6 +106,10 @@ class Reason(StrEnum):
         member._value_ = code
         member.sentence = sentence
         return member
+
+
+class Reason(Sentenced):
+    """Why a study is where it is."""
 
     # Intake: why a study was not taken in.
     NO_RULE_MATCHES = "no_rule_matches", "No intake rule takes this study in."
