@@ -1,20 +1,20 @@
-"""Whether a bundle can be put to use, and what it says of itself."""
+"""Whether a bundle can be put to use."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
 
 from prichexy_gateway.errors import Misconfigured, Refused
-from prichexy_gateway.model_history import Version
+from prichexy_store.bundles import describe_bundle
+from prichexy_store.history import Version
+from prichexy_store.store import ModelStore
 
-__all__ = ["EVIDENCE", "check_bundle", "describe_bundle"]
+__all__ = ["check_bundle", "store_at"]
 
-#: From the weakest to the strongest.
-EVIDENCE: Final = ("untrained", "trained", "measured")
+
+def store_at(root: Path) -> ModelStore:
+    """Give the store in a folder, whose bundles are loaded and tried before they are put to use."""
+    return ModelStore(root, check_bundle)
 
 
 def check_bundle(folder: Path, digest: str) -> Version:
@@ -47,38 +47,3 @@ def check_bundle(folder: Path, digest: str) -> Version:
     if not np.isfinite(displacement).all() or not displacement.any():
         raise Refused("The bundle cannot be used: its generator gives no displacement.")
     return describe_bundle(folder, digest)
-
-
-def describe_bundle(folder: Path, digest: str) -> Version:
-    """Give what the bundle in ``folder`` says, under ``digest``; quick, as nothing is loaded.
-
-    Raises Refused when the metadata does not say it, or the weights are not those that it names.
-    """
-    place = folder / "configs" / "metadata.json"
-    try:
-        metadata = json.loads(place.read_bytes())
-        section = metadata["prichexy"]
-        version = Version(
-            digest=digest,
-            name=str(metadata["name"]),
-            version=str(metadata["version"]),
-            weights=str(section["weights_sha256"]),
-            deformation=_deformation(section),
-            evidence=str(section["evidence"]),
-            statement=str(section["statement"]),
-        )
-        weights = hashlib.sha256((folder / "models" / "model.pt").read_bytes()).hexdigest()
-    except OSError as error:
-        raise Refused(f"The bundle cannot be used: {error.filename}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
-        raise Refused(f"The bundle cannot be used: {place} is not as it should be") from None
-    if weights != version.weights or version.evidence not in EVIDENCE:
-        raise Refused(f"The bundle cannot be used: its weights are not those that {place} names")
-    return version
-
-
-def _deformation(section: Mapping[str, Any]) -> str:
-    """Say what beside the weights decides how images are deformed."""
-    coarse = section.get("coarse")
-    more = f" + {coarse['mu']} coarse in {coarse['cells']} cells" if coarse else ""
-    return f"mu {section['mu']}{more}, border {section['border']}, {section['input_size']} px"

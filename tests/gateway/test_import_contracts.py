@@ -13,13 +13,13 @@ import pytest
 from prichexy_gateway.home import checkout
 
 AREAS = ("plugin", "worker", "model", "gateway")
+PACKAGES = (*((area, f"prichexy_{area}") for area in AREAS), ("model", "prichexy_store"))
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """Give a copy of all packages and of the contracts."""
-    for area in AREAS:
-        package = f"prichexy_{area}"
+    for area, package in PACKAGES:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(checkout() / area / package, tmp_path / area / package, ignore=ignored)
     shutil.copy(checkout() / "pyproject.toml", tmp_path)
@@ -52,7 +52,9 @@ def test_the_packages_as_they_are_keep_all_contracts(copy: Path) -> None:
         ("plugin/prichexy_plugin/intake.py", "import numpy", "The plugin knows"),
         ("worker/prichexy_worker/deform.py", "import torch", "Only engine.py"),
         ("worker/prichexy_worker/view.py", "import prichexy_model.flow", "Only engine.py"),
-        ("worker/prichexy_worker/contract.py", "import pydantic", "The contract and"),
+        ("worker/prichexy_worker/contract/reading.py", "import pydantic", "The contract and"),
+        ("model/prichexy_store/history.py", "import prichexy_worker.errors", "The model store"),
+        ("gateway/prichexy_gateway/ports.py", "import prichexy_plugin.schema", "The command line"),
     ],
 )
 def test_a_forbidden_import_breaks_its_contract(

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from prichexy_gateway import cli, native
-from prichexy_gateway.bundle_check import describe_bundle
+from prichexy_gateway.bundle_check import store_at
 from prichexy_gateway.errors import Refused
 from prichexy_gateway.home import Home
-from prichexy_gateway.model_store import ModelStore
 from prichexy_model.bundle import METADATA_FILE, WEIGHTS_FILE, load_anonymizer
 from prichexy_model.weights import save_weights
+from prichexy_store.bundles import describe_bundle
 from prichexy_testing.bundles import another_bundle, describe
 
 Run = Callable[..., tuple[int, str]]
@@ -78,11 +78,27 @@ def test_the_list_can_be_read_in_eighty_columns(
     assert "…" not in told
 
 
-@pytest.mark.parametrize("command", ["list", "promote", "rollback"])
+@pytest.mark.parametrize("command", ["list", "add", "promote", "rollback"])
 def test_every_command_documents_its_exit_codes(run: Run, command: str) -> None:
     code, text = run(command, "--help")
     assert code == 0
     assert "Exit codes" in text
+
+
+def test_a_bundle_that_was_added_is_listed_and_promoted_by_its_digest(
+    run: Run, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    run("promote", bundles["untrained"])
+    code, told = run("add", bundles["trained"])
+    assert code == 0, told
+    assert "added: prichexy-generator 1, trained" in told
+    listed = json.loads(run("list", "--json")[1])["versions"]
+    [added] = [one for one in listed if not one["in_use"]]
+    assert (added["last_used"], added["whole"]) == ("", True)
+    assert run("list")[0] == 0
+    assert run("promote", added["version"]["digest"][:8])[0] == 0
+    boast = another_bundle(tmp_path / "boast", 6, evidence="measured")
+    assert run("add", boast)[0] == 3
 
 
 def test_the_way_of_a_promotion_and_back(run: Run, bundles: dict[str, Path]) -> None:
@@ -202,7 +218,7 @@ class TestServe:
         return told
 
     def actions(self, home: Home) -> list[str]:
-        return [change.action for change in ModelStore(home.models).history()]
+        return [change.action for change in store_at(home.models).history()]
 
     def test_the_shipped_one_is_kept_up_with_until_somebody_promotes(
         self, home: Home, shipped: Path, bundles: dict[str, Path]
@@ -213,7 +229,7 @@ class TestServe:
         describe(shipped, version="1.1")
         self.start(home)
         assert self.actions(home) == ["installed", "installed"]
-        ModelStore(home.models).promote(bundles["trained"], "alice")
+        store_at(home.models).promote(bundles["trained"], "alice")
         describe(shipped, version="1.2", prichexy={"evidence": "trained"})
         self.start(home)
         assert self.actions(home) == ["installed", "installed", "promoted"]

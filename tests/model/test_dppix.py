@@ -110,7 +110,7 @@ def test_autocast_does_not_change_it() -> None:
         ({"generators": []}, "one generator for each image"),
         ({"generators": generators(1, 2)}, "one generator for each image"),
     ],
-    ids=str,
+    ids=["uneven", "no-cell", "no-epsilon", "no-number", "no-m", "no-generator", "too-many"],
 )
 def test_what_makes_no_sense_is_refused(change: dict[str, Any], complaint: str) -> None:
     arguments = {"cell": 4, "epsilon": 0.1, "generators": generators(1), **change}

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pwd
-import socket
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Final
@@ -14,10 +11,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from prichexy_gateway.bundle_check import store_at
 from prichexy_gateway.commands.options import HomeOption, home_at
-from prichexy_gateway.errors import Refused
-from prichexy_gateway.model_history import Change
-from prichexy_gateway.model_store import Entry, ModelStore
+from prichexy_gateway.deeds import system_user
+from prichexy_gateway.errors import Failed, Refused
+from prichexy_store.history import Change
+from prichexy_store.store import Entry, ModelStore
 
 __all__ = ["model_app"]
 
@@ -45,13 +44,14 @@ ReasonOption = Annotated[str, typer.Option(help="Why, for the history.", show_de
 
 
 def model_app() -> typer.Typer:
-    """Give the commands ``list``, ``promote`` and ``rollback``."""
+    """Give the commands ``list``, ``add``, ``promote`` and ``rollback``."""
     app = typer.Typer(
-        help="List, promote and roll back the models that workers deform with.",
+        help="List, add, promote and roll back the models that workers deform with.",
         no_args_is_help=True,
         rich_markup_mode=None,
     )
     app.command("list")(list_versions)
+    app.command()(add)
     app.command()(promote)
     app.command()(rollback)
     return app
@@ -65,7 +65,7 @@ def list_versions(
     home: HomeOption = None,
     store: StoreOption = None,
 ) -> None:
-    """Show the versions that were in use: their names, digests and evidence.
+    """Show the versions that were in use or may be: their names, digests and evidence.
 
     Results and the dashboard name a model by the digest of its weights.
 
@@ -88,6 +88,28 @@ def list_versions(
         console.print(f"Workers follow {place.current}", soft_wrap=True)
     else:
         console.print(f"No model was in use yet in {place.root}.", soft_wrap=True)
+
+
+def add(
+    bundle: Annotated[Path, typer.Argument(help="A MONAI bundle's folder.", file_okay=False)],
+    home: HomeOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Take a bundle into the store without putting it to use: who may, promotes it afterwards.
+
+    It is copied, and all its networks are loaded, as for a promotion. The dashboard offers it to
+    administrators, and `prichexy model promote` takes its digest.
+
+    Exit codes: 0 it is there; 1 an error; 2 wrong use; 3 refused: nothing was changed.
+    """
+    place = _store(home, store)
+    try:
+        version = place.offer(bundle.expanduser())
+    except Refused as error:
+        raise _refused(error) from None
+    console = _console()
+    console.print(f"added: {version.name} {version.version}, {version.evidence}")
+    console.print(f"To put it to use: prichexy model promote {version.digest[:_SHORT]}")
 
 
 def promote(
@@ -120,13 +142,14 @@ def promote(
     if not folder.is_dir():
         folder = place.find(bundle)
     try:
-        change = place.promote(folder, by or _user(), reason=reason, force=force)
+        change = place.promote(folder, by or system_user(), reason=reason, force=force)
     except Refused as error:
         raise _refused(error) from None
     if change is None:
         _console().print("It is in use already.")
         return
     _tell(change, place)
+    _tell_gateway(home, place)
 
 
 def rollback(
@@ -142,31 +165,43 @@ def rollback(
     """
     place = _store(home, store)
     try:
-        change = place.rollback(by or _user(), reason)
+        change = place.rollback(by or system_user(), reason)
     except Refused as error:
         raise _refused(error) from None
     _tell(change, place)
+    _tell_gateway(home, place)
+
+
+def _tell_gateway(home: Path | None, place: ModelStore) -> None:
+    """Have the audit trail of the gateway that uses the store say it; one that is down hears later.
+
+    What is done is done: that the trail cannot be told yet is no failure of the change.
+    """
+    from prichexy_gateway.services import ingest_client  # noqa: PLC0415
+
+    try:
+        folder = home_at(home)
+        if place.root != folder.models:
+            return
+        addresses = folder.addresses()
+    except Failed:
+        return  # none runs here: `prichexy serve` tells it at its start
+    try:
+        with ingest_client(folder, addresses) as client:
+            client.tell_model_changes(place.history())
+    except Failed as error:
+        typer.echo(f"prichexy: the audit trail is told at the next start: {error}", err=True)
 
 
 def _store(home: Path | None, store: Path | None) -> ModelStore:
     if store is not None:
-        return ModelStore(store.expanduser().resolve())
-    return ModelStore(home_at(home).models)
+        return store_at(store.expanduser().resolve())
+    return store_at(home_at(home).models)
 
 
 def _refused(error: Exception) -> typer.Exit:
     typer.echo(f"prichexy: {error}", err=True)
     return typer.Exit(_REFUSED)
-
-
-def _user() -> str:
-    """Give the system's user; behind sudo, the one who asked."""
-    asked = os.environ.get("SUDO_USER")
-    try:
-        user = pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:  # in a container a user may have no name
-        user = f"user {os.geteuid()}"
-    return f"{f'{asked} as {user}' if asked else user}@{socket.gethostname()}"
 
 
 def _console() -> Console:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from prichexy_gateway.errors import Failed
+from prichexy_store.errors import Failed
 
 __all__ = ["FOLDERS", "bundle_digest", "copy_bundle", "sync_folder"]
 

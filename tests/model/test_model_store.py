@@ -10,14 +10,15 @@ import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from prichexy_gateway.bundle_check import EVIDENCE
-from prichexy_gateway.bundle_files import bundle_digest, copy_bundle
-from prichexy_gateway.errors import Failed, Misconfigured, Refused
-from prichexy_gateway.model_history import Version
-from prichexy_gateway.model_store import ModelStore
+from prichexy_store.bundle_files import bundle_digest, copy_bundle
+from prichexy_store.bundles import EVIDENCE
+from prichexy_store.errors import Failed, Moved, Refused, WrongUse
+from prichexy_store.history import Version
+from prichexy_store.store import ModelStore
 
 Make = Callable[..., Path]
 
@@ -67,7 +68,7 @@ class Clock:
 
 @pytest.fixture
 def store(tmp_path: Path) -> ModelStore:
-    return ModelStore(tmp_path / "store", check, Clock())
+    return ModelStore(tmp_path / "store", check, Clock(), describe=check)
 
 
 def in_use(store: ModelStore) -> str:
@@ -182,7 +183,7 @@ def test_weaker_evidence_can_be_forced_with_a_reason_that_is_kept(
 ) -> None:
     store.promote(make("a", "measured"), "alice")
     weaker = make("b")
-    with pytest.raises(Misconfigured, match="--reason"):
+    with pytest.raises(WrongUse, match="--reason"):
         store.promote(weaker, "alice", force=True)
     change = store.promote(weaker, "alice", force=True, reason="a trial on phantoms")
     assert change is not None
@@ -255,9 +256,9 @@ def test_a_version_of_the_store_is_promoted_again_by_the_beginning_of_a_digest(
         assert store.find(beginning) == store.folder(first.digest)
     store.promote(store.find(first.digest[:8]), "alice")
     assert in_use(store) == "a"
-    with pytest.raises(Misconfigured, match="no version begins"):
+    with pytest.raises(WrongUse, match="no version begins"):
         store.find("zzz")
-    with pytest.raises(Misconfigured, match="2 versions begin"):
+    with pytest.raises(WrongUse, match="2 versions begin"):
         store.find("")
 
 
@@ -372,7 +373,7 @@ def test_a_store_that_cannot_be_written_is_named(make: Make, tmp_path: Path) -> 
     (tmp_path / "file").write_text("")
     with pytest.raises(Failed, match="cannot be written"):
         ModelStore(tmp_path / "file" / "store", check).promote(make("a"), "alice")
-    with pytest.raises(Misconfigured, match="no such folder"):
+    with pytest.raises(WrongUse, match="no such folder"):
         ModelStore(tmp_path / "store", check).promote(tmp_path / "nowhere", "alice")
 
 
@@ -422,3 +423,91 @@ def test_the_evidence_is_that_of_the_contract() -> None:
     from prichexy_model.bundle import Evidence
 
     assert get_args(Evidence) == EVIDENCE
+
+
+def test_an_offered_bundle_is_checked_kept_and_not_in_use(store: ModelStore, make: Make) -> None:
+    store.promote(make("a"), "alice")
+    version = store.offer(make("b", evidence="measured"))
+    assert in_use(store) == "a"
+    assert len(store.history()) == 1, "nothing was put to use"
+    offered = store.entries()[-1]
+    assert (offered.version, offered.last_used, offered.in_use, offered.whole) == (
+        version,
+        "",
+        False,
+        True,
+    )
+    assert store.find(version.digest[:8]) == store.folder(version.digest)
+    broken = make("c")
+    (broken / "models" / "model.pt").unlink()
+    with pytest.raises(Refused, match="no weights"):
+        store.offer(broken)
+    with pytest.raises(WrongUse, match="no such folder"):
+        store.offer(broken / "nowhere")
+    assert len(list((store.root / "versions").iterdir())) == 2
+
+
+def test_an_offered_bundle_is_put_to_use_without_a_copy(store: ModelStore, make: Make) -> None:
+    first = store.promote(make("a"), "alice")
+    assert first is not None
+    version = store.offer(make("b"))
+    (store.root / "versions").chmod(0o555)
+    change = store.use(version.digest, "ada", seen=first.version.digest, reason="better")
+    (store.root / "versions").chmod(0o755)
+    assert in_use(store) == "b"
+    assert (change.action, change.former, change.reason) == (
+        "promoted",
+        first.version.digest,
+        "better",
+    )
+
+
+def test_what_a_promotion_would_refuse_is_refused_and_told_before(
+    store: ModelStore, make: Make
+) -> None:
+    store.promote(make("a", evidence="measured"), "alice")
+    now = store.in_use()
+    weaker = store.offer(make("b", evidence="trained"))
+    assert "is trained, but" in str(store.refusal(weaker.digest))
+    with pytest.raises(Refused, match="is trained, but"):
+        store.use(weaker.digest, "ada", seen=now)
+    assert store.refusal("0" * 64) is not None
+    with pytest.raises(Refused, match="not in the store"):
+        store.use("0" * 64, "ada", seen=now)
+    with pytest.raises(Refused, match="another version"):
+        store.offer(make("c", version="b", weights="b" * 4, deformation="mu 0.02"))
+    assert in_use(store) == "a"
+    as_good = store.offer(make("d", evidence="measured"))
+    assert store.refusal(as_good.digest) is None
+
+
+def test_a_store_that_moved_since_it_was_seen_is_left_alone(store: ModelStore, make: Make) -> None:
+    store.promote(make("a"), "alice")
+    seen = store.in_use()
+    assert seen is not None
+    store.promote(make("b"), "bob")
+    offered = store.offer(make("c"))
+    with pytest.raises(Moved):
+        store.use(offered.digest, "ada", seen=seen)
+    with pytest.raises(Moved):
+        store.rollback("ada", seen=seen)
+    assert in_use(store) == "b"
+    assert len(store.history()) == 2
+
+
+def test_two_users_change_one_store(
+    store: ModelStore, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.promote(make("a"), "alice")
+    really = Path.open
+
+    def as_another_user(path: Path, mode: str = "r", **options: Any) -> Any:
+        if path.name == "lock" and mode != "r":
+            raise PermissionError(13, "Permission denied")
+        return really(path, mode, **options)
+
+    monkeypatch.setattr(Path, "open", as_another_user)
+    store.promote(make("b"), "10001")
+    assert in_use(store) == "b"
+    with pytest.raises(Failed, match="Somebody else changes"), store._held():
+        store.rollback("alice")

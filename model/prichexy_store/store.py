@@ -16,17 +16,17 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
-from prichexy_gateway.bundle_check import EVIDENCE, check_bundle
-from prichexy_gateway.bundle_files import bundle_digest, copy_bundle, sync_folder
-from prichexy_gateway.errors import Failed, Misconfigured, Refused
-from prichexy_gateway.model_history import (
+from prichexy_store.bundle_files import bundle_digest, copy_bundle, sync_folder
+from prichexy_store.bundles import EVIDENCE, describe_bundle
+from prichexy_store.errors import Failed, Moved, Refused, WrongUse
+from prichexy_store.history import (
     Action,
     Change,
     Version,
@@ -45,7 +45,10 @@ _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One version of a list. ``whole``: its files are there, as they were when they came."""
+    """One version of a list. ``whole``: its files are there, as they were when they came.
+
+    ``last_used`` is blank for one that was never in use.
+    """
 
     version: Version
     last_used: str
@@ -57,18 +60,21 @@ class Entry:
 class ModelStore:
     """A store in a folder; making this value touches nothing.
 
-    ``check`` gives what a bundle says, under a digest, or raises Refused when it cannot be used.
+    ``check`` gives what a bundle says, under a digest, or raises Refused when it cannot be used;
+    ``describe`` does so of a version that was checked when it came, and is quick.
     """
 
     def __init__(
         self,
         root: Path,
-        check: Callable[[Path, str], Version] = check_bundle,
+        check: Callable[[Path, str], Version] = describe_bundle,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        describe: Callable[[Path, str], Version] = describe_bundle,
     ) -> None:
         self.root = root
         self._check = check
         self._now = now
+        self._describe = describe
 
     @property
     def current(self) -> Path:
@@ -101,10 +107,11 @@ class ModelStore:
         """Give all changes, the oldest first. Raises Failed."""
         return read_history(self.root / "history.jsonl")
 
-    def entries(self) -> list[Entry]:
-        """Give the versions that were ever in use, in the order of their first use. Raises Failed.
+    def entries(self, *, thorough: bool = True) -> list[Entry]:
+        """Give all versions: those that were in use, in the order of their first use, then others.
 
-        Every file of theirs is read.
+        Every file of theirs is read, unless ``thorough`` is False: then a version counts as whole
+        when its folder is there. Raises Failed.
         """
         changes = self._settled(self.history())
         in_use, former = self.in_use(), former_of(changes)
@@ -112,29 +119,40 @@ class ModelStore:
         return [
             Entry(
                 version,
-                last_used=last[digest],
+                last_used=last.get(digest, ""),
                 in_use=digest == in_use,
                 former=digest == former,
-                whole=self._is_whole(digest),
+                whole=self._is_whole(digest) if thorough else self.folder(digest).is_dir(),
             )
-            for digest, version in versions_of(changes).items()
+            for digest, version in self._versions(changes).items()
         ]
+
+    def _versions(self, changes: Sequence[Change]) -> dict[str, Version]:
+        """Give those of the history, and those that are offered and were never in use."""
+        found = versions_of(changes)
+        try:
+            folders = sorted((self.root / _VERSIONS).iterdir())
+        except OSError:
+            return found
+        for folder in folders:
+            if folder.name not in found and _DIGEST.fullmatch(folder.name):
+                with suppress(Refused):
+                    found[folder.name] = self._describe(folder, folder.name)
+        return found
 
     def find(self, beginning: str) -> Path:
         """Give the folder of the one version whose digest begins so; of all files or of weights.
 
-        Raises Misconfigured when there is none or more than one.
+        Raises WrongUse when there is none or more than one.
         """
         found = {
             digest
-            for digest, version in versions_of(self.history()).items()
+            for digest, version in self._versions(self.history()).items()
             if digest.startswith(beginning) or version.weights.startswith(beginning)
         }
         if len(found) != 1:
             what = f"{len(found)} versions begin" if found else "no version begins"
-            raise Misconfigured(
-                f"{beginning}: no such folder, and {what} so. See: prichexy model list"
-            )
+            raise WrongUse(f"{beginning}: no such folder, and {what} so. See: prichexy model list")
         return self.folder(found.pop())
 
     def promote(
@@ -150,12 +168,12 @@ class ModelStore:
 
         It is copied, and the copy is checked. ``force`` overrides that its evidence is weaker than
         that of the version in use, and needs a reason. Raises Refused when the bundle is broken,
-        weaker, or could not be told from another one by its results; Misconfigured, Failed.
+        weaker, or could not be told from another one by its results; WrongUse, Failed.
         """
         if force and not reason:
-            raise Misconfigured("--force needs a --reason, which the history keeps")
+            raise WrongUse("--force needs a --reason, which the history keeps")
         if not bundle.is_dir():
-            raise Misconfigured(f"{bundle}: there is no such folder")
+            raise WrongUse(f"{bundle}: there is no such folder")
         bundle = bundle.resolve()
         with self._held() as changes:
             self._refuse_damaged(bundle)
@@ -164,17 +182,68 @@ class ModelStore:
                 return None
             with self._copied(bundle) as (copy, digest):
                 version = self._checked_copy(copy, digest, bundle)
-                self._refuse_confusing(version, changes)
+                self._refuse_confusing(version, self._versions(changes).values())
                 weaker = self._refuse_weaker(version, changes, force=force)
                 self._keep(copy, digest)
             return self._switch(changes, version, by, action, reason, forced=weaker)
 
-    def rollback(self, by: str, reason: str = "") -> Change:
-        """Put the former version to use again, whatever its evidence.
+    def offer(self, bundle: Path) -> Version:
+        """Take the bundle in the folder ``bundle`` in as ``promote`` does, but leave it unused.
 
-        Raises Refused when there is none or it is not whole any more; Failed.
+        Raises Refused when it is broken or could not be told from another one; WrongUse, Failed.
+        """
+        if not bundle.is_dir():
+            raise WrongUse(f"{bundle}: there is no such folder")
+        bundle = bundle.resolve()
+        with self._held() as changes:
+            self._refuse_damaged(bundle)
+            with self._copied(bundle) as (copy, digest):
+                version = self._checked_copy(copy, digest, bundle)
+                self._refuse_confusing(version, self._versions(changes).values())
+                self._keep(copy, digest)
+            return version
+
+    def refusal(self, digest: str) -> str | None:
+        """Say why ``use`` would not put a version to use; None when it would. Raises Failed."""
+        changes = self._settled(self.history())
+        try:
+            self._usable(digest, changes)
+        except Refused as error:
+            return str(error)
+        return None
+
+    def use(self, digest: str, by: str, *, seen: str | None, reason: str = "") -> Change:
+        """Put a version that is in the store to use, where ``seen`` is the one in use until now.
+
+        Nothing is copied. Raises Moved when another one is in use by now; Refused when the version
+        is not whole, weaker than that in use, or could not be told from another one; Failed.
         """
         with self._held() as changes:
+            self._refuse_moved(seen)
+            version = self._usable(digest, changes)
+            return self._switch(changes, version, by, "promoted", reason)
+
+    def _usable(self, digest: str, changes: Sequence[Change]) -> Version:
+        if not _DIGEST.fullmatch(digest) or not self._is_whole(digest):
+            raise Refused(f"The version {digest[:12]} is not in the store, or is damaged.")
+        version = self._check(self.folder(digest), digest)
+        self._refuse_confusing(version, self._versions(changes).values())
+        self._refuse_weaker(version, changes, force=False)
+        return version
+
+    def _refuse_moved(self, seen: str | None) -> None:
+        if self.in_use() != seen:
+            raise Moved("Another version was put to use meanwhile. Nothing was changed.")
+
+    def rollback(self, by: str, reason: str = "", *, seen: str | None = None) -> Change:
+        """Put the former version to use again, whatever its evidence.
+
+        With ``seen`` only where that one is in use. Raises Refused when there is none or it is not
+        whole any more; Moved, Failed.
+        """
+        with self._held() as changes:
+            if seen is not None:
+                self._refuse_moved(seen)
             digest = former_of(changes)
             if digest is None:
                 raise Refused("There is no former version to go back to.")
@@ -195,7 +264,7 @@ class ModelStore:
                 if not folder.exists():
                     folder.mkdir(parents=True)
                     folder.chmod(0o755)  # workers may run as another user
-            with (self.root / "lock").open("a", encoding="utf-8") as stream:
+            with _opened(self.root / "lock") as stream:
                 try:
                     fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
@@ -266,14 +335,14 @@ class ModelStore:
         if ours and not self._is_whole(bundle.name):
             raise Refused(f"{bundle} is damaged: its files are not those that came there.")
 
-    def _refuse_confusing(self, version: Version, changes: Sequence[Change]) -> None:
-        for other in versions_of(changes).values():
+    def _refuse_confusing(self, version: Version, others: Iterable[Version]) -> None:
+        for other in others:
             same = (other.name, other.version, other.weights)
             if same == (version.name, version.version, version.weights) and (
                 other.deformation != version.deformation
             ):
                 raise Refused(
-                    f"{version.name} {version.version} was in use with the same weights and "
+                    f"{version.name} {version.version} is in the store with the same weights and "
                     f"another deformation ({other.deformation}; now {version.deformation}): "
                     "nobody could tell their results apart. Give it another version."
                 )
@@ -314,3 +383,14 @@ class ModelStore:
 
     def _moment(self) -> str:
         return self._now().astimezone(UTC).isoformat(timespec="seconds")
+
+
+def _opened(lock: Path) -> TextIO:
+    """Open the file that is locked; another user's, who changes the same store, need only be read.
+
+    Raises OSError.
+    """
+    try:
+        return lock.open("a", encoding="utf-8")
+    except PermissionError:
+        return lock.open(encoding="utf-8")

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from prichexy_gateway.bundle_files import sync_folder
-from prichexy_gateway.errors import Failed
+from prichexy_store.bundle_files import sync_folder
+from prichexy_store.errors import Failed
 
 __all__ = [
     "Action",
@@ -61,6 +61,19 @@ class Change:
     def to_json(self) -> dict[str, Any]:
         """Give the JSON object that ``from_json`` reads."""
         return {"line": _LINE_VERSION, **asdict(self)}
+
+    def for_the_trail(self, place: int) -> dict[str, Any]:
+        """Give what a gateway's audit trail is told of it; ``place`` is its line's, from 1."""
+        return {
+            "place": place,
+            "at": self.at,
+            "by": self.by[:128],
+            "action": self.action,
+            "bundle": self.version.digest,
+            "model": self.version.weights,
+            "former": self.former or "",
+            "forced": self.forced,
+        }
 
     @classmethod
     def from_json(cls, data: Any) -> Change:
