@@ -9,12 +9,19 @@ import pytest
 from prichexy_testing.sections import replace_section, table
 from prichexy_testing.shared_data import REPO
 
-PAGE = REPO / "docs" / "deidentification-score.md"
+SCORE = REPO / "docs" / "deidentification-score.md"
+CAPACITY = REPO / "docs" / "capacity.md"
 
 
-@pytest.mark.parametrize("section", ["score", "side-by-side", "fuzz"])
-def test_every_section_of_the_page_holds_what_was_measured(section: str) -> None:
-    _, _, rest = PAGE.read_text(encoding="utf-8").partition(f"<!-- {section} -->")
+@pytest.mark.parametrize(
+    ("page", "section"),
+    [
+        *((SCORE, section) for section in ("score", "side-by-side", "fuzz")),
+        *((CAPACITY, section) for section in ("worker", "ledger", "broker")),
+    ],
+)
+def test_every_section_of_a_page_holds_what_was_measured(page: Path, section: str) -> None:
+    _, _, rest = page.read_text(encoding="utf-8").partition(f"<!-- {section} -->")
     assert rest.partition(f"<!-- /{section} -->")[0].count("|") > 10
 
 

@@ -36,6 +36,7 @@ __all__ = [
     "REPORTABLE",
     "REQUEST_HEADER",
     "SOFTWARE_VERSION",
+    "TARGET_NAME",
     "TASK_NAME",
     "Claim",
     "ContractError",
@@ -139,6 +140,7 @@ class Reason(Sentenced):
     TOO_MANY_INSTANCES = "too_many_instances", "The study has more instances than are allowed."
     # Retry, then failure.
     SOURCE_UNREACHABLE = "source_unreachable", "The ingest Orthanc did not answer."
+    UNKNOWN_TARGET = "unknown_target", "The worker has no export target of a name in the rule."
     TARGET_UNREACHABLE = "target_unreachable", "The export target did not answer."
     TARGET_REFUSED = "target_refused", "The export target refused an instance."
     READ_BACK_DIFFERS = (
@@ -154,12 +156,14 @@ class Reason(Sentenced):
 class _Reader:
     """Reads one JSON object strictly; every complaint names the key, never the value."""
 
-    def __init__(self, data: object, kind: str, keys: set[str]) -> None:
+    def __init__(
+        self, data: object, kind: str, keys: set[str], optional: frozenset[str] = frozenset()
+    ) -> None:
         if not isinstance(data, Mapping):
             raise ContractError(f"{kind}: not a JSON object")
         if data.get("version") != CONTRACT_VERSION:
             raise ContractError(f"{kind}: version is not {CONTRACT_VERSION}")
-        odd = sorted(str(key) for key in set(data) ^ (keys | {"version"}))
+        odd = sorted(str(key) for key in set(data) - optional ^ (keys | {"version"}))
         if odd:
             raise ContractError(f"{kind}: missing or unknown: {', '.join(odd)}")
         self._data: Mapping[str, Any] = data
@@ -173,6 +177,15 @@ class _Reader:
         if not isinstance(value, str) or not pattern.fullmatch(value):
             raise self._refuse(key)
         return value
+
+    def texts(self, key: str, pattern: re.Pattern[str]) -> tuple[str, ...]:
+        """Give a list of texts, empty where the key is left out."""
+        values = self._data.get(key, [])
+        if not isinstance(values, list) or len(set(map(str, values))) != len(values):
+            raise self._refuse(key)
+        if not all(isinstance(value, str) and pattern.fullmatch(value) for value in values):
+            raise self._refuse(key)
+        return tuple(values)
 
     def count(self, key: str, minimum: int = 0) -> int:
         value = self._data[key]
@@ -239,6 +252,8 @@ _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _DIGEST_OR_NONE: Final = re.compile(r"([0-9a-f]{64})?")
 _KEY_ID_OR_NONE: Final = re.compile(r"([0-9a-f]{16})?")
 _SENTENCE: Final = re.compile(r"[^\x00-\x1f]{0,400}")
+#: What an export target may be called: by the plugin's rules, and in the workers' settings.
+TARGET_NAME: Final = re.compile(r"(?=.{1,32}\Z)[a-z0-9]+([_-][a-z0-9]+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,24 +261,36 @@ class StudyMessage:
     """One request to anonymise one study as it was at ``revision``.
 
     ``revision`` counts how often the study became stable anew; a report on an older one is void.
+    ``targets`` are the names, in the workers' settings, of the export targets that the study goes
+    to. Where none is named, they are left out of the JSON object, as before there were any, and
+    the worker's settings say where to.
     """
 
     job_id: str
     study_id: str
     revision: int
+    targets: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """Give the JSON object that ``from_json`` reads."""
-        return {"version": CONTRACT_VERSION, **asdict(self)}
+        data: dict[str, object] = {
+            "version": CONTRACT_VERSION,
+            "job_id": self.job_id,
+            "study_id": self.study_id,
+            "revision": self.revision,
+        }
+        return data | {"targets": list(self.targets)} if self.targets else data
 
     @classmethod
     def from_json(cls, data: object) -> Self:
         """Parse strictly. Raises ContractError naming the key that does not fit."""
-        read = _Reader(data, "study message", {"job_id", "study_id", "revision"})
+        keys, optional = {"job_id", "study_id", "revision"}, frozenset({"targets"})
+        read = _Reader(data, "study message", keys, optional)
         return cls(
             job_id=read.text("job_id", _JOB_ID),
             study_id=read.text("study_id", _STUDY_ID),
             revision=read.count("revision", minimum=1),
+            targets=read.texts("targets", TARGET_NAME),
         )
 
 
