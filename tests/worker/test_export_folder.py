@@ -11,11 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from prichexy_testing.dicoms import radiograph_dataset, write
-from prichexy_testing.fakes_worker import anonymized
+from prichexy_testing.fakes_worker import EVERYTHING, anonymized
 from prichexy_worker.contract import Reason
 from prichexy_worker.errors import Retryable
-from prichexy_worker.export import FolderExport
+from prichexy_worker.export import FolderExport, create_target
+from prichexy_worker.export.study_folders import replacing, write_whole
 from prichexy_worker.ports import Anonymized, ExportTarget
+from prichexy_worker.sent import Sent, older_mark_of
+from prichexy_worker.target_settings import Folder
 
 
 def files(folder: Path) -> list[str]:
@@ -64,7 +67,7 @@ def test_withdrawing_a_study_takes_all_of_it_and_no_other(tmp_path: Path) -> Non
         target.store(anonymized(sop_uid=sop))
     (tmp_path / "2.25.1" / "2.25.2" / ".2.25.5.dcm.part").write_bytes(b"of a killed worker")
     for _ in range(2):
-        target.withdraw_study("2.25.1")
+        target.withdraw_study("2.25.1", EVERYTHING)
         assert files(tmp_path) == ["2.25.10/2.25.2/2.25.3.dcm"]
 
 
@@ -94,17 +97,59 @@ def test_the_studys_other_images_of_ours_are_withdrawn_and_nothing_else(tmp_path
         target.store(instance)
     (tmp_path / "2.25.1" / "2.25.2" / ".2.25.13.dcm.part").write_bytes(b"of a killed worker")
     for _ in range(2):
-        target.withdraw_others(kept)
+        target.withdraw_others(kept, EVERYTHING)
         assert [one for one in (*kept, *stay) if target.fetch(one) is None] == []
         assert len(files(tmp_path)) == len(kept) + len(stay)
     assert not (tmp_path / "2.25.1" / "2.25.20").exists()
+
+
+def test_what_another_gateway_sent_of_the_study_stays(tmp_path: Path) -> None:
+    target = FolderExport(tmp_path)
+    kept, lost, theirs = (_written(f"2.25.{n}") for n in (3, 4, 5))
+    for instance in (kept, lost, theirs):
+        target.store(instance)
+    sent = Sent().with_these([kept, lost])
+    target.withdraw_others([kept], sent)
+    assert files(tmp_path) == ["2.25.1/2.25.2/2.25.3.dcm", "2.25.1/2.25.2/2.25.5.dcm"]
+    for _ in range(2):
+        assert not target.withdraw_study("2.25.1", sent)
+        assert files(tmp_path) == ["2.25.1/2.25.2/2.25.5.dcm"]
+    assert target.withdraw_study("2.25.1", Sent().with_these([theirs]))
+    assert files(tmp_path) == []
+
+
+def test_an_image_under_a_corrected_patient_id_survives_the_wrong_ones_withdrawal(
+    tmp_path: Path,
+) -> None:
+    target = FolderExport(tmp_path)
+    wrong, right = _written("2.25.3"), _written("2.25.3", PatientID="CORRECTED")
+    right = replace(right, patient_id="CORRECTED")
+    target.store(wrong)
+    target.store(right)  # in the other one's place
+    for _ in range(2):
+        assert target.withdraw_study("2.25.1", Sent().with_these([wrong]))
+        assert target.fetch(right) == right.content
+    target.withdraw_others([_written("2.25.4")], Sent().with_these([wrong]))
+    assert target.withdraw_study("2.25.1", Sent().with_these([right]))
+    assert files(tmp_path) == []
+
+
+def test_what_older_software_had_sent_is_removed(tmp_path: Path) -> None:
+    target = FolderExport(tmp_path)
+    for number in (3, 4):
+        target.store(_written(f"2.25.{number}"))
+    sent = Sent(frozenset({older_mark_of("2.25.3")}))
+    assert not target.withdraw_study("2.25.1", sent)
+    assert files(tmp_path) == ["2.25.1/2.25.2/2.25.4.dcm"]
+    assert target.withdraw_study("2.25.1", Sent(frozenset({older_mark_of("2.25.4")})))
+    assert files(tmp_path) == []
 
 
 def test_a_withdrawal_that_was_killed_is_finished_by_the_next(tmp_path: Path) -> None:
     left = tmp_path / ".2.25.1.withdrawn" / "2.25.2"
     left.mkdir(parents=True)
     (left / "2.25.3.dcm").write_bytes(b"withdrawn")
-    FolderExport(tmp_path).withdraw_study("2.25.1")
+    FolderExport(tmp_path).withdraw_study("2.25.1", EVERYTHING)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -113,7 +158,7 @@ def test_nothing_but_a_study_is_withdrawn(tmp_path: Path, uid: str) -> None:
     target = FolderExport(tmp_path)
     target.store(anonymized())
     with pytest.raises(Retryable):
-        target.withdraw_study(uid)
+        target.withdraw_study(uid, EVERYTHING)
     assert files(tmp_path) == ["2.25.1/2.25.2/2.25.3.dcm"]
 
 
@@ -136,9 +181,20 @@ def test_a_file_is_never_seen_half_written(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(os, "fsync", power_cut)
     with pytest.raises(Retryable) as caught:
         target.store(anonymized(b"new"))
-    assert caught.value.reason is Reason.TARGET_REFUSED
+    assert (caught.value.reason, caught.value.detail) == (Reason.TARGET_REFUSED, "OSError ENOSPC")
     assert target.fetch(anonymized()) == b"old"
     assert files(tmp_path) == ["2.25.1/2.25.2/2.25.3.dcm"]
+
+
+def test_a_worker_that_was_frozen_and_goes_on_writes_into_no_others_file(tmp_path: Path) -> None:
+    path = tmp_path / "2.25.3.dcm"
+    with pytest.raises(FileNotFoundError), replacing(path) as frozen:
+        frozen.write(b"of anot")
+        frozen.flush()
+        write_whole(path, b"released")
+        frozen.write(b"her model")
+    assert path.read_bytes() == b"released"
+    assert files(tmp_path) == ["2.25.3.dcm"]
 
 
 def test_a_share_that_is_not_mounted_is_not_written_beneath(tmp_path: Path) -> None:
@@ -148,13 +204,58 @@ def test_a_share_that_is_not_mounted_is_not_written_beneath(tmp_path: Path) -> N
         target.check,
         lambda: target.store(anonymized()),
         lambda: target.fetch(anonymized()),
-        lambda: target.withdraw_study("2.25.1"),
-        lambda: target.withdraw_others([anonymized()]),
+        lambda: target.withdraw_study("2.25.1", EVERYTHING),
+        lambda: target.withdraw_others([anonymized()], EVERYTHING),
     ):
         with pytest.raises(Retryable) as caught:
             act()
         assert caught.value.reason is Reason.TARGET_UNREACHABLE
     assert not missing.exists()
+
+
+def _refuses_all(target: FolderExport) -> None:
+    for act in (
+        target.check,
+        lambda: target.store(anonymized()),
+        lambda: target.holds(anonymized()),
+        lambda: target.withdraw_study("2.25.1", EVERYTHING),
+        lambda: target.withdraw_others([anonymized()], EVERYTHING),
+    ):
+        with pytest.raises(Retryable) as caught:
+            act()
+        assert caught.value.reason is Reason.TARGET_UNREACHABLE
+
+
+def test_a_mount_point_whose_share_is_gone_is_not_written_beneath(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, mounted = FolderExport(tmp_path), [tmp_path]
+    monkeypatch.setattr(Path, "is_mount", lambda path: path in mounted)
+    target.store(anonymized())
+    mounted.clear()
+    for _ in range(2):
+        _refuses_all(target)
+    mounted.append(tmp_path)
+    target.store(anonymized(sop_uid="2.25.4"))
+    assert len(files(tmp_path)) == 2
+
+
+def test_where_the_marker_does_not_lie_nothing_is_written(tmp_path: Path) -> None:
+    section = {"kind": "folder", "folder": tmp_path, "marker": ".archive"}
+    target = create_target(Folder.model_validate(section))
+    assert isinstance(target, FolderExport)
+    _refuses_all(target)
+    assert files(tmp_path) == []
+    (tmp_path / ".archive").touch()
+    target.store(anonymized())
+    assert target.withdraw_study("2.25.1", EVERYTHING)
+    assert files(tmp_path) == [".archive"]
+
+
+@pytest.mark.parametrize("marker", ["", "..", ".", "a/b", "/srv", "2.25.1"])
+def test_a_marker_is_a_name_and_no_studys(tmp_path: Path, marker: str) -> None:
+    with pytest.raises(ValueError, match="marker"):
+        Folder.model_validate({"kind": "folder", "folder": tmp_path, "marker": marker})
 
 
 def test_a_folder_that_can_be_written_to_passes_the_check(tmp_path: Path) -> None:
@@ -172,8 +273,8 @@ def test_nothing_but_a_uid_becomes_a_name(tmp_path: Path, uid: str, where: str, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_of_the_system_is_named_by_class_only(tmp_path: Path) -> None:
+def test_an_error_of_the_system_is_named_by_class_and_symbol_only(tmp_path: Path) -> None:
     (tmp_path / "2.25.1").write_text("a file where a folder has to be")
     with pytest.raises(Retryable) as caught:
         FolderExport(tmp_path).store(anonymized())
-    assert caught.value.detail in ("FileExistsError", "NotADirectoryError")
+    assert caught.value.detail in ("FileExistsError EEXIST", "NotADirectoryError ENOTDIR")

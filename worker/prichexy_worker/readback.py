@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -13,8 +14,9 @@ from pydicom.tag import Tag
 
 from prichexy_worker import pixels
 from prichexy_worker.errors import Rejected
+from prichexy_worker.ports import Anonymized, Readable
 
-__all__ = ["differences"]
+__all__ = ["differences", "read_back"]
 
 _PIXEL_DATA: Final = Tag("PixelData")
 
@@ -48,6 +50,12 @@ def differences(sent: bytes, held: bytes | None) -> tuple[str, ...]:
         if recoded and _PIXEL_DATA in differing and _same_pixels(ours, theirs):
             differing.remove(_PIXEL_DATA)
     return tuple(f"({tag >> 16:04X},{tag & 0xFFFF:04X})" for tag in sorted(differing))
+
+
+def read_back(target: Readable, kept: Sequence[Anonymized]) -> Iterator[tuple[str, ...]]:
+    """Give, for each of ``kept``, the differences of what ``target`` gives back of it."""
+    for instance in kept:
+        yield differences(instance.content, target.fetch(instance))
 
 
 def _same_pixels(ours: pydicom.Dataset, theirs: pydicom.Dataset) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import httpx
@@ -14,6 +14,8 @@ from prichexy_worker.contract import Reason
 from prichexy_worker.errors import Retryable
 from prichexy_worker.orthanc_client import ask
 from prichexy_worker.ports import Anonymized, InstanceName
+from prichexy_worker.readback import read_back
+from prichexy_worker.sent import Image, Sent
 
 __all__ = ["OrthancExport", "orthanc_instance_id"]
 
@@ -41,13 +43,29 @@ class OrthancExport:
     deleted first.
     """
 
+    recalls = True
+    proves = True
+
     def __init__(self, orthanc: pyorthanc.Orthanc) -> None:
         self._orthanc = orthanc
 
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._orthanc.close()
+
     def check(self) -> None:
-        """Ask for the system page, which needs the credentials."""
+        """Ask for the system page, then upload what is no DICOM; nothing is stored.
+
+        It is refused as such only after the user was let in.
+        """
         if _ask(self._orthanc.get_system) is None:
             raise Retryable(Reason.TARGET_REFUSED, "not an Orthanc")
+        try:
+            status = self._orthanc.post_instances(b"no DICOM").status_code
+        except httpx.HTTPError as error:
+            raise Retryable(Reason.TARGET_UNREACHABLE, type(error).__name__) from None
+        if status != httpx.codes.BAD_REQUEST:
+            raise Retryable(Reason.TARGET_REFUSED, "no uploads are taken from this user")
 
     def store(self, instance: Anonymized) -> None:
         """Send the instance. It replaces one with the same identifiers."""
@@ -58,6 +76,14 @@ class OrthancExport:
         if status not in ("Success", "AlreadyStored"):
             raise Retryable(Reason.TARGET_REFUSED, "the instance was not stored")
 
+    def holds(self, instance: InstanceName) -> bool:
+        """Ask for the instance."""
+        return _ask(partial(self._orthanc.get_instances_id, _id(instance))) is not None
+
+    def differences(self, kept: Sequence[Anonymized]) -> Iterator[tuple[str, ...]]:
+        """Read each instance back, whole."""
+        return read_back(self, kept)
+
     def fetch(self, instance: InstanceName) -> bytes | None:
         """Give the stored DICOM file."""
         response = _ask(partial(self._orthanc.get_instances_id_file, _id(instance)))
@@ -67,8 +93,11 @@ class OrthancExport:
         """Delete the instance."""
         _ask(partial(self._orthanc.delete_instances_id, _id(instance)))
 
-    def withdraw_study(self, study_uid: str) -> None:
-        """Delete the study; every one of that UID, should the target hold it of two patients."""
+    def withdraw_study(self, study_uid: str, sent: Sent) -> bool:
+        """Delete the study of that UID, of each patient that the target holds it of.
+
+        Of one with images like ours that are not in ``sent``, only those that are.
+        """
         # pyorthanc's own method would send the UID as a form.
         address = f"{self._orthanc.url}/tools/lookup"
         response = _ask(partial(self._orthanc.post, address, content=study_uid))
@@ -78,23 +107,56 @@ class OrthancExport:
             found = [str(entry["ID"]) for entry in response.json() if entry["Type"] == "Study"]
         except (KeyError, TypeError, ValueError):
             raise Retryable(Reason.TARGET_REFUSED, "not an answer of Orthanc's") from None
-        for study in found:
-            _ask(partial(self._orthanc.delete_studies_id, study))
+        studies = {study: self._held(study) for study in found}
+        every = [image for held in studies.values() for image in held.values()]
+        mine = sent.among(every)
+        whole = {self._withdraw_all(*each, mine, sent) for each in studies.items()}
+        return False not in whole
 
-    def withdraw_others(self, kept: Sequence[Anonymized]) -> None:
+    def _withdraw_all(
+        self, study: str, held: Mapping[str, Image], mine: frozenset[Image], sent: Sent
+    ) -> bool:
+        strange = {name: image for name, image in held.items() if image not in mine}
+        if not any(map(sent.may_concern, held.values())):
+            return True
+        like_ours = [image for name, image in strange.items() if self._is_ours(name)]
+        if like_ours:
+            for name in sorted(held.keys() - strange.keys()):
+                _ask(partial(self._orthanc.delete_instances_id, name))
+            return not any(map(sent.may_concern, like_ours))
+        _ask(partial(self._orthanc.delete_studies_id, study))
+        return True
+
+    def withdraw_others(self, kept: Sequence[Anonymized], sent: Sent) -> None:
         """Delete the study's other images of ours; of another patient's study nothing is known."""
-        study = _orthanc_id(kept[0].patient_id, kept[0].study_uid)
+        held = self._held(_orthanc_id(kept[0].patient_id, kept[0].study_uid))
+        mine = sent.among(held.values())
+        for name in sorted(held.keys() - {_id(instance) for instance in kept}):
+            if held[name] in mine and self._is_ours(name):
+                _ask(partial(self._orthanc.delete_instances_id, name))
+
+    def _held(self, study: str) -> Mapping[str, Image]:
+        """Give a study's instances by the target's names of them; none, if it is gone."""
+        whose = _ask(partial(self._orthanc.get_studies_id, study))
+        if whose is None:
+            return {}
         response = _ask(partial(self._orthanc.get_studies_id_instances, study))
         if response is None:
             raise Retryable(Reason.TARGET_REFUSED, "not an Orthanc")
         try:
-            held = [str(entry["ID"]) for entry in response.json()]
+            found = whose.json()
+            patient = str(found["PatientMainDicomTags"]["PatientID"])
+            uid = str(found["MainDicomTags"]["StudyInstanceUID"])
+            return {
+                str(entry["ID"]): Image(patient, uid, str(entry["MainDicomTags"]["SOPInstanceUID"]))
+                for entry in response.json()
+            }
         except (KeyError, TypeError, ValueError):
             raise Retryable(Reason.TARGET_REFUSED, "not an answer of Orthanc's") from None
-        for name in sorted(set(held) - {_id(instance) for instance in kept}):
-            tags = _ask(partial(self._orthanc.get_instances_id_simplified_tags, name))
-            if tags is not None and _is_ours(tags):
-                _ask(partial(self._orthanc.delete_instances_id, name))
+
+    def _is_ours(self, name: str) -> bool:
+        tags = _ask(partial(self._orthanc.get_instances_id_simplified_tags, name))
+        return tags is not None and _is_ours(tags)
 
     def _post(self, instance: Anonymized) -> str:
         response = _ask(partial(self._orthanc.post_instances, instance.content))

@@ -1,0 +1,163 @@
+"""``images.csv``: one table with a row for each image of every released study of a folder.
+
+Workers on several hosts write it, and any of them may be killed at any moment. A lock lets one
+write at a time. Which studies the table surely holds is kept with each study, in a file of its own
+rows:
+
+* ``<study>/images.csv``: the table has exactly these rows of the study;
+* ``<study>/.images.csv.unsure``: a writer was at it, and the table may have some rows, all or none;
+* neither: the table has none.
+
+A new study is appended, which costs no more in a large table than in a small one. What is in the
+table, or may be, is changed by writing the whole table anew beside it and renaming it, so that a
+reader finds the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import fcntl
+import io
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from prichexy_worker.contract import Reason
+from prichexy_worker.errors import Retryable
+from prichexy_worker.export.study_folders import os_errors, replacing, sync_folder, write_whole
+from prichexy_worker.export.uids import check_uids
+
+__all__ = ["ImageTable", "Row"]
+
+_NAME: Final = "images.csv"
+_UNSURE: Final = ".images.csv.unsure"
+_LOCK: Final = ".images.csv.lock"
+#: How far back the end of a broken table is looked for at a time.
+_BLOCK: Final = 1 << 16
+
+#: A value for each column.
+Row = Mapping[str, str]
+
+
+class ImageTable:
+    """The table of ``folder``. Its methods raise Retryable and may be repeated.
+
+    ``columns`` begin with the one that names a row's study. A row is a line: a value that would
+    break it is refused.
+    """
+
+    def __init__(self, folder: Path, columns: Sequence[str]) -> None:
+        self._folder = folder
+        self._columns = tuple(columns)
+        self._table = folder / _NAME
+
+    def check(self) -> None:
+        """Return when there is no table yet, or one with these columns."""
+        with os_errors():
+            if self._table.exists():
+                self._check_columns()
+
+    def rows(self, study_uid: str) -> list[dict[str, str]]:
+        """Give the rows that the table has of a study, or was to have."""
+        check_uids(study_uid)
+        for name in (_NAME, _UNSURE):
+            with os_errors(), contextlib.suppress(FileNotFoundError):
+                text = (self._folder / study_uid / name).read_text(encoding="utf-8")
+                return list(csv.DictReader(io.StringIO(text)))
+        return []
+
+    def put(self, study_uid: str, rows: Sequence[Row]) -> None:
+        """Make the table hold these rows of the study, and no other ones; its folder exists."""
+        check_uids(study_uid)
+        own, unsure = (self._folder / study_uid / name for name in (_NAME, _UNSURE))
+        text = self._text(rows, header=True)
+        with os_errors(), self._locked():
+            known = own.exists() or unsure.exists()
+            if own.exists() and own.read_bytes() == text:
+                return
+            write_whole(unsure, text)
+            # On the disk before the table is touched: it must not come back after a power cut.
+            own.unlink(missing_ok=True)
+            sync_folder(own.parent)
+            if known:
+                self._rewrite(study_uid, rows)
+            else:
+                self._append(rows)
+            unsure.replace(own)
+            sync_folder(own.parent)
+
+    def remove(self, study_uid: str) -> None:
+        """Make the table hold nothing of the study; leaves its folder without the rows."""
+        check_uids(study_uid)
+        own, unsure = (self._folder / study_uid / name for name in (_NAME, _UNSURE))
+        with os_errors(), self._locked():
+            if own.exists():
+                own.replace(unsure)
+                sync_folder(own.parent)
+            if unsure.exists():
+                self._rewrite(study_uid, ())
+                unsure.unlink()
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Wait until no other process writes; a dead one's lock is gone with it."""
+        with (self._folder / _LOCK).open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _append(self, rows: Sequence[Row]) -> None:
+        if not self._table.exists():
+            write_whole(self._table, self._text(rows, header=True))
+            return
+        self._mend()
+        with self._table.open("ab") as file:
+            file.write(self._text(rows))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _rewrite(self, study_uid: str, rows: Sequence[Row]) -> None:
+        """Write the table anew with these rows of the study."""
+        # A row is a line, and a UID stands in it as it is: that is far faster than to parse.
+        begin = f"{study_uid},".encode()
+        with replacing(self._table) as new:
+            new.write(self._text((), header=True))
+            if self._table.exists():
+                self._mend()
+                with self._table.open("rb") as old:
+                    old.readline()
+                    new.writelines(line for line in old if not line.startswith(begin))
+            new.write(self._text(rows))
+
+    def _mend(self) -> None:
+        """Cut off a last line that was half written when its writer died, and check the columns.
+
+        Its study is marked as unsure, and so gets its rows or loses them when it is dealt with.
+        """
+        self._check_columns()
+        with self._table.open("rb+") as file:
+            end = file.seek(0, os.SEEK_END)
+            while end:
+                begin = max(0, end - _BLOCK)
+                file.seek(begin)
+                last = file.read(end - begin).rfind(b"\n")
+                if last >= 0:
+                    file.truncate(begin + last + 1)
+                    return
+                end = begin
+
+    def _check_columns(self) -> None:
+        with self._table.open("rb") as file:
+            if file.readline() != self._text((), header=True):
+                raise Retryable(Reason.TARGET_REFUSED, f"{_NAME} has other columns")
+
+    def _text(self, rows: Sequence[Row], *, header: bool = False) -> bytes:
+        if any("\n" in value or "\r" in value for row in rows for value in row.values()):
+            raise Retryable(Reason.TARGET_REFUSED, "a value of several lines")
+        buffer = io.StringIO(newline="")
+        writer = csv.DictWriter(buffer, self._columns, lineterminator="\n")
+        if header:
+            writer.writeheader()
+        writer.writerows(rows)
+        return buffer.getvalue().encode()

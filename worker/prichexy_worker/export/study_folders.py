@@ -1,0 +1,180 @@
+"""Files of studies below one folder: ``<study>/<series>/<instance><suffix>``, by the new UIDs."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from prichexy_worker.contract import Reason
+from prichexy_worker.errors import Retryable
+from prichexy_worker.export.uids import check_uids
+from prichexy_worker.ports import InstanceName
+
+__all__ = ["StudyFolders", "os_errors", "replacing", "sync_folder", "write_whole"]
+
+
+class StudyFolders:
+    """Writes, reads and removes such files. All raise Retryable.
+
+    The folder itself is never made: where it lies in a share that is not mounted, nothing is
+    written in its place. A folder that is a share's mount point is there without the share, too:
+    then ``marker`` names what must lie in it, or it is known by having been a mount point before,
+    as far as this process has seen.
+    """
+
+    def __init__(self, folder: Path, suffix: str, marker: str | None = None) -> None:
+        self.folder = folder
+        self._suffix = suffix
+        self._marker = None if marker is None else folder / marker
+        self._was_mounted = False
+
+    def check(self) -> None:
+        """Return when the folder exists, is the one that is meant, and may be written to."""
+        with os_errors():
+            if not self.folder.is_dir():
+                raise Retryable(Reason.TARGET_UNREACHABLE, "no such folder")
+            mounted = self.folder.is_mount()
+            if self._was_mounted and not mounted:
+                raise Retryable(Reason.TARGET_UNREACHABLE, "not mounted any more")
+            self._was_mounted = mounted
+            if self._marker is not None and not self._marker.exists():
+                raise Retryable(Reason.TARGET_UNREACHABLE, "its marker does not lie in it")
+            if not os.access(self.folder, os.W_OK | os.X_OK):
+                raise Retryable(Reason.TARGET_REFUSED, "not writable")
+
+    def path(self, instance: InstanceName) -> Path:
+        """Give the place of an instance's file. Raises Retryable for what is no UID."""
+        uids = (instance.study_uid, instance.series_uid, instance.sop_uid)
+        check_uids(*uids)
+        return self.folder.joinpath(*uids[:2], f"{uids[2]}{self._suffix}")
+
+    def write(self, instance: InstanceName, content: bytes) -> None:
+        """Make the file hold ``content``; it appears whole or not at all."""
+        self.check()
+        path = self.path(instance)
+        with os_errors():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, content)
+
+    def read(self, instance: InstanceName) -> bytes | None:
+        """Give the file's bytes, or None when there is none."""
+        self.check()
+        path = self.path(instance)
+        with os_errors():
+            try:
+                return path.read_bytes()
+            except FileNotFoundError:
+                return None
+
+    def holds(self, instance: InstanceName) -> bool:
+        """Tell whether there is such a file."""
+        self.check()
+        path = self.path(instance)
+        with os_errors():
+            return path.is_file()
+
+    def remove(self, instance: InstanceName) -> None:
+        """Remove the file, and the folders that it leaves empty."""
+        self.check()
+        path = self.path(instance)
+        with os_errors():
+            path.unlink(missing_ok=True)
+            for left in _half_written(path):
+                left.unlink(missing_ok=True)
+            for folder in (path.parent, path.parent.parent):
+                with contextlib.suppress(OSError):  # not empty, or not there
+                    folder.rmdir()
+
+    def remove_study(self, study_uid: str) -> None:
+        """Remove the study's folder. It is gone in one step, so that nobody reads half of it."""
+        self.check()
+        check_uids(study_uid)
+        withdrawn = self.folder / f".{study_uid}.withdrawn"
+        with os_errors():
+            if withdrawn.exists():  # of a worker that was killed here
+                shutil.rmtree(withdrawn)
+            with contextlib.suppress(FileNotFoundError):
+                (self.folder / study_uid).rename(withdrawn)
+                shutil.rmtree(withdrawn)
+
+    def files(self, study_uid: str) -> Iterator[Path]:
+        """Give the whole files of a study's series, those of others there included."""
+        self.check()
+        check_uids(study_uid)
+        with os_errors():
+            for path in sorted((self.folder / study_uid).glob(f"*/*{self._suffix}")):
+                if not path.name.startswith("."):
+                    yield path
+
+    def remove_from(self, study_uid: str, unwanted: Callable[[Path], bool]) -> None:
+        """Remove the unwanted files of a study's series, and what killed workers half wrote."""
+        self.check()
+        check_uids(study_uid)
+        study = self.folder / study_uid
+        with os_errors():
+            for series in sorted(path for path in study.iterdir() if path.is_dir()):
+                for path in sorted(series.iterdir()):
+                    half = path.name.startswith(".") and path.suffix == ".part"
+                    if half or unwanted(path):
+                        path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # not empty
+                    series.rmdir()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Make the file hold ``content``, also when the machine stops in between. Raises OSError."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Give a file that is in the place of ``path`` after the block, whole. Raises OSError.
+
+    It is written beside its place under a name of its own, so that a worker that was frozen and
+    goes on writes into no other one's file, and renamed. What killed ones left there is removed.
+    """
+    for left in _half_written(path):
+        left.unlink(missing_ok=True)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    try:
+        with part.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename last; some network file systems cannot, and need not."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def os_errors() -> Iterator[None]:
+    """Turn the system's errors into Retryable, by class and symbol: their texts hold paths."""
+    try:
+        yield
+    except OSError as error:
+        symbol = errno.errorcode.get(error.errno or 0, "")
+        detail = f"{type(error).__name__} {symbol}".rstrip()
+        raise Retryable(Reason.TARGET_REFUSED, detail) from None
+
+
+def _half_written(path: Path) -> list[Path]:
+    return list(path.parent.glob(f".{path.name}*.part"))
