@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
 
 from prichexy_worker.contract import (
     ENDED,
     MAX_ATTEMPTS,
     Claim,
+    ImageInDoubt,
+    ImagePictures,
+    ModelInfo,
+    PatientsAsked,
+    PatientsTold,
     Reason,
     State,
     StudyMessage,
@@ -18,25 +26,48 @@ from prichexy_worker.contract import (
     WorkerAnnouncement,
 )
 from prichexy_worker.errors import Rejected, Retryable
-from prichexy_worker.ports import Anonymized, Snapshot
+from prichexy_worker.ports import Anonymized, InstanceName, Snapshot
+from prichexy_worker.sent import Image, Named, Sent, older_mark_of
 
 __all__ = [
+    "EVERYTHING",
     "JOB_ID",
     "STUDY_ID",
     "FakeLedger",
     "FakeSource",
     "FakeTarget",
+    "IdleDeformer",
     "anonymized",
+    "instance_id",
     "study_message",
 ]
 
+
+class _Everything(Sent):
+    def among(self, held: Collection[Image]) -> frozenset[Image]:
+        return frozenset(held)
+
+    def names(self, sop_uid: str) -> bool:
+        return True
+
+    def may_concern(self, image: Named) -> bool:
+        return True
+
+
+#: Stands for a ledger that had all sent that is at a target.
+EVERYTHING = _Everything()
 JOB_ID = "0123456789abcdef0123456789abcdef"
 STUDY_ID = "00000000-11111111-22222222-33333333-44444444"
 
 
-def study_message(revision: int = 1) -> StudyMessage:
+def instance_id(number: int) -> str:
+    """Give an id as Orthanc's are; they sort by ``number``."""
+    return f"{number:08}" + 3 * "-00000000" + f"-{number:08}"
+
+
+def study_message(revision: int = 1, targets: Sequence[str] = ()) -> StudyMessage:
     """Give the message on the one study of these fakes."""
-    return StudyMessage(job_id=JOB_ID, study_id=STUDY_ID, revision=revision)
+    return StudyMessage(job_id=JOB_ID, study_id=STUDY_ID, revision=revision, targets=tuple(targets))
 
 
 def anonymized(
@@ -59,6 +90,16 @@ def anonymized(
     )
 
 
+class IdleDeformer:
+    """Stands for a generator where another function makes the results; it is never asked."""
+
+    model = ModelInfo("idle", "0", "cd" * 32, "untrained", "Deforms nothing.")
+    input_size = 256
+
+    def displacement(self, view: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        raise AssertionError("nothing is deformed in this test")
+
+
 @dataclass
 class FakeSource:
     """A StudySource over a dictionary of instance id and content.
@@ -69,7 +110,6 @@ class FakeSource:
     instances: dict[str, bytes]
     version: str = "1"
     study_uid: str = ""
-    patients: int = 1
     gone: bool = False
     unreachable: bool = False
     on_snapshot: Callable[[], None] = lambda: None
@@ -83,7 +123,7 @@ class FakeSource:
             raise Retryable(Reason.SOURCE_UNREACHABLE)
         if self.gone:
             raise Rejected(Reason.GONE)
-        return Snapshot(tuple(sorted(self.instances)), self.version, self.study_uid, self.patients)
+        return Snapshot(tuple(sorted(self.instances)), self.version, self.study_uid)
 
     def fetch(self, instance_id: str) -> bytes:
         self.on_fetch(instance_id)
@@ -97,12 +137,18 @@ class FakeSource:
 class FakeTarget:
     """An ExportTarget over a dictionary of SOPInstanceUID and content: one study's, ``study_uid``.
 
+    All that it holds is one patient's, ``patient_id``: that of what was stored last.
+
     ``refuse_after`` is the number of instances that it takes before it does not answer any more
-    to ``store``; ``alter`` changes what it stores; ``on_store`` is called before each.
+    to ``store``; ``alter`` changes what it stores; ``on_store`` is called before each. One that
+    does not recall fails the test when it is asked to take back.
     """
 
     held: dict[str, bytes] = field(default_factory=dict)
     study_uid: str = "2.25.1"
+    patient_id: str = "PSEUDONYM"
+    recalls: bool = True
+    proves: bool = True
     refuse_after: int | None = None
     refuse_withdrawal: bool = False
     alter: Callable[[bytes], bytes] = lambda content: content
@@ -118,28 +164,50 @@ class FakeTarget:
         if self.refuse_after is not None and self.stores >= self.refuse_after:
             raise Retryable(Reason.TARGET_UNREACHABLE)
         self.stores += 1
+        self.patient_id = instance.patient_id
         self.held[instance.sop_uid] = self.alter(instance.content)
 
-    def fetch(self, instance: Anonymized) -> bytes | None:
+    def holds(self, instance: InstanceName) -> bool:
+        assert self.recalls
+        return instance.sop_uid in self.held
+
+    def differences(self, kept: Sequence[Anonymized]) -> Iterator[tuple[str, ...]]:
+        for instance in kept:
+            held = self.held.get(instance.sop_uid)
+            yield () if held == instance.content else ("altered" if held else "missing",)
+
+    def fetch(self, instance: InstanceName) -> bytes | None:
         return self.held.get(instance.sop_uid)
 
-    def withdraw(self, instance: Anonymized) -> None:
-        if self.refuse_withdrawal:
-            raise Retryable(Reason.TARGET_UNREACHABLE)
+    def withdraw(self, instance: InstanceName) -> None:
+        self._may_withdraw()
         self.held.pop(instance.sop_uid, None)
 
-    def withdraw_study(self, study_uid: str) -> None:
-        if self.refuse_withdrawal:
-            raise Retryable(Reason.TARGET_UNREACHABLE)
+    def withdraw_study(self, study_uid: str, sent: Sent) -> bool:
+        self._may_withdraw()
         self.withdrawn.append(study_uid)
-        if study_uid == self.study_uid:
-            self.held.clear()
+        if study_uid != self.study_uid:
+            return True
+        mine = self._among(sent)
+        self.held = {uid: content for uid, content in self.held.items() if uid not in mine}
+        return not self.held
 
-    def withdraw_others(self, kept: Sequence[Anonymized]) -> None:
+    def withdraw_others(self, kept: Sequence[Anonymized], sent: Sent) -> None:
+        self._may_withdraw()
+        lost = self._among(sent) - {instance.sop_uid for instance in kept}
+        self.held = {uid: content for uid, content in self.held.items() if uid not in lost}
+
+    def close(self) -> None:
+        pass
+
+    def _among(self, sent: Sent) -> set[str]:
+        held = [Image(self.patient_id, self.study_uid, uid) for uid in self.held]
+        return {image.sop_uid for image in sent.among(held)}
+
+    def _may_withdraw(self) -> None:
+        assert self.recalls
         if self.refuse_withdrawal:
             raise Retryable(Reason.TARGET_UNREACHABLE)
-        kept_uids = {instance.sop_uid for instance in kept}
-        self.held = {uid: content for uid, content in self.held.items() if uid in kept_uids}
 
 
 @dataclass
@@ -148,29 +216,37 @@ class FakeLedger:
 
     A claim of a higher revision than any before plays new instances that have come.
 
-    ``left`` and ``final`` are what each claim says.
+    ``left`` and ``final`` are what each claim says. ``sent`` are the marks of what earlier attempts
+    sent: unless a test says otherwise, all that these fakes call images; ``sent_as`` are the names
+    of the study that each claim tells.
 
     Beside that it refuses the reports on the states in ``refuses``, and does not answer to those on
     ``unreachable_on``; PROCESSING means the claim, ``unsure`` that it does not answer whether one
-    holds, ``keeps_pictures`` False that it keeps none. ``on_report`` is called before each. Each
-    report goes through JSON, as in reality.
+    holds, ``keeps_pictures`` False that it keeps none. ``others`` says how many more patients have
+    the study's UID. ``on_report`` is called before each. Each report goes through JSON, as in
+    reality.
     """
 
     refuses: frozenset[State] = frozenset()
     unreachable_on: frozenset[State] = frozenset()
     unsure: bool = False
     keeps_pictures: bool = True
+    others: int = 0
     on_report: Callable[[StudyReport], None] = lambda _report: None
     revision: int = 0
     attempts: int = 0
     left: int = MAX_ATTEMPTS
     final: bool = False
     ended: State | None = None
+    sent_as: tuple[str, ...] = ()
+    sent: set[str] = field(default_factory=lambda: {older_mark_of(f"2.25.{n}") for n in range(10)})
     reports: list[StudyReport] = field(default_factory=list)
     questions: list[StudyReport] = field(default_factory=list)
     accepted: list[StudyReport] = field(default_factory=list)
     announcements: list[WorkerAnnouncement] = field(default_factory=list)
     shown: list[TextPictures] = field(default_factory=list)
+    whole: list[ImageInDoubt] = field(default_factory=list)
+    images: list[ImagePictures] = field(default_factory=list)
 
     def report(self, report: StudyReport) -> Claim:
         self.on_report(report)
@@ -179,6 +255,7 @@ class FakeLedger:
             if self.unsure:
                 raise Retryable(Reason.SOURCE_UNREACHABLE)
             self.questions.append(report)
+            self.sent |= set(report.images)
             return self._answer(self._holds(report))
         if report.state in self.unreachable_on:
             raise Retryable(Reason.SOURCE_UNREACHABLE)
@@ -201,6 +278,26 @@ class FakeLedger:
         held = (pictures.revision, pictures.attempt) == (self.revision, self.attempts)
         return self._answer(held and self.ended is None)
 
+    def show_whole(self, image: ImageInDoubt) -> Claim:
+        if not self.keeps_pictures:
+            raise Retryable(Reason.SOURCE_UNREACHABLE)
+        self.whole.append(ImageInDoubt.from_json(json.loads(json.dumps(image.to_json()))))
+        held = (image.revision, image.attempt) == (self.revision, self.attempts)
+        return self._answer(held and self.ended is None)
+
+    def show_image(self, pictures: ImagePictures) -> Claim:
+        if not self.keeps_pictures:
+            raise Retryable(Reason.SOURCE_UNREACHABLE)
+        self.images.append(ImagePictures.from_json(json.loads(json.dumps(pictures.to_json()))))
+        held = (pictures.revision, pictures.attempt) == (self.revision, self.attempts)
+        return self._answer(held and self.ended is None)
+
+    def patients(self, asked: PatientsAsked, study_uid: str) -> PatientsTold:
+        asked = PatientsAsked.from_json(json.loads(json.dumps(asked.to_json())))
+        held = (asked.revision, asked.attempt) == (self.revision, self.attempts)
+        told = PatientsTold(held and self.ended is None, patients=1 + self.others)
+        return PatientsTold.from_json(json.loads(json.dumps(told.to_json())))
+
     def announce(self, announcement: WorkerAnnouncement) -> None:
         self.announcements.append(announcement)
 
@@ -219,4 +316,6 @@ class FakeLedger:
             attempt=self.attempts if proceed else 0,
             left=self.left if proceed else 0,
             final=self.final,
+            images=tuple(sorted(self.sent)) if proceed else (),
+            study_uids=self.sent_as if proceed else (),
         )

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Final
 
-from prichexy_worker.app import call_between_studies, create_app, work
+from prichexy_worker.app import Leaving, call_between_studies, create_app, work
 from prichexy_worker.contract import Reason, State, StudyMessage
 from prichexy_worker.logs import configure_logging
 from prichexy_worker.retry import RetryPolicy
@@ -21,12 +22,13 @@ from prichexy_worker.settings import load_settings
 from prichexy_worker.study import Outcome
 from prichexy_worker.tasks import register
 
-__all__ = ["FINISH", "LINGER", "LINGER_AND_RETRY", "RETRY_ONCE", "main"]
+__all__ = ["FINISH", "LINGER", "LINGER_AND_LEAVE", "LINGER_AND_RETRY", "RETRY_ONCE", "main"]
 
 FINISH: Final = 1  # exported at once
 RETRY_ONCE: Final = 2  # fails once, then is exported
 LINGER: Final = 3  # is worked on until FOLDER/release exists
 LINGER_AND_RETRY: Final = 4  # the same, and fails once then
+LINGER_AND_LEAVE: Final = 5  # the first attempt is worked on until the worker has to let go of it
 
 
 def main(folder: Path) -> int:
@@ -43,6 +45,10 @@ def main(folder: Path) -> int:
             pause = threading.Event()
             while not (folder / "release").exists():
                 pause.wait(0.05)
+        if message.revision == LINGER_AND_LEAVE and first:
+            while time.monotonic() <= leaving.by():
+                threading.Event().wait(0.05)
+            return Outcome(State.QUEUED, Reason.WORKER_STOPPED, again=True)
         if message.revision in (RETRY_ONCE, LINGER_AND_RETRY) and first:
             return Outcome(State.QUEUED, Reason.TARGET_UNREACHABLE, again=True)
         with (folder / "finished").open("a") as finished:
@@ -54,6 +60,7 @@ def main(folder: Path) -> int:
             looks.write(".")
 
     app = create_app(settings)
+    leaving = Leaving(settings.limits.stop_seconds)
     call_between_studies(app, look, 0.2)
     register(app, process, RetryPolicy(first=0.2))
     return work(app, settings)

@@ -5,8 +5,10 @@ The results are searched by ``prichexy_testing.canaries``, which shares no code 
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from io import BytesIO
 from pathlib import Path
@@ -21,6 +23,7 @@ from prichexy_testing.canaries import (
     Haystack,
     Specimen,
     built_originals,
+    is_told_by_clocks,
     real_originals,
     specimens,
     survivors,
@@ -176,6 +179,28 @@ def test_nothing_survives_beside_the_real_generator() -> None:
         result = anonymize(specimen.content, tools)
         assert result.measures["max_displacement_px"] > 0
         assert places(survivors(result.content, specimen.canaries)) == []
+
+
+@pytest.mark.parametrize(
+    ("form", "told"),
+    [
+        (b"23:59:58", True),
+        (b"00:00:01", True),
+        (b"23:59:57", False),
+        (b"12:00:00", False),
+        (b"235959", True),
+        (b"\xff3:59:58", False),
+    ],
+)
+def test_only_a_time_of_day_of_the_run_itself_is_told_by_its_clocks(
+    form: bytes, told: bool
+) -> None:
+    began = datetime(2026, 1, 1, 23, 59, 58, 500_000, tzinfo=UTC)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", "UTC")
+        time.tzset()
+        assert is_told_by_clocks(form, began, began + timedelta(seconds=3)) is told
+    time.tzset()
 
 
 def test_the_search_sees_what_a_careless_result_would_show() -> None:

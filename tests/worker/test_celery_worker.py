@@ -17,10 +17,17 @@ import pytest
 from celery import Celery
 
 from prichexy_testing.fakes_worker import study_message
+from prichexy_testing.faults.disks import small_disk
 from prichexy_testing.servers import RedisServer, running_redis, wait_until
-from prichexy_testing.worker_process import FINISH, LINGER, LINGER_AND_RETRY, RETRY_ONCE
+from prichexy_testing.worker_process import (
+    FINISH,
+    LINGER,
+    LINGER_AND_LEAVE,
+    LINGER_AND_RETRY,
+    RETRY_ONCE,
+)
 from prichexy_worker.app import broker_address, create_app
-from prichexy_worker.contract import TASK_NAME
+from prichexy_worker.contract import CONTRACT_VERSION, TASK_NAME
 from prichexy_worker.settings import Broker, Settings, load_settings
 
 pytestmark = pytest.mark.redis
@@ -191,6 +198,49 @@ def test_sigterm_lets_the_study_end_and_the_worker_exit_with_success(place: Plac
     assert place.held() == 0
 
 
+def test_a_worker_that_is_to_stop_gives_its_study_back_in_time_and_another_takes_it_at_once(
+    place: Place,
+) -> None:
+    place.settings["PRICHEXY_WORKER_LIMITS__STOP_SECONDS"] = "0.5"
+    with place.worker() as process:
+        place.send(message(LINGER_AND_LEAVE))
+        place.wait_for("attempts", ["5"])
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 0
+    assert place.redis.length(place.queue) == 1
+    assert place.held() == 1, "it is there once"
+    with place.worker():
+        place.wait_for("finished", ["5"])
+        place.wait_until_acknowledged()
+    assert place.lines("attempts") == ["5", "5"]
+
+
+def test_a_message_of_a_later_version_waits_for_a_newer_worker(place: Place) -> None:
+    place.send({**message(FINISH), "version": CONTRACT_VERSION + 1, "more": "DOE^JANE"})
+    with place.worker():
+        wait_until(lambda: "gave back a message" in place.log(), what="it is given back")
+        place.send(message(RETRY_ONCE))
+        place.wait_for("finished", ["2"])
+        wait_until(lambda: place.held() == 1, what="the other one is acknowledged")
+        assert place.lines("attempts") == ["2", "2"]
+    assert "DOE" not in place.log()
+
+
+def test_a_worker_takes_from_the_queues_that_it_names_and_from_no_other(place: Place) -> None:
+    place.settings["PRICHEXY_WORKER_BROKER__QUEUES"] = '["gpu", "cpu"]'
+    place.send(message(LINGER))
+    with place.worker():
+        for queue, kind in (("cpu", RETRY_ONCE), ("gpu", FINISH)):
+            place.queue = queue
+            place.send(message(kind))
+        wait_until(lambda: set(place.lines("finished")) == {"1", "2"}, what="both are worked on")
+        wait_until(
+            lambda: place.redis.command("HLEN", "unacked") == b":0", what="they are acknowledged"
+        )
+    assert place.redis.length("test") == 1
+    assert "3" not in place.lines("attempts")
+
+
 def test_a_study_that_waits_for_its_next_attempt_outlives_the_worker(place: Place) -> None:
     with place.worker() as process:
         place.send(message(LINGER))
@@ -253,6 +303,94 @@ def test_a_worker_outlives_a_broker_that_goes_within_a_study(place: Place, revis
         wait_until(lambda: len(place.lines("attempts")) > 2, what="the first one comes again")
         wait_until(lambda: str(revision) in place.lines("finished"), what="it ends")
         wait_until(lambda: place.held() == 0, what="all are acknowledged")
+
+
+def fill(redis: RedisServer) -> None:
+    """Have the Redis refuse what needs memory, as one that reached a small maxmemory does."""
+    assert redis.command("CONFIG", "SET", "maxmemory-policy", "noeviction") == b"+OK"
+    assert redis.command("CONFIG", "SET", "maxmemory", "4mb") == b"+OK"
+    for number in range(10_000):
+        if redis.command("SET", f"filling{number}", "x" * 65536).startswith(b"-OOM"):
+            break
+    # What is smaller is refused as well, once nothing at all is left.
+    for number in range(100_000):
+        if redis.command("SADD", "small", str(number)).startswith(b"-OOM"):
+            return
+    raise AssertionError("the Redis is not full")
+
+
+def make_room(redis: RedisServer) -> None:
+    assert redis.command("CONFIG", "SET", "maxmemory", "0") == b"+OK"
+
+
+def test_a_worker_starts_with_a_full_redis_and_works_once_there_is_room(place: Place) -> None:
+    place.send(message(FINISH))
+    fill(place.redis)
+    with place.worker() as process:
+        wait_until(lambda: "the broker refuses" in place.log(), what="it is refused")
+        assert process.poll() is None
+        make_room(place.redis)
+        place.wait_for("finished", ["1"])
+        place.wait_until_acknowledged()
+    assert PASSWORD not in place.log()
+
+
+@pytest.mark.parametrize("revision", [LINGER, LINGER_AND_RETRY])
+def test_a_worker_outlives_a_redis_that_gets_full_within_a_study(
+    place: Place, revision: int
+) -> None:
+    place.settings[REDELIVERY] = "5"
+    with place.worker() as process:
+        place.send(message(revision))
+        place.wait_for("attempts", [f"{revision}"])
+        fill(place.redis)
+        (place.folder / "release").touch()
+        if revision == LINGER:
+            place.wait_for("finished", ["3"])
+        else:
+            wait_until(lambda: "the broker refuses" in place.log(), what="it is refused")
+        assert process.poll() is None
+        make_room(place.redis)
+        wait_until(lambda: str(revision) in place.lines("finished"), what="it ends")
+        wait_until(lambda: place.held() == 0, what="all are acknowledged")
+        place.send(message(FINISH))
+        wait_until(lambda: "1" in place.lines("finished"), what="the next study ends")
+
+
+def test_a_worker_outlives_a_redis_whose_disk_is_full(place: Place) -> None:
+    place.redis.stop()
+    with small_disk(place.redis.folder, 4) as disk:
+        place.redis.start()
+        with place.worker() as process:
+            place.send(message(FINISH))
+            place.wait_for("finished", ["1"])
+            place.wait_until_acknowledged()
+            place.send(message(LINGER))
+            place.wait_for("attempts", ["1", "3"])
+            disk.fill()
+            wait_until(
+                lambda: place.redis.command("SET", "more", "x").startswith(b"-MISCONF"),
+                what="Redis refuses",
+            )
+            (place.folder / "release").touch()
+            wait_until(lambda: "the broker refuses (MISCONF)" in place.log(), what="it is refused")
+            assert process.poll() is None
+            disk.clear()
+            place.settings[REDELIVERY] = "5"
+            wait_until(
+                lambda: place.redis.command("SET", "more", "x") == b"+OK", what="Redis takes it"
+            )
+            place.send(message(FINISH))
+            wait_until(lambda: place.lines("finished").count("1") == 2, what="the next one ends")
+        place.redis.stop()
+
+
+def test_a_worker_that_waits_for_room_in_a_full_redis_can_be_stopped(place: Place) -> None:
+    fill(place.redis)
+    with place.worker() as process:
+        wait_until(lambda: "the broker refuses" in place.log(), what="it is refused")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 0
 
 
 def test_what_is_called_between_studies_is_not_called_within_one(place: Place) -> None:

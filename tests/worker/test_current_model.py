@@ -16,11 +16,13 @@ from prichexy_testing.fakes_worker import (
     FakeSource,
     FakeTarget,
     anonymized,
+    instance_id,
     study_message,
 )
 from prichexy_testing.finders import Finds
 from prichexy_worker.contract import ModelInfo, State
 from prichexy_worker.current_model import CurrentModel
+from prichexy_worker.destinations import Destinations
 from prichexy_worker.engine import Engine
 from prichexy_worker.errors import Misconfigured
 from prichexy_worker.pipeline import Anonymized, Tools
@@ -227,9 +229,16 @@ def test_a_study_that_has_begun_keeps_its_model(place: Place) -> None:
         return anonymized(content, sop_uid=f"2.25.{len(seen)}")
 
     def process() -> Any:
-        source = FakeSource({"1": b"one", "2": b"two", "3": b"three"})
+        source = FakeSource(
+            {instance_id(n): one for n, one in enumerate((b"one", b"two", b"three"))}
+        )
         return process_study(
-            study_message(), source, FakeTarget(), FakeLedger(), model.tools(), anonymize=anonymize
+            study_message(),
+            source,
+            Destinations.only(FakeTarget()),
+            FakeLedger(),
+            model.tools(),
+            anonymize=anonymize,
         )
 
     assert process().state is State.EXPORTED

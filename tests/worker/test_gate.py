@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from prichexy_testing.finders import Finds, region
 from prichexy_testing.headers import PROVENANCE, cr, deidentified, dx, secondary_capture
 from prichexy_testing.shared_data import CHEST, REPO, chest_files, need
 from prichexy_worker import gate, inspection, pixels
-from prichexy_worker.contract import Reason
+from prichexy_worker.contract import Looked, Reason
 from prichexy_worker.errors import Misconfigured, Rejected
 from prichexy_worker.gate import judge as judging
 from prichexy_worker.gate.judge import Judge, NotJudged
@@ -43,6 +44,7 @@ class Passing:
         self.judge: Judge | None = None
         self.markers: tuple[tuple[int, int, int, int], ...] = ()
         self.moved = 0.0
+        self.looked: Looked | None = None
 
     def spoiled(self, change: Change) -> Passing:
         change(self.result)
@@ -58,6 +60,7 @@ class Passing:
             judge=self.judge,
             markers=self.markers,
             moved=self.moved,
+            looked=self.looked,
         )
 
     def refusal(self) -> Rejected:
@@ -412,3 +415,55 @@ def test_a_missing_tool_is_found_before_any_study(
         judging.installed.cache_clear()
     monkeypatch.undo()
     assert doctor._release_gate().ok
+
+
+def decided(shown: Passing, *, digest: str = "") -> Passing:
+    """Let a person have seen that what the search finds at (1, 1) to (9, 5) is no text."""
+    found = digest or hashlib.sha256(shown.original).hexdigest()
+    shown.finder = Finds(region(marker=False))
+    shown.looked = Looked(found, (), ((0, 0, 10, 6),))
+    return shown
+
+
+def test_what_a_person_saw_to_be_no_text_passes_in_that_image() -> None:
+    assert decided(Passing(cr())).release()
+
+
+def test_what_reaches_farther_than_the_pixels_were_moved_is_not_what_a_person_saw() -> None:
+    shown = decided(Passing(cr()))
+    digest = hashlib.sha256(shown.original).hexdigest()
+    shown.looked = Looked(digest, (), ((14, 1, 60, 40),))  # the find begins 13 pixels left of it
+    for moved, passes in ((11.0, True), (10.0, False)):
+        shown.moved = moved
+        if passes:
+            assert shown.release()
+        else:
+            assert shown.refusal().reason is Reason.BURNED_IN_TEXT
+
+
+def test_a_decision_over_another_image_counts_for_nothing() -> None:
+    shown = Passing(cr())
+    assert decided(shown, digest="d" * 64).refusal().reason is Reason.BURNED_IN_TEXT
+    later = Passing(cr(InstanceNumber="7"))
+    later.finder, later.looked = Finds(region(marker=False)), decided(shown).looked
+    assert later.refusal().reason is Reason.BURNED_IN_TEXT
+
+
+def test_what_is_found_beside_what_a_person_saw_is_refused() -> None:
+    shown = decided(Passing(cr()))
+    digest = hashlib.sha256(shown.original).hexdigest()
+    shown.looked = Looked(digest, ((0, 0, 10, 6),), ((20, 20, 30, 26),))
+    assert shown.refusal().reason is Reason.BURNED_IN_TEXT, "an erased box is no box to be kept"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (put("ImageComments", "CANARY-NAME^JANE"), Reason.IDENTITY_SURVIVED),
+        (one_pixel(60000), Reason.PIXELS_NOT_SANE),
+        (drop("PhotometricInterpretation"), Reason.PIXELS_NOT_SANE),
+    ],
+)
+def test_no_decision_of_a_person_reaches_another_check(spoil: Change, reason: Reason) -> None:
+    shown = decided(Passing(cr(PatientName="CANARY-NAME^JANE")))
+    assert shown.spoiled(spoil).refusal().reason is reason

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
+import re
 import sys
 import threading
 import warnings
@@ -139,4 +141,21 @@ def test_an_error_that_nobody_caught_is_logged_without_its_text(stream: io.Strin
     except RuntimeError as error:
         sys.excepthook(RuntimeError, error, error.__traceback__)
     assert stream.getvalue().count("unhandled: RuntimeError") == 2
+    assert VALUE not in stream.getvalue()
+
+
+def test_a_line_in_json_has_the_same_care(stream: io.StringIO) -> None:
+    logs.configure_logging(stream, formatter=logs.JsonFormatter("worker-7"))
+    with logs.bound_to("cafe" * 8):
+        error = ValueError(VALUE)
+        logging.getLogger("prichexy_worker.study").error('said "%s"', "no", exc_info=error)
+    logging.getLogger("pydicom").warning(f"Invalid value for VR PN: {VALUE}")
+    first, second = map(json.loads, stream.getvalue().splitlines())
+    assert first["job"] == "cafe" * 8
+    assert first["worker"] == "worker-7"
+    assert first["message"] == 'said "no"'
+    assert first["error"] == "ValueError"
+    assert (first["level"], first["logger"]) == ("ERROR", "prichexy_worker.study")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first["time"])
+    assert "job" not in second
     assert VALUE not in stream.getvalue()

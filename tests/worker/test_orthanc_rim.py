@@ -12,15 +12,17 @@ import pyorthanc
 import pytest
 
 from prichexy_testing.dicoms import radiograph_dataset, write
-from prichexy_testing.fakes_worker import STUDY_ID
+from prichexy_testing.fakes_worker import EVERYTHING, STUDY_ID
 from prichexy_testing.servers import OrthancServer, free_port, running_orthanc, wait_until
-from prichexy_worker.contract import Reason
+from prichexy_worker.contract import PatientsAsked, Reason
 from prichexy_worker.errors import Misconfigured, Rejected, Retryable, StudyError
 from prichexy_worker.export import OrthancExport
 from prichexy_worker.export.orthanc import orthanc_instance_id
 from prichexy_worker.orthanc_client import connect
 from prichexy_worker.orthanc_source import OrthancSource
 from prichexy_worker.ports import Anonymized
+from prichexy_worker.reporting import PluginReporter
+from prichexy_worker.sent import Sent, older_mark_of
 
 pytestmark = pytest.mark.orthanc
 
@@ -139,12 +141,12 @@ def test_withdrawing_a_study_takes_all_of_it_and_no_other(server: OrthancServer)
     for sent in (instance(), instance("2.25.104"), other):
         target.store(sent)
     for _ in range(2):
-        target.withdraw_study("2.25.101")
+        target.withdraw_study("2.25.101", EVERYTHING)
         assert len(ids(server)) == 1
     assert target.fetch(other) == other.content
-    target.withdraw_study("2.25.102")  # a series' UID is no study's
+    target.withdraw_study("2.25.102", EVERYTHING)  # a series' UID is no study's
     assert target.fetch(other) == other.content
-    target.withdraw_study("2.25.201")
+    target.withdraw_study("2.25.201", EVERYTHING)
     assert ids(server) == set()
 
 
@@ -166,11 +168,59 @@ def test_the_studys_other_images_of_ours_are_withdrawn_and_nothing_else(
     for sent in (*kept, lost, *stay, another):
         target.store(sent)
     for _ in range(2):
-        target.withdraw_others(kept)
+        target.withdraw_others(kept, EVERYTHING)
         assert [one for one in (*kept, *stay, another) if target.fetch(one) is None] == []
         assert target.fetch(lost) is None
-    target.withdraw_study("2.25.101")
-    target.withdraw_study("2.25.201")
+    target.withdraw_study("2.25.101", EVERYTHING)
+    target.withdraw_study("2.25.201", EVERYTHING)
+    assert ids(server) == set()
+
+
+def test_what_another_gateway_sent_of_the_study_stays(server: OrthancServer) -> None:
+    target, ours = export_to(server), ["PriCheXy gateway 0.0.9"]
+    kept, lost, theirs = (
+        instance(f"2.25.{n}", DeidentificationMethod=ours) for n in (103, 104, 105)
+    )
+    for one in (kept, lost, theirs):
+        target.store(one)
+    sent = Sent().with_these([kept, lost])
+    target.withdraw_others([kept], sent)
+    assert [target.fetch(one) is None for one in (kept, lost, theirs)] == [False, True, False]
+    for _ in range(2):
+        assert not target.withdraw_study("2.25.101", sent)
+        assert target.fetch(theirs) == theirs.content
+        assert len(ids(server)) == 1
+    assert target.withdraw_study("2.25.101", Sent().with_these([theirs]))
+    assert ids(server) == set()
+
+
+def test_a_corrected_patient_id_is_another_study(server: OrthancServer) -> None:
+    target, ours = export_to(server), ["PriCheXy gateway 0.0.9"]
+    wrong = instance(DeidentificationMethod=ours)
+    right = instance(patient="PSEUDO-2", DeidentificationMethod=ours)
+    for one in (wrong, right):
+        target.store(one)
+    for _ in range(2):
+        assert target.withdraw_study("2.25.101", Sent().with_these([wrong]))
+        assert target.fetch(wrong) is None
+        assert target.fetch(right) == right.content
+    assert target.withdraw_study("2.25.101", Sent().with_these([right]))
+    assert ids(server) == set()
+
+
+def test_what_older_software_had_sent_is_removed_where_it_can_only_be_that(
+    server: OrthancServer,
+) -> None:
+    target, ours = export_to(server), ["PriCheXy gateway 0.0.9"]
+    one = instance(DeidentificationMethod=ours)
+    another = instance(patient="PSEUDO-2", DeidentificationMethod=ours)
+    sent = Sent(frozenset({older_mark_of(one.sop_uid)}))
+    target.store(one)
+    target.store(another)
+    assert not target.withdraw_study("2.25.101", sent)
+    assert len(ids(server)) == 2
+    target.withdraw(another)
+    assert target.withdraw_study("2.25.101", sent)
     assert ids(server) == set()
 
 
@@ -213,8 +263,8 @@ def test_a_target_that_does_not_listen_is_unreachable() -> None:
         lambda: target.store(instance()),
         lambda: target.fetch(instance()),
         lambda: target.withdraw(instance()),
-        lambda: target.withdraw_study("2.25.101"),
-        lambda: target.withdraw_others([instance()]),
+        lambda: target.withdraw_study("2.25.101", EVERYTHING),
+        lambda: target.withdraw_others([instance()], EVERYTHING),
     )
     for act in acts:
         with pytest.raises(Retryable) as error:
@@ -254,15 +304,21 @@ def test_a_study_is_read_as_it_was_received(server: OrthancServer) -> None:
     server.delete(f"/studies/{answers[0]['ParentStudy']}")
 
 
-def test_a_study_that_two_patients_have_is_seen_to_be_of_two(server: OrthancServer) -> None:
-    source = source_of(server)
+def test_where_the_plugin_is_of_before_orthanc_tells_that_a_study_is_of_two_patients(
+    server: OrthancServer,
+) -> None:
+    reporter = PluginReporter(client(server.url, server.user, server.password))
+
+    def told() -> int:
+        return reporter.patients(PatientsAsked("0" * 32, 1, 1), "2.25.101").patients
+
     one = upload(server, instance("2.25.251").content)["ParentStudy"]
     upload(server, instance("2.25.252", study="2.25.1011").content)
-    alone = source.snapshot(one)
+    alone = told()
     other = upload(server, instance("2.25.253", patient="PSEUDO-2").content)["ParentStudy"]
     assert other != one
-    assert (alone.patients, source.snapshot(one).patients) == (1, 2)
-    assert source.snapshot(other).patients == 2
+    assert (alone, told()) == (1, 2)
+    assert reporter.patients(PatientsAsked("0" * 32, 1, 1), "").patients == 1
     for study in server.get("/studies").json():
         server.delete(f"/studies/{study}")
 

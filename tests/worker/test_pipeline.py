@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from prichexy_testing.dicoms import canary_values, phantom, radiograph_dataset, 
 from prichexy_testing.finders import Finds, region
 from prichexy_testing.shared_data import REPO, pydicom_data
 from prichexy_worker import pixels
-from prichexy_worker.contract import ModelInfo, Reason
+from prichexy_worker.contract import Looked, ModelInfo, Reason
 from prichexy_worker.errors import Rejected
 from prichexy_worker.pipeline import Anonymized, Stopwatch, Tools, anonymize
 from prichexy_worker.pseudonyms import Pseudonyms
@@ -317,3 +318,63 @@ def test_a_patient_id_among_the_numbers_is_not_released() -> None:
     with pytest.raises(Rejected) as caught:
         anonymize(write(named), tools())
     assert caught.value.reason is Reason.IDENTITY_SURVIVED
+
+
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+
+def doubted(tools: Tools, content: bytes = CONTENT) -> Rejected:
+    with pytest.raises(Rejected) as caught:
+        anonymize(content, tools)
+    assert caught.value.reason is Reason.BURNED_IN_TEXT
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("finder", "amount"),
+    [
+        (Finds(region(marker=False)), 0.0),
+        (Finds(region(marker=False), only_in=3), 0.05),
+    ],
+    ids=["before the pixels move", "in the result"],
+)
+def test_what_is_in_doubt_comes_with_the_whole_image_as_it_came_in(
+    finder: Finds, amount: float
+) -> None:
+    refusal = doubted(tools(amount, finder))
+    [doubt] = refusal.doubts
+    image = pydicom.dcmread(io.BytesIO(CONTENT))
+    assert (doubt.digest, doubt.rows, doubt.columns) == (DIGEST, image.Rows, image.Columns)
+    assert doubt.picture.startswith(b"\x89PNG")
+    [box] = doubt.boxes
+    assert box[0] <= 1
+    assert box[2] >= 9 + amount * image.Columns / 2 - 1
+    assert doubt.picture not in repr(refusal).encode()
+
+
+def test_an_image_that_a_person_decided_over_is_released_and_no_other() -> None:
+    found = Finds(region(marker=False))
+    [doubt] = doubted(tools(0.02, found)).doubts
+    looked = {DIGEST: Looked(DIGEST, ((0, 0, 30, 30),), doubt.boxes)}
+    released = anonymize(CONTENT, replace(tools(0.02, found), looked=looked))
+    assert read(released).BurnedInAnnotation == "NO"
+    assert released.measures["text_erased_share"] > 0
+    other = write(radiograph_dataset(nested=True, private=True, InstanceNumber="9"))
+    [later] = doubted(replace(tools(0.02, found), looked=looked), other).doubts
+    assert later.digest == hashlib.sha256(other).hexdigest()
+
+
+def test_what_no_look_can_mend_comes_with_no_image_to_decide_over() -> None:
+    content = write(radiograph_dataset(body_part="HIP"))
+    looked = {hashlib.sha256(content).hexdigest(): Looked("d" * 64)}
+    with pytest.raises(Rejected) as caught:
+        anonymize(content, replace(tools(), looked=looked))
+    assert caught.value.reason is Reason.NOT_A_CHEST_RADIOGRAPH
+    assert caught.value.doubts == ()
+
+
+def test_a_result_says_with_how_much_strength_it_was_deformed() -> None:
+    as_it_is, stronger = tools(0.02), replace(tools(0.03), strength=1.5)
+    told = [read(anonymize(CONTENT, each)).DerivationDescription for each in (as_it_is, stronger)]
+    assert ["at 1.5 times its strength" in one for one in told] == [False, True]
+    assert "strength" not in told[0]

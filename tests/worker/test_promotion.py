@@ -18,10 +18,12 @@ import pytest
 from celery import Celery
 from pydicom.uid import UID
 
-from prichexy_gateway.model_store import ModelStore
+from prichexy_gateway.bundle_check import store_at
+from prichexy_store.store import ModelStore
 from prichexy_testing.bundles import another_bundle
 from prichexy_testing.dicoms import radiograph_dataset, write
 from prichexy_testing.fake_ingest import FakeIngest, OtherStudy, running_fake_ingest
+from prichexy_testing.fakes_worker import instance_id
 from prichexy_testing.servers import RedisServer, running_redis, wait_until
 from prichexy_testing.shared_data import REPO
 from prichexy_worker.contract import TASK_NAME, State, StudyMessage, StudyReport
@@ -48,7 +50,7 @@ def study(number: int) -> OtherStudy:
     for k in (1, 2):
         dataset = radiograph_dataset(StudyInstanceUID=uid, SeriesInstanceUID=f"{uid}.0")
         dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = UID(f"{uid}.{k}")
-        instances[f"instance-{number}-{k}"] = write(dataset)
+        instances[instance_id(10 * number + k)] = write(dataset)
     return OtherStudy(uid, instances)
 
 
@@ -126,7 +128,7 @@ def digests(folder: Path) -> set[str]:
 def test_studies_that_wait_while_models_change_are_all_exported_each_with_one_model(
     tmp_path: Path,
 ) -> None:
-    store = ModelStore(tmp_path / "models")
+    store = store_at(tmp_path / "models")
     one = another_bundle(tmp_path / "one", 1)
     two = another_bundle(tmp_path / "two", 2, evidence="trained")
     first = store.promote(one, "test")

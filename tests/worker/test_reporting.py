@@ -15,6 +15,7 @@ from prichexy_testing.servers import free_port, wait_until
 from prichexy_worker.announcer import Announcer
 from prichexy_worker.contract import (
     Claim,
+    ImagePictures,
     ModelInfo,
     Reason,
     State,
@@ -71,6 +72,15 @@ def test_pictures_arrive_as_they_were_sent(ingest: FakeIngest, reporter: PluginR
     shown = TextPictures(JOB_ID, 2, 1, (b"\x89PNG\r\n\x1a\n" + bytes(range(256)),))
     assert reporter.show(shown).proceed
     assert ingest.pictures == [shown]
+
+
+def test_pictures_of_an_exported_image_arrive_as_they_were_sent(
+    ingest: FakeIngest, reporter: PluginReporter
+) -> None:
+    jpeg = b"\xff\xd8\xff" + bytes(range(256))
+    shown = ImagePictures(JOB_ID, 2, 1, 1, 2, {"rows": 20.0}, (jpeg, jpeg, jpeg, jpeg))
+    assert reporter.show_image(shown).proceed
+    assert ingest.images == [shown]
 
 
 def test_an_announcement_arrives_as_it_was_sent(

@@ -99,13 +99,18 @@ def test_what_is_raised_as_retriable_is_in_the_table_and_what_is_permanent_is_no
 
 def test_only_what_may_pass_or_what_the_workers_lack_is_blamed_on_something() -> None:
     assert set(BLAMED) - RETRIABLE == {Reason.CHECK_IMPOSSIBLE}
-    assert RETRIABLE - set(BLAMED) == {Reason.CHANGED_MEANWHILE}
+    # A model that one study asks for is no other study's matter.
+    others = {Reason.CHANGED_MEANWHILE, Reason.WORKER_STOPPED, Reason.MODEL_UNAVAILABLE}
+    assert RETRIABLE - set(BLAMED) == others
 
 
 @pytest.mark.parametrize("reason", list(Reason))
-def test_no_study_is_excused_from_what_no_circuit_watches(reason: Reason) -> None:
+def test_no_study_is_excused_from_what_no_circuit_watches_but_from_a_worker_that_stops(
+    reason: Reason,
+) -> None:
     excused = excuses(reason, others_succeeded=False, circuit_open=True)
-    assert excused is (reason in BLAMED)
+    at_no_cost = (Reason.WORKER_STOPPED, Reason.OLDER_WORKER)
+    assert excused is (reason in BLAMED or reason in at_no_cost)
 
 
 def test_an_answer_that_did_not_come_is_no_fault_of_the_study_unless_others_got_theirs() -> None:
@@ -158,6 +163,18 @@ def test_a_probe_that_says_nothing_on_the_matter_makes_room_for_another_at_once(
     assert probing.after_no_answer("a", NOW) == probing
 
 
+@pytest.mark.parametrize("probing", [False, True])
+def test_a_clock_that_was_ahead_when_a_circuit_opened_holds_no_probe_up(probing: bool) -> None:
+    ahead = NOW + timedelta(days=1)
+    opened = Circuit(Blame.TARGET)
+    for study in ("a", "b", "c"):
+        opened = opened.after_failure(study, Reason.TARGET_REFUSED, ahead)
+    if probing:
+        opened = opened.with_probe("d", ahead)
+    assert not opened.wants_probe(ahead)
+    assert opened.wants_probe(NOW), "not in a day: the clock was set right"
+
+
 def test_pauses_between_probes_double_from_half_a_minute_to_a_quarter_of_an_hour() -> None:
     pauses = [probe_pause(failed).total_seconds() for failed in (0, 1, 2, 3, 4, 5, 6, 10**6)]
     assert pauses == [30, 60, 120, 240, 480, 900, 900, 900]
@@ -166,7 +183,7 @@ def test_pauses_between_probes_double_from_half_a_minute_to_a_quarter_of_an_hour
 @pytest.mark.parametrize(
     ("state", "reason", "closed"),
     [
-        (State.EXPORTED, None, {Blame.SOURCE, Blame.TARGET, Blame.WORKER}),
+        (State.EXPORTED, None, set(Blame)),
         (State.QUARANTINED, Reason.BURNED_IN_TEXT, {Blame.SOURCE, Blame.WORKER}),
         (State.QUARANTINED, Reason.CHECK_IMPOSSIBLE, set()),
         (State.QUEUED, Reason.TARGET_REFUSED, {Blame.SOURCE, Blame.WORKER}),
@@ -180,7 +197,7 @@ def test_a_verdict_closes_what_it_shows_to_work(
 ) -> None:
     opened = {blame: Circuit(blame, opened=NOW, probe="p", probe_at=NOW) for blame in Blame}
     after = after_report(opened, "p", state, reason, NOW)
-    assert {blame for blame, circuit in after.items() if not circuit.is_open} == closed
+    assert {blame for blame in Blame if not after[blame].is_open} == closed
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdefghijklm"), st.sampled_from(list(RETRIABLE)))))

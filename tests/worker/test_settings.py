@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from pydantic import ValidationError
 
 from prichexy_worker.errors import Misconfigured
 from prichexy_worker.settings import Settings, load_settings
+from prichexy_worker.target_settings import default_names, told_targets
 
 SECRET = "hunter2-very-secret"
 
@@ -46,6 +49,13 @@ def complaint() -> str:
 
 def append(path: Path, text: str) -> None:
     path.write_text(path.read_text() + text)
+
+
+def test_a_worker_is_not_called_as_the_plugin_is(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRICHEXY_WORKER_WORKER_ID", "plugin")
+    assert "worker_id" in complaint()
 
 
 def test_the_required_keys_are_enough(config: Path) -> None:
@@ -107,7 +117,7 @@ def test_the_environment_alone_is_enough(monkeypatch: pytest.MonkeyPatch, tmp_pa
         "MODEL__BUNDLE": "/bundle",
     }.items():
         monkeypatch.setenv(f"PRICHEXY_WORKER_{key}", value)
-    assert load_settings().export.folder == tmp_path
+    assert load_settings().export_targets()["export"].place == str(tmp_path)
 
 
 def test_a_missing_key_is_named(config: Path) -> None:
@@ -230,6 +240,7 @@ def test_the_broker_may_be_reached_by_tcp_tls_or_socket(
 def test_a_key_beside_the_results_is_refused(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
 ) -> None:
+    config.write_text(config.read_text().replace('url = "https://export.example:8043"', ""))
     monkeypatch.setenv("PRICHEXY_WORKER_EXPORT__KIND", "folder")
     monkeypatch.setenv("PRICHEXY_WORKER_EXPORT__FOLDER", str(tmp_path))
     inside = str(tmp_path / "keys" / ".." / "key")
@@ -280,3 +291,144 @@ def test_settings_cannot_be_altered(config: Path) -> None:
     settings: Settings = load_settings()
     with pytest.raises(ValidationError):
         settings.limits.instances = 1
+
+
+# --- export targets by name -----------------------------------------------------------------
+
+TWO = """
+[targets.research]
+kind = "orthanc"
+url = "https://research.example"
+default = true
+[targets.archive]
+kind = "folder"
+folder = "/srv/archive"
+"""
+
+
+def name_targets(config: Path, text: str) -> None:
+    """Put targets by name into the place of the section export."""
+    before, _export, after = re.split(r"\[export\]|\[pseudonyms\]", config.read_text())
+    config.write_text(f"{before}[pseudonyms]{after}{textwrap.dedent(text)}")
+
+
+def test_the_section_export_is_a_target_called_export(config: Path) -> None:
+    targets = load_settings().export_targets()
+    assert [(name, target.kind) for name, target in targets.items()] == [("export", "orthanc")]
+    assert default_names(targets) == {"export"}
+
+
+def test_targets_have_names_and_some_are_the_default(config: Path) -> None:
+    name_targets(config, TWO)
+    targets = load_settings().export_targets()
+    assert {name: target.kind for name, target in targets.items()} == {
+        "research": "orthanc",
+        "archive": "folder",
+    }
+    assert default_names(targets) == {"research"}
+
+
+def test_of_a_target_people_are_told_where_it_is_and_no_secret(config: Path) -> None:
+    more = f"""
+    [targets.web]
+    kind = "dicomweb"
+    url = "http://pacs.example/dicom-web?key={SECRET}"
+    [targets.node]
+    kind = "dicom"
+    host = "pacs.example"
+    called_aet = "PACS"
+    [targets.safe]
+    kind = "dicom"
+    host = "pacs.example"
+    called_aet = "PACS"
+    tls = true
+    commitment = true
+    """
+    name_targets(config, TWO + textwrap.dedent(more))
+    told = told_targets(load_settings().export_targets())
+    assert [(one.name, one.kind, one.place, one.encrypted, one.check) for one in told] == [
+        ("archive", "folder", "/srv/archive", True, "read_back"),
+        ("node", "dicom", "PACS at pacs.example:104", False, "none"),
+        ("research", "orthanc", "https://research.example", True, "read_back"),
+        ("safe", "dicom", "PACS at pacs.example:104", True, "commitment"),
+        ("web", "dicomweb", "http://pacs.example/dicom-web", False, "read_back"),
+    ]
+    assert {one.name for one in told if one.default} == default_names(
+        load_settings().export_targets()
+    )
+
+
+def test_a_target_may_come_from_the_environment(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name_targets(config, TWO)
+    monkeypatch.setenv("PRICHEXY_WORKER_TARGETS__RESEARCH__TIMEOUT", "5")
+    monkeypatch.setenv("PRICHEXY_WORKER_TARGETS__NIGHT__KIND", "folder")
+    monkeypatch.setenv("PRICHEXY_WORKER_TARGETS__NIGHT__FOLDER", "/srv/night")
+    targets = load_settings().export_targets()
+    assert targets["night"].place == "/srv/night"
+    assert targets["research"].timeout == 5  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("", "targets: none is given"),
+        (TWO.replace("default = true", ""), "targets: none of several has default = true"),
+        (TWO.replace("targets.archive", "targets.Archive"), "targets: a name has"),
+        (TWO.replace('"folder"', f'"{SECRET}"'), "targets.archive.kind: not one of orthanc"),
+        (TWO.replace('url = "https://research.example"', ""), "targets.research.url"),
+        (TWO + f'depth = "{SECRET}"', "targets.archive.depth"),
+        (TWO + '[export]\nkind = "folder"\nfolder = "/f"', "export and targets are both given"),
+        (TWO + f'[targets.b]\npassword = "{SECRET}"', "PRICHEXY_WORKER_TARGETS__B__PASSWORD"),
+        (TWO + '[targets.b]\nkind = "orthanc"\nurl = "http://b"\nkey_file = "/k"', "together"),
+        (TWO + '[targets.b]\nkind = "png"\nfolder = "/srv/archive"', "b are one place"),
+    ],
+)
+def test_targets_that_do_not_fit_are_named(config: Path, text: str, named: str) -> None:
+    name_targets(config, text)
+    assert named in complaint()
+
+
+@pytest.mark.parametrize("which", ["key_file", "retired_key_files"])
+@pytest.mark.parametrize("kind", ["folder", "png"])
+def test_a_key_beside_the_results_of_any_target_is_refused(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, which: str
+) -> None:
+    name_targets(config, TWO + f'[targets.night]\nkind = "{kind}"\nfolder = "{tmp_path}"')
+    value = str(tmp_path / "key") if which == "key_file" else f'["{tmp_path / "key"}"]'
+    monkeypatch.setenv(f"PRICHEXY_WORKER_PSEUDONYMS__{which.upper()}", value)
+    assert "a key file lies in targets.night.folder" in complaint()
+
+
+def test_several_targets_leave_time_to_withdraw_from_each_before_another_worker_comes(
+    config: Path,
+) -> None:
+    settings = load_settings()
+    assert settings.study_seconds() == settings.broker.study_seconds()
+    name_targets(config, TWO)
+    assert load_settings().study_seconds() == settings.broker.study_seconds()
+    third = '[targets.third]\nkind = "orthanc"\nurl = "https://third.example"\ntimeout = 30\n'
+    append(config, third)
+    assert load_settings().study_seconds() == settings.broker.study_seconds() - 2 * 30
+
+
+def test_targets_that_leave_no_time_for_a_study_are_refused(config: Path) -> None:
+    third = '[targets.third]\nkind = "orthanc"\nurl = "https://third.example"\ntimeout = 900\n'
+    name_targets(config, TWO.replace("default", "timeout = 900\ndefault") + third)
+    assert "broker.redelivery_seconds: too short" in complaint()
+
+
+@pytest.mark.parametrize(("mode", "fits"), [(0o600, True), (0o400, True), (0o640, False)])
+def test_a_password_of_a_named_target_is_for_its_owner_alone(
+    config: Path, tmp_path: Path, mode: int, fits: bool
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text(SECRET)
+    secret.chmod(mode)
+    research = '[targets.r]\nkind = "orthanc"\nurl = "https://r.example"\n'
+    name_targets(config, f'{research}password_file = "{secret}"')
+    if fits:
+        assert load_settings().targets["r"].secret() == SECRET  # type: ignore[union-attr]
+    else:
+        assert "targets.r.password_file: others can read" in complaint()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
@@ -17,30 +17,39 @@ from prichexy_testing.fakes_worker import (
     FakeLedger,
     FakeSource,
     FakeTarget,
+    IdleDeformer,
     anonymized,
+    instance_id,
     study_message,
 )
 from prichexy_testing.finders import Finds
 from prichexy_worker.contract import (
     MAX_ATTEMPTS,
+    MOST_DOUBTS,
     Claim,
+    Errand,
+    Looked,
     Reason,
     State,
+    StudyMessage,
     StudyReport,
 )
-from prichexy_worker.errors import Rejected, Retryable
-from prichexy_worker.header import Profile
+from prichexy_worker.destinations import Destinations
+from prichexy_worker.errors import Doubt, Rejected, Retryable
+from prichexy_worker.header import TABLE_EDITION, Profile
 from prichexy_worker.header.options import Option
 from prichexy_worker.pipeline import Anonymized, Tools
 from prichexy_worker.pseudonyms import Pseudonyms
+from prichexy_worker.sent import Sent
+from prichexy_worker.side_by_side import SideBySide
 from prichexy_worker.study import Anonymizer, Outcome, process_study
 from prichexy_worker.summary import summarized
 
 PSEUDONYMS = Pseudonyms(bytes(range(32)))
 # The fake anonymisers below use no generator.
-TOOLS = Tools(engine=None, pseudonyms=PSEUDONYMS, text_finder=Finds())  # type: ignore[arg-type]
+TOOLS = Tools(engine=IdleDeformer(), pseudonyms=PSEUDONYMS, text_finder=Finds())
 STUDY_UID = "1.2.840.99999.1"
-FIVE = {f"instance-{number}": f"original {number}".encode() for number in range(5)}
+FIVE = {instance_id(number): f"original {number}".encode() for number in range(5)}
 Make = Callable[[bytes], Anonymized]
 PICTURE = b"\x89PNG\r\n\x1a\nCANARYPICTURE"
 
@@ -74,18 +83,20 @@ def run(
     max_seconds: float = math.inf,
     anonymize: Anonymizer = safe,
     clock: Callable[[], float] = lambda: 0.0,
+    leave_by: Callable[[], float] = lambda: math.inf,
     tools: Tools = TOOLS,
 ) -> Outcome:
     return process_study(
         study_message(revision),
         source or FakeSource(dict(FIVE)),
-        target or FakeTarget(),
+        Destinations.only(target or FakeTarget()),
         ledger or FakeLedger(),
         tools,
         worker_id="worker-1",
         max_instances=max_instances,
         anonymize=anonymize,
         max_seconds=max_seconds,
+        leave_by=leave_by,
         clock=clock,
     )
 
@@ -105,12 +116,83 @@ def test_a_study_is_claimed_exported_whole_and_reported() -> None:
     assert report.reason is None
 
 
-def test_every_report_names_the_key_and_the_profile() -> None:
+def test_every_report_names_the_key_the_profile_with_its_edition_and_the_model() -> None:
     ledger = FakeLedger()
     run(ledger=ledger)
     assert len(ledger.reports) > 1
-    told = {(report.key_id, report.profile) for report in ledger.reports}
-    assert told == {(TOOLS.pseudonyms.key_id, TOOLS.profile.digest)}
+    told = {(one.key_id, one.profile, one.edition, one.model) for one in ledger.reports}
+    made_with = (TOOLS.pseudonyms.key_id, TOOLS.profile.digest, TABLE_EDITION)
+    assert told == {(*made_with, TOOLS.engine.model.digest)}
+
+
+def drawing(content: bytes, tools: Tools) -> Anonymized:
+    """Anonymise as ``safe`` does, and show it beside its original."""
+    shown = SideBySide({"rows": 20.0}, tuple(b"\xff\xd8\xff" + content for _ in range(4)))
+    return replace(safe(content, tools), side_by_side=shown)
+
+
+def test_exported_images_are_shown_side_by_side_before_the_end_is_reported() -> None:
+    ledger = FakeLedger()
+    assert run(ledger=ledger, anonymize=drawing) == Outcome(State.EXPORTED)
+    assert [(one.number, one.count) for one in ledger.images] == [(n, 5) for n in range(1, 6)]
+    assert ledger.images[3].pictures[0].endswith(FIVE[instance_id(3)])
+    assert ledger.reports[-1].measures["images_shown"] == 5
+
+
+def test_an_export_stands_without_its_pictures() -> None:
+    ledger = FakeLedger(keeps_pictures=False)
+    assert run(ledger=ledger, anonymize=drawing) == Outcome(State.EXPORTED)
+    assert "images_shown" not in ledger.reports[-1].measures
+
+
+def test_a_worker_with_another_key_gives_the_message_back_and_opens_nothing() -> None:
+    class Other(FakeLedger):
+        def report(self, report: StudyReport) -> Claim:
+            super().report(report)
+            return Claim(proceed=False, another_key=True)
+
+    source, ledger = FakeSource(dict(FIVE)), Other()
+    outcome = run(source, ledger=ledger, tools=replace(TOOLS, retired=(PSEUDONYMS,)))
+    assert outcome == Outcome(None, Reason.ANOTHER_KEY, again=True)
+    assert ledger.reports[0].retired_keys == (PSEUDONYMS.key_id,)
+    assert source.fetched == []
+
+
+def test_no_time_is_left_for_pictures_when_the_study_took_all_of_it() -> None:
+    now = {"seconds": 0.0}
+
+    class Slow(FakeTarget):
+        def withdraw_others(self, kept: Sequence[Anonymized], sent: Sent) -> None:
+            super().withdraw_others(kept, sent)  # the last step of an export
+            now["seconds"] = 2.0
+
+    ledger = FakeLedger()
+    outcome = run(
+        target=Slow(),
+        ledger=ledger,
+        anonymize=drawing,
+        max_seconds=1,
+        clock=lambda: now["seconds"],
+    )
+    assert outcome == Outcome(State.EXPORTED)
+    assert ledger.images == []
+
+
+def test_nothing_is_shown_of_a_study_that_is_held_back() -> None:
+    ledger = FakeLedger()
+
+    def anonymize(content: bytes, tools: Tools) -> Anonymized:
+        return rejecting(4)(content, tools) if content.endswith(b"4") else drawing(content, tools)
+
+    assert run(ledger=ledger, anonymize=anonymize).state is State.QUARANTINED
+    assert ledger.images == []
+
+
+def test_an_export_says_how_many_targets_cannot_show_that_they_hold_it() -> None:
+    for proves, unproved in ((True, 0.0), (False, 1.0)):
+        ledger = FakeLedger()
+        run(target=FakeTarget(proves=proves), ledger=ledger)
+        assert ledger.reports[-1].measures["targets_unproved"] == unproved
 
 
 def test_the_report_has_the_seconds_of_each_step_of_all_instances() -> None:
@@ -194,7 +276,7 @@ def test_a_study_of_too_many_instances_withdraws_what_was_exported_before(revisi
 @pytest.mark.parametrize("revision", [1, 2])
 def test_an_instance_that_was_exported_and_is_now_turned_away_is_withdrawn(revision: int) -> None:
     """At revision 1 it was a killed attempt that left it."""
-    source = FakeSource({"instance-0": b"original 0"}, study_uid=STUDY_UID)
+    source = FakeSource({instance_id(0): b"original 0"}, study_uid=STUDY_UID)
     target = FakeTarget(held=exported(1), study_uid=PSEUDONYMS.uid(STUDY_UID))
     outcome = run(source, target, revision=revision, anonymize=rejecting(0))
     assert outcome.state is State.QUARANTINED
@@ -217,6 +299,12 @@ def test_what_was_exported_under_a_retired_key_is_withdrawn(anonymize: Anonymize
     run(source, target, tools=replace(TOOLS, retired=(retired,)), anonymize=anonymize)
     assert retired.uid(STUDY_UID) in target.withdrawn
     assert (PSEUDONYMS.uid(STUDY_UID) in target.withdrawn) == (anonymize is not safe)
+
+
+def test_every_report_says_which_keys_are_retired() -> None:
+    retired, ledger = Pseudonyms(b"\7" * 32), FakeLedger()
+    run(ledger=ledger, tools=replace(TOOLS, retired=(retired,)))
+    assert {report.retired_keys for report in ledger.reports} == {(retired.key_id,)}
 
 
 def test_a_study_that_keeps_its_uid_is_not_withdrawn_with_a_retired_key() -> None:
@@ -298,8 +386,8 @@ def test_a_study_that_mixes_patients_or_studies_is_turned_away(other: Mapping[st
 def test_a_study_whose_uid_another_patient_has_too_is_turned_away_unread(
     revision: int, claim: int, withdrawn: bool
 ) -> None:
-    source, target = FakeSource(dict(FIVE), study_uid="1.2.3", patients=2), FakeTarget()
-    ledger = FakeLedger(revision=revision, attempts=claim - 1)
+    source, target = FakeSource(dict(FIVE), study_uid="1.2.3"), FakeTarget()
+    ledger = FakeLedger(revision=revision, attempts=claim - 1, others=1)
     outcome = run(source, target, ledger, revision=revision)
     assert (outcome.state, outcome.reason) == (State.QUARANTINED, Reason.MIXED_PATIENTS)
     assert source.fetched == []
@@ -357,11 +445,11 @@ def test_neither_the_studys_name_nor_its_pseudonym_is_logged(
 
 
 def _add_instance(source: FakeSource) -> None:
-    source.instances["instance-9"] = b"original 9"
+    source.instances[instance_id(9)] = b"original 9"
 
 
 def _delete_instance(source: FakeSource) -> None:
-    del source.instances["instance-4"]
+    del source.instances[instance_id(4)]
 
 
 def _replace_instance(source: FakeSource) -> None:
@@ -396,9 +484,7 @@ def test_a_target_that_stops_answering_keeps_nothing_of_the_study(taken: int) ->
 @given(st.binary(max_size=20).filter(lambda content: not content.startswith(b"safe")))
 def test_what_reads_back_differently_is_not_called_exported(held: bytes) -> None:
     target, ledger = FakeTarget(alter=lambda _content: held), FakeLedger()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("prichexy_worker.study.differences", lambda *_pair: ("(0010,0010)",))
-        outcome = run(target=target, ledger=ledger)
+    outcome = run(target=target, ledger=ledger)
     assert outcome.reason is Reason.READ_BACK_DIFFERS
     assert target.held == {}
     assert State.EXPORTED not in ledger.states
@@ -534,7 +620,7 @@ def test_a_failed_attempt_at_a_later_revision_leaves_what_the_earlier_one_export
     stored: int,
 ) -> None:
     target, ledger = FakeTarget(), FakeLedger()
-    three = {name: content for name, content in FIVE.items() if name < "instance-3"}
+    three = {name: content for name, content in FIVE.items() if name < instance_id(3)}
     assert run(FakeSource(three), target, ledger).state is State.EXPORTED
     target.refuse_after = target.stores + stored
     outcome = run(target=target, ledger=ledger, revision=2)
@@ -602,7 +688,7 @@ def test_giving_up_a_study_whose_claim_was_taken_over_withdraws_nothing() -> Non
 @pytest.mark.parametrize("revision", [1, 2])
 def test_an_instance_that_the_study_lost_is_taken_from_the_target(revision: int) -> None:
     """It stayed there, exported by an earlier revision or by an attempt that was killed."""
-    three = {name: content for name, content in FIVE.items() if name < "instance-3"}
+    three = {name: content for name, content in FIVE.items() if name < instance_id(3)}
     target, ledger = FakeTarget(held=exported()), FakeLedger()
     assert run(FakeSource(three), target, ledger, revision=revision).state is State.EXPORTED
     assert target.held == exported(3)
@@ -610,7 +696,7 @@ def test_an_instance_that_the_study_lost_is_taken_from_the_target(revision: int)
 
 
 def test_a_lost_instance_that_the_target_does_not_let_go_of_is_no_export() -> None:
-    three = {name: content for name, content in FIVE.items() if name < "instance-3"}
+    three = {name: content for name, content in FIVE.items() if name < instance_id(3)}
     target = FakeTarget(held=exported(), refuse_withdrawal=True)
     outcome = run(FakeSource(three), target, revision=2)
     assert outcome == Outcome(State.QUEUED, Reason.TARGET_UNREACHABLE, again=True)
@@ -619,7 +705,7 @@ def test_a_lost_instance_that_the_target_does_not_let_go_of_is_no_export() -> No
 def test_a_worker_without_its_claim_takes_nothing_from_the_target() -> None:
     """Another attempt, of a study that has an instance more by now, exported it meanwhile."""
     target, ledger = FakeTarget(), FakeLedger()
-    three = {name: content for name, content in FIVE.items() if name < "instance-3"}
+    three = {name: content for name, content in FIVE.items() if name < instance_id(3)}
 
     def another_exports(instance: Anonymized) -> None:
         if instance.sop_uid == "2.25.2":
@@ -633,7 +719,7 @@ def test_a_worker_without_its_claim_takes_nothing_from_the_target() -> None:
 
 def test_a_source_that_stops_answering_touches_nothing_at_the_target() -> None:
     source, target = FakeSource(dict(FIVE)), FakeTarget(held=exported(2))
-    source.instances.pop("instance-2")
+    source.instances.pop(instance_id(2))
 
     def gone(_instance: str) -> None:
         raise Retryable(Reason.SOURCE_UNREACHABLE)
@@ -653,6 +739,24 @@ def test_a_study_that_takes_too_long_is_given_back_whole(seconds: int) -> None:
         target=target, ledger=ledger, max_seconds=seconds, clock=lambda: float(next(ticks))
     )
     assert outcome == Outcome(State.QUEUED, Reason.TOOK_TOO_LONG, again=True)
+    assert target.held == {}
+    assert ledger.states == [State.PROCESSING, State.QUEUED]
+
+
+@pytest.mark.parametrize("seconds", [0, 7, 15])
+@pytest.mark.parametrize("left", [1, 3])
+def test_a_worker_that_is_to_stop_gives_the_study_back_whole_also_at_its_last_attempt(
+    seconds: int, left: int
+) -> None:
+    target, ticks = FakeTarget(), itertools.count()
+    ledger = FakeLedger(left=left)
+    outcome = run(
+        target=target,
+        ledger=ledger,
+        leave_by=lambda: float(seconds),
+        clock=lambda: float(next(ticks)),
+    )
+    assert outcome == Outcome(State.QUEUED, Reason.WORKER_STOPPED, again=True)
     assert target.held == {}
     assert ledger.states == [State.PROCESSING, State.QUEUED]
 
@@ -729,7 +833,207 @@ def test_a_figure_that_json_does_not_know_does_not_stop_the_report() -> None:
     def anonymize(content: bytes, tools: Tools) -> Anonymized:
         return anonymized(measures={"psnr_db": float("inf")})
 
-    assert run(FakeSource({"one": b"1"}), ledger=ledger, anonymize=anonymize).state is (
+    assert run(FakeSource({instance_id(1): b"1"}), ledger=ledger, anonymize=anonymize).state is (
         State.EXPORTED
     )
+    assert set(ledger.reports[-1].measures) == {"targets_unproved"}
+
+
+# --- What a person decides over -------------------------------------------------------------------
+
+
+def doubting(*numbers: int, others: Mapping[int, Reason] = {}) -> Anonymizer:
+    """Be in doubt about the originals with these numbers until somebody has looked at them."""
+
+    def anonymize(content: bytes, tools: Tools) -> Anonymized:
+        number = int(content.split()[-1])
+        if number in others:
+            raise Rejected(others[number])
+        digest = f"{number:064x}"
+        if number in numbers and digest not in tools.looked:
+            doubt = Doubt(digest, 500, 600, ((1, 2, 3, 4),), PICTURE)
+            raise Rejected(Reason.BURNED_IN_TEXT, pictures=(PICTURE,), doubts=(doubt,))
+        return safe(content, tools)
+
+    return anonymize
+
+
+def attempt(
+    message: StudyMessage,
+    ledger: FakeLedger,
+    target: FakeTarget | None = None,
+    source: FakeSource | None = None,
+    anonymize: Anonymizer = safe,
+) -> Outcome:
+    return process_study(
+        message,
+        source or FakeSource(dict(FIVE), study_uid=STUDY_UID),
+        Destinations.only(target or FakeTarget()),
+        ledger,
+        TOOLS,
+        worker_id="worker-1",
+        anonymize=anonymize,
+    )
+
+
+def test_all_images_in_doubt_are_handed_over_at_once() -> None:
+    ledger = FakeLedger()
+    assert run(ledger=ledger, anonymize=doubting(1, 3)).state is State.QUARANTINED
+    assert [(one.number, one.digest) for one in ledger.whole] == [
+        (1, f"{1:064x}"),
+        (2, f"{3:064x}"),
+    ]
+    assert ledger.reports[-1].measures == {"text_pictures": 2, "images_in_doubt": 2}
+
+
+def test_more_images_than_a_person_is_shown_at_once_wait_for_the_next_time() -> None:
+    many = {instance_id(n): f"original {n}".encode() for n in range(MOST_DOUBTS + 3)}
+    ledger = FakeLedger()
+    run(FakeSource(many), ledger=ledger, anonymize=doubting(*range(MOST_DOUBTS + 3)))
+    assert len(ledger.whole) == MOST_DOUBTS
+
+
+def test_what_can_never_be_released_is_what_a_study_is_held_for_whatever_else_is_in_doubt() -> None:
+    for others in ({0: Reason.MULTI_FRAME}, {4: Reason.MULTI_FRAME}):
+        ledger = FakeLedger()
+        outcome = run(ledger=ledger, anonymize=doubting(1, 3, others=others))
+        assert outcome == Outcome(State.QUARANTINED, Reason.MULTI_FRAME)
+        assert ledger.whole == []
+
+
+def test_a_study_in_doubt_is_quarantined_without_its_images_when_they_cannot_be_kept() -> None:
+    ledger = FakeLedger(keeps_pictures=False)
+    assert run(ledger=ledger, anonymize=doubting(1)).state is State.QUARANTINED
     assert ledger.reports[-1].measures == {}
+
+
+def test_what_a_person_decided_reaches_the_images_and_those_that_came_since_are_judged() -> None:
+    looked = (Looked(f"{1:064x}"), Looked(f"{3:064x}"))
+    target = FakeTarget()
+    message = replace(study_message(2), looked=looked)
+    assert attempt(message, FakeLedger(), target, anonymize=doubting(1, 3)).state is State.EXPORTED
+    assert target.held == exported()
+    ledger = FakeLedger()
+    outcome = attempt(message, ledger, target, anonymize=doubting(1, 3, 4))
+    assert outcome == Outcome(State.QUARANTINED, Reason.BURNED_IN_TEXT)
+    assert [one.digest for one in ledger.whole] == [f"{4:064x}"]
+
+
+# --- An export that is taken back -----------------------------------------------------------------
+
+
+def withdrawal(revision: int = 2) -> StudyMessage:
+    return replace(study_message(revision), errand=Errand.WITHDRAW)
+
+
+def held_target(**values: object) -> FakeTarget:
+    uid = PSEUDONYMS.uid(STUDY_UID)
+    return FakeTarget(held=exported(), study_uid=uid, **values)  # type: ignore[arg-type]
+
+
+def test_an_export_is_taken_back_without_a_look_at_any_image() -> None:
+    target, ledger = held_target(), FakeLedger()
+    source = FakeSource(dict(FIVE), study_uid=STUDY_UID)
+    for _again in range(2):
+        ledger.ended, ledger.attempts = None, 0
+        assert attempt(withdrawal(), ledger, target, source) == Outcome(
+            State.REJECTED, Reason.WITHDRAWN
+        )
+        assert target.held == {}
+    assert source.fetched == []
+    assert ledger.reports[-1].left_at == ()
+
+
+def test_a_target_that_does_not_let_go_is_tried_again_and_named_at_last() -> None:
+    target, ledger = held_target(refuse_withdrawal=True), FakeLedger()
+    outcome = attempt(withdrawal(), ledger, target)
+    assert (outcome.state, outcome.again) == (State.QUEUED, True)
+    assert (ledger.reports[-1].reason, ledger.reports[-1].target) == (
+        Reason.TARGET_UNREACHABLE,
+        "export",
+    )
+    ledger = FakeLedger(left=1)
+    outcome = attempt(withdrawal(), ledger, target)
+    assert outcome == Outcome(State.FAILED, Reason.TARGET_UNREACHABLE)
+    assert ledger.reports[-1].left_at == ("export",)
+
+
+def test_a_target_that_cannot_take_back_is_named_and_the_others_let_go() -> None:
+    target, keeps = held_target(), FakeTarget(recalls=False)
+    ledger = FakeLedger()
+    outcome = process_study(
+        withdrawal(),
+        FakeSource(dict(FIVE), study_uid=STUDY_UID),
+        Destinations({"archive": target, "pacs": keeps}, frozenset({"archive", "pacs"})),
+        ledger,
+        TOOLS,
+        anonymize=safe,
+    )
+    assert outcome.state is State.REJECTED
+    assert target.held == {}
+    assert ledger.reports[-1].left_at == ("pacs",)
+    assert ledger.reports[-1].measures == {"targets_not_withdrawn": 1}
+
+
+def test_a_withdrawal_at_a_target_that_this_worker_does_not_know_is_not_said_to_be_done() -> None:
+    target = held_target()
+    message = replace(withdrawal(), targets=("export", "elsewhere"))
+    for left, state in ((MAX_ATTEMPTS, State.QUEUED), (1, State.FAILED)):
+        ledger = FakeLedger(left=left)
+        outcome = attempt(message, ledger, target)
+        assert (outcome.state, outcome.reason) == (state, Reason.UNKNOWN_TARGET)
+
+
+def test_a_study_that_is_gone_cannot_be_withdrawn_any_more_and_the_targets_are_named() -> None:
+    target, ledger = held_target(), FakeLedger()
+    source = FakeSource(dict(FIVE), study_uid=STUDY_UID, gone=True)
+    outcome = attempt(withdrawal(), ledger, target, source)
+    assert outcome == Outcome(State.FAILED, Reason.GONE)
+    assert ledger.reports[-1].left_at == ("export",)
+
+
+def test_a_withdrawal_of_an_older_revision_removes_nothing() -> None:
+    target, ledger = held_target(), FakeLedger(revision=3)
+    assert attempt(withdrawal(), ledger, target).state is None
+    assert target.held == exported()
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_withdrawal_needs_no_original_where_the_ledger_knows_the_name(gone: bool) -> None:
+    target, ledger = held_target(), FakeLedger(sent_as=(PSEUDONYMS.uid(STUDY_UID),))
+    source = FakeSource(dict(FIVE), study_uid="" if not gone else STUDY_UID, gone=gone)
+    outcome = attempt(withdrawal(), ledger, target, source)
+    assert outcome == Outcome(State.REJECTED, Reason.WITHDRAWN)
+    assert target.held == {}
+    assert ledger.reports[-1].left_at == ()
+
+
+def test_a_withdrawal_takes_back_what_stands_under_any_name() -> None:
+    old = Pseudonyms(b"\7" * 32).uid(STUDY_UID)
+    target, ledger = held_target(), FakeLedger(sent_as=(old,))
+    attempt(withdrawal(), ledger, target, FakeSource(dict(FIVE), study_uid=STUDY_UID))
+    assert set(target.withdrawn) == {old, PSEUDONYMS.uid(STUDY_UID)}
+
+
+def test_a_study_that_is_gone_keeps_an_export_that_nobody_withdrew() -> None:
+    target, ledger = held_target(), FakeLedger(sent_as=())
+    source = FakeSource(dict(FIVE), study_uid=STUDY_UID, gone=True)
+    assert attempt(study_message(2), ledger, target, source).reason is Reason.GONE
+    assert target.held == exported()
+
+
+def test_the_ledger_is_told_the_name_before_anything_is_sent() -> None:
+    ledger, target = FakeLedger(), FakeTarget()
+    told: list[tuple[str, int]] = []
+    ledger.on_report = lambda report: told.append((report.study_uid, len(target.held)))
+    source = FakeSource(dict(FIVE), study_uid=STUDY_UID)
+    assert attempt(study_message(), ledger, target, source).state is State.EXPORTED
+    assert (PSEUDONYMS.uid(STUDY_UID), 0) in told
+
+
+def test_a_name_that_is_the_study_s_own_is_not_told() -> None:
+    ledger = FakeLedger()
+    tools = replace(TOOLS, profile=Profile.made_of("uids", [Option.UIDS]))
+    source = FakeSource(dict(FIVE), study_uid=STUDY_UID)
+    assert run(source, ledger=ledger, tools=tools).state is State.EXPORTED
+    assert {report.study_uid for report in (*ledger.reports, *ledger.questions)} == {""}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from celery import Celery
@@ -38,7 +40,7 @@ def test_a_message_is_read() -> None:
         [[]],
         [{}],
         [MESSAGE, 0],
-        [{**MESSAGE, "version": 2}],
+        [{**MESSAGE, "version": CONTRACT_VERSION + 1}],
         [{**MESSAGE, "PatientName": "DOE^JANE"}],
         [{**MESSAGE, "job_id": "../../etc"}],
         [{**MESSAGE, "study_id": "1.2.3"}],
@@ -139,10 +141,70 @@ def test_a_bad_message_is_dropped_and_logged_without_its_content(
     with caplog.at_level(logging.DEBUG):
         sent.run({**MESSAGE, "DOE^JANE": "1933"})
         sent.run(MESSAGE, PatientName="DOE^JANE")
-        sent.run({**MESSAGE, "version": 2})
+        sent.run({**MESSAGE, "version": 0})
     assert sent.published == []
     said = [record for record in caplog.records if "refused a message" in record.message]
     assert [record.levelno for record in said] == [logging.ERROR] * 3
     assert f"version {SOFTWARE_VERSION} with contract {CONTRACT_VERSION}" in said[-1].message
     assert "DOE" not in caplog.text
     assert JOB_ID not in caplog.text
+
+
+def test_a_message_of_a_later_version_is_given_back_whole_for_a_newer_worker(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def process(_message: StudyMessage) -> Outcome:
+        pytest.fail("a message of another version was processed")
+
+    later = {**MESSAGE, "version": CONTRACT_VERSION + 1, "new": {"DOE^JANE": 1}}
+    sent = Sent(process)
+    with caplog.at_level(logging.DEBUG), pytest.raises(Retry):
+        sent.run(later)
+    [(args, pause)] = sent.published
+    assert list(args) == [later]  # type: ignore[call-overload]
+    assert pause > 0
+    assert "DOE" not in caplog.text
+    down = Sent(process, broker_down=True)
+    with pytest.raises(Reject) as rejected:
+        down.run(later)
+    assert rejected.value.requeue
+
+
+def test_what_a_worker_that_stops_gives_back_waits_for_no_pause() -> None:
+    sent = Sent(process_with(Outcome(State.QUEUED, Reason.WORKER_STOPPED, again=True)))
+    with pytest.raises(Retry):
+        sent.run(MESSAGE, retries=5)
+    assert sent.published == [((MESSAGE,), 0.0)]
+
+
+@pytest.mark.parametrize(("pause", "waits"), [(30, 30), (86_400, 600)])
+def test_a_message_that_was_given_a_pause_by_a_clock_that_was_ahead_waits_no_longer_than_others(
+    pause: int, waits: int
+) -> None:
+    now = datetime.now(UTC)
+    headers = {
+        "id": "1",
+        "task": TASK_NAME,
+        "eta": (now + timedelta(seconds=pause)).isoformat(),
+    }
+    message = SimpleNamespace(
+        headers=headers,
+        body=b"",
+        properties={},
+        delivery_info={},
+        content_type="application/json",
+        content_encoding="utf-8",
+        acknowledged=False,
+    )
+    app = Celery("test", set_as_current=False)
+    register(app, lambda _message: Outcome(None), RetryPolicy())
+    request = app.tasks[TASK_NAME].Request(
+        message,
+        app=app,
+        task=app.tasks[TASK_NAME],
+        decoded=True,
+        body=([], {}, {}),
+        headers=headers,
+        hostname="worker",
+    )
+    assert abs((request.eta - now).total_seconds() - waits) < 60

@@ -14,12 +14,13 @@ from PIL import Image, ImageDraw, ImageFont
 from prichexy_testing.dicoms import phantom, radiograph_dataset
 from prichexy_testing.shared_data import CHEST, need
 from prichexy_worker import inspection, pixels, view
-from prichexy_worker.contract import Reason
+from prichexy_worker.contract import WHOLE_PICTURE_BYTES, Looked, Reason
 from prichexy_worker.errors import Rejected
 from prichexy_worker.pixels import Radiograph
-from prichexy_worker.text import Mask, TextFinder, TextRegion, clean, picture
+from prichexy_worker.text import Mask, TextFinder, TextRegion, clean, picture, whole_picture
 from prichexy_worker.text.cleaning import LARGEST_REGION, MOST_ERASED, MOST_REGIONS, MOST_ROUNDS
-from prichexy_worker.text.pictures import LONGEST_SIDE
+from prichexy_worker.text.erasing import reach_of
+from prichexy_worker.text.pictures import LONGEST_SIDE, WHOLE_SIDES
 
 View = npt.NDArray[np.float32]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -90,7 +91,8 @@ def test_text_that_never_ends_is_given_up_after_the_promised_number_of_rounds() 
         clean(chest(), HEADER, finder)
     assert caught.value.reason is Reason.BURNED_IN_TEXT
     assert len(finder.views) == MOST_ROUNDS + 1
-    assert caught.value.findings == ((20, 20, 80, 32),)
+    reach = reach_of((200, 240), text(20, 20, 80, 32))
+    assert caught.value.findings == (reach,)
     assert len(caught.value.pictures) == 1
 
 
@@ -101,7 +103,7 @@ def test_a_region_as_large_as_anatomy_is_shown_to_a_human_and_not_erased() -> No
     assert clean(chest(), HEADER, Finds([allowed])).erased.any()
     with pytest.raises(Rejected) as caught:
         clean(chest(), HEADER, Finds([large, text(20, 150, 60, 158)]))
-    assert caught.value.findings == (large.box,)
+    assert caught.value.findings == (reach_of((rows, columns), large),)
 
 
 def test_very_many_regions_are_shown_to_a_human() -> None:
@@ -226,3 +228,72 @@ def test_the_name_and_birth_date_of_a_real_file_are_erased_and_its_markers_stay(
     assert cleaned.erased.mean() < 0.1
     after = view.displayed(cleaned.radiograph, dataset)
     assert (after[:90, :800] > 0.9).mean() < 0.01
+
+
+# --- What a person decided ------------------------------------------------------------------------
+
+DIGEST = "d" * 64
+
+
+def test_what_a_person_names_is_erased_however_large_it_is_and_all_else_stays() -> None:
+    source = chest()
+    box = (0, 0, 240, 120)
+    cleaned = clean(source, HEADER, Finds([]), looked=Looked(DIGEST, (box,)))
+    assert cleaned.erased[:120].all()
+    assert not cleaned.erased[120:].any()
+    assert (cleaned.radiograph.values == source.values)[120:].all()
+    assert (cleaned.radiograph.values != source.values)[:120].mean() > 0.5
+
+
+def test_nothing_of_what_a_person_had_erased_has_any_influence() -> None:
+    other = chest()
+    values = other.values.copy()
+    values[20:60, 30:90] = 4095
+    lettered = Radiograph(values, 12)
+    looked = Looked(DIGEST, ((30, 20, 90, 60),))
+    one, two = (clean(each, HEADER, Finds([]), looked=looked) for each in (other, lettered))
+    assert (one.radiograph.values == two.radiograph.values).all()
+
+
+def test_what_a_person_left_alone_is_neither_erased_nor_doubted() -> None:
+    source, bone = chest(), text(20, 20, 200, 190)
+    with pytest.raises(Rejected) as caught:
+        clean(source, HEADER, Finds([bone]))
+    [box] = caught.value.findings
+    cleaned = clean(source, HEADER, Finds([bone]), looked=Looked(DIGEST, (), (box,)))
+    assert cleaned.radiograph is source
+    assert cleaned.measures()["text_markers_kept"] == 0
+
+
+def test_what_reaches_beyond_what_a_person_left_alone_is_judged_as_always() -> None:
+    looked = Looked(DIGEST, (), ((20, 20, 80, 32),))
+    for beyond in (text(19, 20, 80, 32), text(20, 20, 81, 32), text(20, 100, 80, 112)):
+        assert clean(chest(), HEADER, Finds([beyond], []), looked=looked).erased.any()
+    with pytest.raises(Rejected):
+        clean(chest(), HEADER, Finds([text(20, 20, 200, 190)]), looked=looked)
+
+
+def test_a_patch_that_looks_like_text_where_a_person_had_it_erased_is_none() -> None:
+    looked = Looked(DIGEST, ((10, 10, 100, 50),))
+    cleaned = clean(chest(), HEADER, Finds(*[[text(20, 20, 80, 32)]] * 9), looked=looked)
+    assert cleaned.measures()["text_regions_erased"] == 0
+
+
+def test_a_person_who_looked_and_found_nothing_answers_a_header_that_speaks_of_text() -> None:
+    with pytest.raises(Rejected):
+        clean(chest(), HEADER, Finds([]), claimed=True)
+    assert not clean(chest(), HEADER, Finds([]), claimed=True, looked=Looked(DIGEST)).erased.any()
+
+
+@pytest.mark.parametrize("size", [(3000, 2500), (2500, 3000), (300, 200)])
+def test_the_picture_of_a_whole_image_is_small_and_shows_all_of_it(size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(1).random(size, dtype=np.float32)
+    noise[:, : size[1] // 2] = 0
+    png = whole_picture(noise)
+    assert len(png) <= WHOLE_PICTURE_BYTES
+    seen = shown(png)
+    assert max(seen.shape) <= max(WHOLE_SIDES)
+    assert seen.shape[0] / seen.shape[1] == pytest.approx(size[0] / size[1], rel=0.01)
+    half = seen.shape[1] // 2
+    assert seen[:, : half - 1].max() < 10
+    assert seen[:, half + 1 :].mean() > 50

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -78,6 +79,8 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     engine = SimpleNamespace(**vars(ENGINE), folder=tmp_path.resolve())
     monkeypatch.setattr(main, "load_tools", lambda _settings: (TOOLS, engine))
     monkeypatch.setattr(main, "configure_logging", lambda: None)
+    limits: list[tuple[int, tuple[int, int]]] = seen.setdefault("limits", [])
+    monkeypatch.setattr(main.resource, "setrlimit", lambda *limit: limits.append(limit))
     assert main.main([]) == 0
     return seen
 
@@ -86,6 +89,10 @@ def test_a_study_has_to_end_before_the_broker_takes_its_worker_for_lost(
     asked: dict[str, Any],
 ) -> None:
     assert asked["max_seconds"] == 800
+
+
+def test_a_crash_leaves_no_core_file(asked: dict[str, Any]) -> None:
+    assert asked["limits"] == [(resource.RLIMIT_CORE, (0, 0))]
 
 
 def test_the_worker_has_its_processs_name_everywhere(asked: dict[str, Any]) -> None:

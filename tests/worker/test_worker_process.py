@@ -19,7 +19,7 @@ from pydicom.uid import UID
 
 from prichexy_testing.dicoms import canary_values, radiograph_dataset, write
 from prichexy_testing.fake_ingest import FakeIngest, running_fake_ingest
-from prichexy_testing.fakes_worker import STUDY_ID, study_message
+from prichexy_testing.fakes_worker import STUDY_ID, instance_id, study_message
 from prichexy_testing.servers import running_redis, wait_until
 from prichexy_testing.shared_data import REPO
 from prichexy_worker.contract import SOFTWARE_VERSION, TASK_NAME, Reason, State
@@ -119,7 +119,7 @@ def original(number: int, **attributes: object) -> bytes:
 def test_a_study_is_exported_reported_and_never_touches_the_disk_before(tmp_path: Path) -> None:
     with (
         running_redis() as redis,
-        running_fake_ingest({f"instance-{n}": original(n) for n in range(2)}) as ingest,
+        running_fake_ingest({instance_id(n): original(n) for n in range(2)}) as ingest,
     ):
         place = Place(tmp_path, ingest, redis.url)
         with place.worker() as process:
@@ -157,14 +157,17 @@ def test_a_study_is_exported_reported_and_never_touches_the_disk_before(tmp_path
 
 
 def test_an_unsafe_study_is_quarantined_and_a_broken_one_tried_again(tmp_path: Path) -> None:
-    unsafe = {"a": original(0), "b": original(1, BurnedInAnnotation="YES")}
+    unsafe = {
+        instance_id(0): original(0),
+        instance_id(1): original(1, BurnedInAnnotation="YES"),
+    }
     with running_redis() as redis, running_fake_ingest(unsafe) as ingest:
         place = Place(tmp_path, ingest, redis.url)
         with place.worker():
             place.send()
             wait_until(lambda: State.QUARANTINED in ingest.states, what="the study is quarantined")
             (place.folder / "export").rmdir()
-            ingest.instances = {"a": original(0)}
+            ingest.instances = {instance_id(0): original(0)}
             place.send()
             wait_until(lambda: State.QUEUED in ingest.states, what="the study is given back")
             wait_until(lambda: "again in" in place.log(), what="the worker says so")
@@ -185,7 +188,7 @@ def test_the_check_says_who_the_worker_would_be(tmp_path: Path) -> None:
     assert said["device_reason"]
     assert len(said["model"]["digest"]) == 64
     assert said["model"]["evidence"] in ("untrained", "trained", "measured")
-    assert said["export"] == "folder"
+    assert said["targets"] == {"export": "folder"}
     assert said["profile"]["name"] == "basic"
     assert len(said["key_id"]) == 16
     assert ingest.announcements == []

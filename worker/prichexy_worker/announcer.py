@@ -33,6 +33,8 @@ class Announcer:
         self._announcement = announcement
         self._interval = interval
         self._stopped = False
+        #: Whether the plugin took the last announcement.
+        self.heard = False
         self._woken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="announcer", daemon=True)
 
@@ -54,7 +56,7 @@ class Announcer:
     def _run(self) -> None:
         heard = True
         while True:
-            heard = self._announce(heard)
+            self.heard = heard = self._announce(heard)
             self._woken.wait(self._interval)
             # Cleared before it is looked why: what comes after that wakes the next wait.
             self._woken.clear()

@@ -1,7 +1,9 @@
-"""Compressed frames as bytes: the size that they announce, and JPEG decoded at arm's length."""
+"""Compressed frames as bytes: the size that they announce, and their decoding at arm's length."""
 
 from __future__ import annotations
 
+import os
+import signal
 import struct
 import subprocess
 import sys
@@ -14,12 +16,34 @@ from numpy.typing import NDArray
 
 from prichexy_worker.layout import Layout
 
-__all__ = ["Announced", "announced", "decode_jpeg"]
+__all__ = [
+    "MOST_SECONDS",
+    "Announced",
+    "Starved",
+    "announced",
+    "at_arms_length",
+    "decode_jpeg",
+    "memory_for",
+]
 
 #: JPEG's SOF0 to SOF15 (without DHT, JPG, DAC, which share the range) and JPEG-LS's SOF55.
 _START_OF_FRAME: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
-_CHILD: Final = Path(__file__).with_name("gdcm_child.py")
-_CHILD_SECONDS: Final = 120
+_CHILD: Final = Path(__file__).with_name("frame_child.py")
+#: Of the processor: some times what JPEG 2000 needs for the largest image that is taken in. It
+#: holds for a child whose worker was killed meanwhile, too.
+MOST_SECONDS: Final = 120
+#: Of the clock on the wall: a codec waits for nothing but the processor.
+_MOST_WAITED: Final = 240
+_MEMORY: Final = 1 << 30
+#: JPEG 2000 holds each pixel in 32 bits, twice while it transforms, and once in the result.
+_MEMORY_OF_A_PIXEL: Final = 24
+
+
+class Starved(BaseException):
+    """The machine kept a codec from its end, by no fault of the frame.
+
+    No Exception: pydicom takes any of those for the frame's fault.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,29 +84,73 @@ def announced(frame: bytes) -> Announced | None:
 def decode_jpeg(frame: bytes, layout: Layout) -> NDArray[Any]:
     """Decode a grey JPEG of any process with GDCM: (rows, columns), in the codestream's own depth.
 
-    GDCM runs in a process of its own (about 0.1 s), as damaged frames can end it. Raises
-    ValueError when it gives no image of the layout's size, without a word of what it said.
+    Raises ValueError when it gives no image of the layout's size, without a word of what it said.
     """
     header = announced(frame)
     if header is None or not 8 <= header.precision <= 16:
         raise ValueError("no JPEG of 8 to 16 bits")
     # Lossy 12-bit frames may hold fewer stored bits than their precision: GDCM needs the latter.
     allocated = 8 if header.precision == 8 else 16
-    sign = int(layout.signed)
-    numbers = (layout.rows, layout.columns, allocated, header.precision, sign)
-    command = [sys.executable, "-I", str(_CHILD), str(layout.syntax), *map(str, numbers)]
+    content = at_arms_length(
+        frame,
+        syntax=layout.syntax,
+        rows=layout.rows,
+        columns=layout.columns,
+        bits_allocated=allocated,
+        bits_stored=header.precision,
+        signed=layout.signed,
+    )
+    dtype = np.dtype(f"<{'i' if layout.signed else 'u'}{allocated // 8}")
+    if len(content) != layout.rows * layout.columns * dtype.itemsize:
+        raise ValueError("GDCM gave another size")
+    return np.frombuffer(content, dtype=dtype).reshape(layout.rows, layout.columns)
+
+
+def at_arms_length(
+    frame: bytes,
+    *,
+    syntax: str,
+    rows: int,
+    columns: int,
+    bits_allocated: int,
+    bits_stored: int,
+    signed: bool,
+) -> bytes:
+    """Give the pixels of a compressed frame, little endian, as its codec gives them.
+
+    The codec runs in a process of its own (0.1 to 0.2 s), as a damaged frame can end it, fill all
+    memory or never come back: it has MOST_SECONDS and ``memory_for`` the image. Raises ValueError
+    when it gave nothing, without a word of what it said; Starved when it was killed from outside,
+    as it is first where the machine has no memory left, or hardly came to run.
+    """
+    bounds = (memory_for(rows, columns), MOST_SECONDS)
+    numbers = (rows, columns, bits_allocated, bits_stored, int(signed))
+    command = [sys.executable, "-I", str(_CHILD), *map(str, (*bounds, syntax, *numbers))]
     try:
         child = subprocess.run(
             command,
             input=frame,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            timeout=_CHILD_SECONDS,
-            check=True,
+            # A numeric library would reserve memory for each processor, out of the bound.
+            env={**_environment(), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+            timeout=_MOST_WAITED,
+            check=False,
         )
-    except subprocess.SubprocessError:
-        raise ValueError("GDCM gave up") from None
-    dtype = np.dtype(f"<{'i' if layout.signed else 'u'}{allocated // 8}")
-    if len(child.stdout) != layout.rows * layout.columns * dtype.itemsize:
-        raise ValueError("GDCM gave another size")
-    return np.frombuffer(child.stdout, dtype=dtype).reshape(layout.rows, layout.columns)
+    except subprocess.TimeoutExpired:
+        raise Starved("a codec hardly came to run") from None
+    if child.returncode == -signal.SIGKILL:  # its own bounds end it otherwise
+        raise Starved("a codec was killed from outside")
+    if child.returncode:
+        raise ValueError("the codec gave up")
+    return child.stdout
+
+
+def _environment() -> dict[str, str]:
+    """Give this process's environment without our settings: passwords may be among them."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PRICHEXY_")}
+
+
+def memory_for(rows: int, columns: int) -> int:
+    """Give the bytes that the decoding of such an image may take, those of Python included."""
+    return _MEMORY + _MEMORY_OF_A_PIXEL * rows * columns

@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from prichexy_model.anonymizer import Anonymizer
-from prichexy_model.bundle import load_anonymizer
+from prichexy_model.bundle import Bundle, load_anonymizer, read_bundle
 from prichexy_model.weights import WeightsError
 from prichexy_worker.contract import ModelInfo
 from prichexy_worker.errors import Misconfigured
 
-__all__ = ["Engine", "choose_device"]
+__all__ = ["Engine", "choose_device", "read_model"]
 
 _CUDA: Final = re.compile(r"cuda(:\d{1,3})?")
 
@@ -70,13 +70,7 @@ class Engine:
         return cls(
             device=chosen,
             device_reason=reason,
-            model=ModelInfo(
-                name=found.name,
-                model_version=found.version,
-                digest=found.digest,
-                evidence=found.evidence,
-                statement=found.statement,
-            ),
+            model=_info(found),
             input_size=found.input_size,
             folder=folder,
             _anonymizer=anonymizer.eval(),
@@ -108,6 +102,24 @@ class Engine:
             enabled=True, benchmark=False, deterministic=True, allow_tf32=False
         )
         return flags
+
+
+def read_model(folder: Path) -> ModelInfo:
+    """Give what a bundle says of its generator; no weights are read. Raises Misconfigured."""
+    try:
+        return _info(read_bundle(folder))
+    except WeightsError as error:
+        raise Misconfigured(f"model.bundle: {error}") from error
+
+
+def _info(bundle: Bundle) -> ModelInfo:
+    return ModelInfo(
+        name=bundle.name,
+        model_version=bundle.version,
+        digest=bundle.digest,
+        evidence=bundle.evidence,
+        statement=bundle.statement,
+    )
 
 
 def choose_device(setting: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ warns about, and a traceback ends in an exception's text. Here those lines lose 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import re
 import sys
@@ -19,9 +20,10 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Final, TextIO
 
-__all__ = ["SafeFormatter", "bound_to", "configure_logging", "where"]
+__all__ = ["JsonFormatter", "SafeFormatter", "bound_to", "configure_logging", "where"]
 
-_JOB: Final[ContextVar[str]] = ContextVar("prichexy_job", default="-")
+_NO_JOB: Final = "-"
+_JOB: Final[ContextVar[str]] = ContextVar("prichexy_job", default=_NO_JOB)
 _OURS: Final = "prichexy_"
 #: Libraries whose log texts are constant, so that only their arguments need to go.
 _CONSTANT_TEXTS: Final = frozenset({"celery", "kombu"})
@@ -75,12 +77,25 @@ class SafeFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Give the line. Never raises for what a library logs."""
-        stamp = f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}Z"
-        text = self._text(record).replace("\r", " ").replace("\n", " ").strip()
-        error = record.exc_info[1] if record.exc_info else None
+        text = self.text(record)
+        error = self.error(record)
         if error is not None:
-            text = f"{text} [{where(error)}]"
-        return f"{stamp} {record.levelname} {record.name} job={_JOB.get()} {text}"
+            text = f"{text} [{error}]"
+        return f"{self.stamp(record)} {record.levelname} {record.name} job={_JOB.get()} {text}"
+
+    def stamp(self, record: logging.LogRecord) -> str:
+        """Give the moment in UTC, to the millisecond (RFC 3339)."""
+        return f"{self.formatTime(record, '%Y-%m-%dT%H:%M:%S')}.{int(record.msecs):03d}Z"
+
+    def text(self, record: logging.LogRecord) -> str:
+        """Give what may be shown of the message, on one line."""
+        return self._text(record).replace("\r", " ").replace("\n", " ").strip()
+
+    @staticmethod
+    def error(record: logging.LogRecord) -> str | None:
+        """Give the classes and places of the exception that was logged, if there is one."""
+        error = record.exc_info[1] if record.exc_info else None
+        return None if error is None else where(error)
 
     def _text(self, record: logging.LogRecord) -> str:
         library = record.name.split(".")[0]
@@ -99,6 +114,32 @@ class SafeFormatter(logging.Formatter):
             return str(record.msg) % _shown(record.args)
         except (TypeError, ValueError, KeyError):
             return f"a message, withheld ({place})"
+
+
+class JsonFormatter(SafeFormatter):
+    """The same as one JSON object a line, for programs that collect logs.
+
+    Keys: time, level, logger, message; job while a study is under way; worker where it was given;
+    error for an exception's classes and places.
+    """
+
+    def __init__(self, worker_id: str | None = None) -> None:
+        super().__init__()
+        self._worker_id = worker_id
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Give the line. Never raises for what a library logs."""
+        job = _JOB.get()
+        line = {
+            "time": self.stamp(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "worker": self._worker_id,
+            "job": None if job == _NO_JOB else job,
+            "message": self.text(record),
+            "error": self.error(record),
+        }
+        return json.dumps({key: value for key, value in line.items() if value is not None})
 
 
 class _Withheld:
@@ -123,14 +164,18 @@ def _show(value: object) -> object:
     return value if isinstance(value, bool | int | float) else _Withheld()
 
 
-def configure_logging(stream: TextIO | None = None, level: int = logging.INFO) -> None:
+def configure_logging(
+    stream: TextIO | None = None,
+    level: int = logging.INFO,
+    formatter: SafeFormatter | None = None,
+) -> None:
     """Send the process's log lines, warnings and unhandled errors to ``stream``, made safe.
 
     Ours are shown from ``level``, those of libraries from WARNING: httpx and pyorthanc log an
     address for each request at INFO.
     """
     handler = logging.StreamHandler(sys.stderr if stream is None else stream)
-    handler.setFormatter(SafeFormatter())
+    handler.setFormatter(SafeFormatter() if formatter is None else formatter)
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)

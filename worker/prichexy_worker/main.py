@@ -11,21 +11,27 @@ import argparse
 import json
 import logging
 import os
+import resource
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from prichexy_worker import gate
+from prichexy_worker import gate, pipeline
 from prichexy_worker.announcer import Announcer
-from prichexy_worker.app import call_between_studies, create_app, work
-from prichexy_worker.contract import SOFTWARE_VERSION, WorkerAnnouncement
+from prichexy_worker.app import Leaving, broker_tls, call_between_studies, create_app, work
+from prichexy_worker.bounds import ending_with_an_image
+from prichexy_worker.chosen import Choice
+from prichexy_worker.contract import SOFTWARE_VERSION, Available, WorkerAnnouncement
 from prichexy_worker.current_model import LOOK_SECONDS, CurrentModel
 from prichexy_worker.errors import Misconfigured
-from prichexy_worker.export import create_target
+from prichexy_worker.export import create_destinations
 from prichexy_worker.header.options import Option
-from prichexy_worker.logs import configure_logging
+from prichexy_worker.logs import JsonFormatter, configure_logging
+from prichexy_worker.monitor import Monitor
+from prichexy_worker.monitor_server import serving
 from prichexy_worker.orthanc_client import connect
 from prichexy_worker.orthanc_source import OrthancSource
 from prichexy_worker.pipeline import Tools
@@ -35,13 +41,14 @@ from prichexy_worker.reporting import PluginReporter
 from prichexy_worker.retry import RetryPolicy
 from prichexy_worker.settings import Ingest, Settings, load_settings
 from prichexy_worker.study import process_study
+from prichexy_worker.target_settings import told_targets
 from prichexy_worker.tasks import register
 from prichexy_worker.text import TextFinder
 
 if TYPE_CHECKING:
     import pyorthanc
 
-    from prichexy_worker.contract import StudyMessage
+    from prichexy_worker.contract import ModelInfo, StudyMessage
     from prichexy_worker.engine import Engine
     from prichexy_worker.study import Outcome
 
@@ -62,7 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     configure_logging()
     try:
         settings = load_settings()
-        return check(settings) if options.check else run(settings.of_process(os.getpid()))
+        own = settings.of_process(os.getpid())
+        if settings.log.format == "json":
+            configure_logging(formatter=JsonFormatter(own.worker_id))
+        return check(settings) if options.check else run(own)
     except Misconfigured as error:
         sys.stderr.write(f"prichexy_worker: {error}\n")
         return 2
@@ -73,11 +83,13 @@ def check(settings: Settings) -> int:
 
     Raises Misconfigured when the worker could not start.
     """
-    create_target(settings.export)
+    targets = settings.export_targets()
+    create_destinations(targets)
     _connect(settings.ingest)
+    broker_tls(settings.broker)
     tools, engine = load_tools(settings)
     found = announcement(settings, engine).to_json()
-    found["export"] = settings.export.kind
+    found["targets"] = {name: target.kind for name, target in targets.items()}
     found["key_id"] = tools.pseudonyms.key_id
     found["profile"] = tools.profile.to_json()
     sys.stdout.write(json.dumps(found, indent=2, sort_keys=True) + "\n")
@@ -85,50 +97,83 @@ def check(settings: Settings) -> int:
 
 
 def run(settings: Settings) -> int:
-    """Work until SIGTERM or SIGINT, which let the study under way come to its end.
+    """Work until SIGTERM or SIGINT, which let the study under way come to its end, or go back.
 
     Raises Misconfigured when the worker cannot start.
     """
-    target = create_target(settings.export)
+    # The memory of a process that crashes holds patients' data: it must not become a file.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    destinations = create_destinations(settings.export_targets())
     orthanc = _connect(settings.ingest)
     source, reporter = OrthancSource(orthanc), PluginReporter(orthanc)
     tools, engine = load_tools(settings)
+    choice = Choice(settings.model.bundle, partial(_load_engine, settings), _read_model)
     # A client of its own: the thread must not wait behind an image, nor an image behind it.
-    heartbeat = Announcer(PluginReporter(_connect(settings.ingest)), announcement(settings, engine))
+    heartbeat = Announcer(
+        PluginReporter(_connect(settings.ingest)),
+        announcement(settings, engine, choice.available()),
+    )
+    monitor = Monitor(
+        longest=settings.broker.redelivery_seconds,
+        wait_seconds=LOOK_SECONDS,
+        heard=lambda: heartbeat.heard,
+    )
+    monitor.announced(announcement(settings, engine))
+
+    def announce(engine: Engine) -> None:
+        heartbeat.update(announcement(settings, engine, choice.available()))
+        monitor.announced(announcement(settings, engine))
+
     model = CurrentModel(
         settings.model.bundle,
         tools,
         engine,
         load=partial(_load_engine, settings),
-        announce=lambda engine: heartbeat.update(announcement(settings, engine)),
+        announce=announce,
     )
 
+    anonymize = ending_with_an_image(pipeline.anonymize, settings.limits.image_seconds)
+
+    def look() -> None:
+        monitor.waits()
+        model.look()
+
     def process(message: StudyMessage) -> Outcome:
-        return process_study(
-            message,
-            source,
-            target,
-            reporter,
-            model.tools(),
-            worker_id=settings.worker_id,
-            max_instances=settings.limits.instances,
-            max_seconds=settings.broker.study_seconds(),
-        )
+        with monitor.attempt() as attempt:
+            outcome = process_study(
+                message,
+                source,
+                destinations,
+                reporter,
+                model.tools(),
+                worker_id=settings.worker_id,
+                max_instances=settings.limits.instances,
+                max_seconds=settings.study_seconds(),
+                leave_by=leaving.by,
+                anonymize=anonymize,
+                choose=choice.tools,
+            )
+            attempt.ended(outcome)
+        return outcome
 
     app = create_app(settings)
+    leaving = Leaving(settings.limits.stop_seconds)
     register(app, process, RetryPolicy.below(settings.broker.redelivery_seconds))
-    call_between_studies(app, model.look, LOOK_SECONDS)
+    call_between_studies(app, look, LOOK_SECONDS)
     _LOG.info("worker %s, version %s", settings.worker_id, SOFTWARE_VERSION)
     _LOG.info("device %s: %s", engine.device, engine.device_reason)
     digest = tools.profile.digest
     _LOG.info("key %s, profile %s, SHA-256 %s", tools.pseudonyms.key_id, tools.profile.name, digest)
     first = engine.model
     _LOG.info("model %s, %s: %s", first.digest[:12], first.evidence, first.statement)
-    heartbeat.start()
-    try:
+    with ExitStack() as stack:
+        if settings.monitoring.port is not None:
+            address = settings.monitoring.address
+            port = stack.enter_context(serving(monitor, address, settings.monitoring.port))
+            _LOG.info("monitoring at port %d of %s", port, address)
+        heartbeat.start()
+        stack.callback(heartbeat.stop)
         code = work(app, settings)
-    finally:
-        heartbeat.stop()
     _LOG.info("stopped")
     return code
 
@@ -156,6 +201,7 @@ def load_tools(settings: Settings) -> tuple[Tools, Engine]:
         profile=project.profile,
         masks=project.masks,
         retired=tuple(project.pseudonyms(key) for key in retired),
+        picture_side=settings.pictures.side,
     )
     return tools, engine
 
@@ -171,14 +217,26 @@ def _load_engine(settings: Settings, bundle: Path) -> Engine:
     return Engine.load(bundle, device=settings.model.device, threads=settings.model.threads)
 
 
-def announcement(settings: Settings, engine: Engine) -> WorkerAnnouncement:
-    """Say who this worker is."""
+def _read_model(folder: Path) -> ModelInfo:
+    """Give what a bundle says of its generator. Raises Misconfigured."""
+    from prichexy_worker.engine import read_model  # noqa: PLC0415 - as above
+
+    return read_model(folder)
+
+
+def announcement(
+    settings: Settings, engine: Engine, models: tuple[Available, ...] = ()
+) -> WorkerAnnouncement:
+    """Say who this worker is, and which ``models`` it could use."""
     return WorkerAnnouncement(
         worker_id=settings.worker_id,
         software=SOFTWARE_VERSION,
         device=engine.device,
         device_reason=engine.device_reason,
         model=engine.model,
+        queues=settings.broker.taken_queues(),
+        targets=told_targets(settings.export_targets()),
+        models=models,
     )
 
 

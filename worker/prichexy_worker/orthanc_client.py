@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -11,7 +10,8 @@ import httpx
 import pyorthanc
 
 from prichexy_worker.contract import Reason
-from prichexy_worker.errors import Misconfigured, Retryable
+from prichexy_worker.errors import Retryable
+from prichexy_worker.tls import client_context
 
 __all__ = ["ask", "connect"]
 
@@ -20,25 +20,28 @@ _PROXY_WITHOUT_ORTHANC: Final = frozenset({502, 503, 504})
 
 
 def connect(
-    url: str, user: str, password: str | None, ca_file: Path | None, timeout: float
+    url: str,
+    user: str,
+    password: str | None,
+    ca_file: Path | None,
+    timeout: float,
+    *,
+    certificate_file: Path | None = None,
+    key_file: Path | None = None,
 ) -> pyorthanc.Orthanc:
     """Give a client of the Orthanc at ``url``; nothing is sent yet.
 
     Its calls return the raw response, whatever the status: pyorthanc's own errors carry the body.
     Proxy settings of the environment are not used: images go to the address of the settings.
-    Raises Misconfigured when ``ca_file`` is not readable or holds no certificate.
+    The files are those of ``tls.client_context``. Raises Misconfigured when one cannot be used.
     """
-    try:
-        context = ssl.create_default_context(cafile=ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise Misconfigured(f"ca_file cannot be used ({type(error).__name__})") from None
     return pyorthanc.Orthanc(
         url,
         user,
         password,
         return_raw_response=True,
         timeout=timeout,
-        verify=context,
+        verify=client_context(ca_file, certificate_file, key_file),
         trust_env=False,
         # Asked for gzip, as httpx does, Orthanc compresses 10 MB in half a second a piece.
         headers={"Accept-Encoding": "identity"},

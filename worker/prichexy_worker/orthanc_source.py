@@ -23,33 +23,20 @@ class OrthancSource:
         self._orthanc = orthanc
 
     def snapshot(self, study_id: str) -> Snapshot:
-        """Give the study's instances; ``LastUpdate`` moves when one of them is replaced.
-
-        Orthanc names a study by PatientID and StudyInstanceUID, so it is asked for others that
-        have the latter.
-        """
+        """Give the study's instances; ``LastUpdate`` moves when one of them is replaced."""
         study = _read(partial(self._orthanc.get_studies_id, study_id))
         listed = _read(partial(self._orthanc.get_studies_id_instances, study_id))
         if study is None or listed is None:
             raise Rejected(Reason.GONE)
         try:
             said = study.json()
-            study_uid = str(said["MainDicomTags"]["StudyInstanceUID"]).strip(" \0")
             return Snapshot(
                 instances=tuple(sorted(str(entry["ID"]) for entry in listed.json())),
                 version=str(said["LastUpdate"]),
-                study_uid=study_uid,
-                patients=self._patients_of(study_uid),
+                study_uid=str(said["MainDicomTags"]["StudyInstanceUID"]).strip(" \0"),
             )
         except (KeyError, TypeError, ValueError):
             raise Retryable(Reason.SOURCE_UNREACHABLE, "not an answer of Orthanc's") from None
-
-    def _patients_of(self, study_uid: str) -> int:
-        # Not pyorthanc's post_tools_lookup: httpx warns of a body that is given as a form's.
-        address = f"{self._orthanc.url}/tools/lookup"
-        found = _read(partial(self._orthanc.post, address, content=study_uid))
-        listed = [] if found is None else found.json()
-        return max(1, len({one["ID"] for one in listed if one["Type"] == "Study"}))
 
     def fetch(self, instance_id: str) -> bytes:
         """Give the instance's DICOM file, which is held in memory only."""

@@ -6,19 +6,24 @@ Orthanc, Celery or a file, so the same function serves the worker and the comman
 
 from __future__ import annotations
 
+import hashlib
 import io
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pydicom
+from pydicom.dataset import Dataset
 
-from prichexy_worker import deform, gate, header, inspection, pixels, text, view
-from prichexy_worker.contract import SOFTWARE_VERSION, ModelInfo
+from prichexy_worker import deform, gate, header, inspection, pixels, side_by_side, text, view
+from prichexy_worker.contract import RELEASABLE, SOFTWARE_VERSION, Box, Looked, ModelInfo
+from prichexy_worker.errors import Doubt, Rejected
+from prichexy_worker.pixels import Radiograph
 from prichexy_worker.ports import Anonymized
 from prichexy_worker.pseudonyms import Pseudonyms
 from prichexy_worker.settings import Syntax
@@ -49,7 +54,10 @@ class Tools:
     """What every instance is anonymised with.
 
     ``masks`` are filled whatever the search for text finds. ``pseudonyms`` are those of the
-    profile's project, ``retired`` those of keys of before.
+    profile's project, ``retired`` those of keys of before. ``looked`` are the decisions of people
+    over single images, by the digest of the image's file. ``strength`` is the factor on the
+    displacement that ``engine`` has in it already. ``picture_side`` is the longest side, in pixels,
+    of the pictures of before and after; 0 for none.
     """
 
     engine: Deformer
@@ -59,6 +67,9 @@ class Tools:
     masks: tuple[text.Mask, ...] = ()
     profile: header.Profile = header.BASIC
     retired: tuple[Pseudonyms, ...] = ()
+    looked: Mapping[str, Looked] = field(default_factory=dict)
+    strength: float = 1.0
+    picture_side: int = 0
 
     def study_uid(self, uid: str) -> str:
         """Give the StudyInstanceUID that a study has where it is exported."""
@@ -68,6 +79,15 @@ class Tools:
         """Give those that it had under keys that were retired, and has no longer."""
         then = {self.profile.study_uid(pseudonyms, uid) for pseudonyms in self.retired}
         return frozenset(then - {self.study_uid(uid)})
+
+    def made_with(self) -> dict[str, str]:
+        """Give what decides over a result, as reports call it (``contract.StudyReport``)."""
+        return {
+            "key_id": self.pseudonyms.key_id,
+            "profile": self.profile.digest,
+            "edition": header.TABLE_EDITION,
+            "model": self.engine.model.digest,
+        }
 
 
 class Stopwatch:
@@ -95,19 +115,28 @@ def anonymize(content: bytes, tools: Tools, clock: Clock = time.perf_counter) ->
     """Give the anonymised instance of the DICOM file ``content``.
 
     The same content, key and model give the same bytes. ``durations`` has the steps inspect,
-    decode, text, deform, deidentify, encode and check, in seconds. Raises
-    Rejected when the instance cannot be made safe.
+    decode, text, deform, deidentify, encode, check and, with ``picture_side``, draw, in seconds.
+    Raises Rejected when the instance cannot be made safe; where a person may decide, with its
+    ``doubts``.
     """
     watch = Stopwatch(clock)
+    digest = hashlib.sha256(content).hexdigest()
+    looked = tools.looked.get(digest)
     with watch.step("inspect"):
         source = inspection.read(content)
         inspection.inspect(source)
     with watch.step("decode"):
         original = pixels.decode(source)
         pixels.refuse_padding(original)
-    with watch.step("text"):
-        claimed = inspection.speaks_of_text(source)
-        cleaned = text.clean(original, source, tools.text_finder, tools.masks, claimed=claimed)
+    with watch.step("text"), _in_doubt(digest, original, source):
+        cleaned = text.clean(
+            original,
+            source,
+            tools.text_finder,
+            tools.masks,
+            claimed=inspection.speaks_of_text(source),
+            looked=looked,
+        )
         radiograph = cleaned.radiograph
     with watch.step("deform"):
         displayed = view.displayed(radiograph, source)
@@ -121,13 +150,15 @@ def anonymize(content: bytes, tools: Tools, clock: Clock = time.perf_counter) ->
             key_id=tools.pseudonyms.key_id,
             deformed=measures["changed_share"] > 0,
             erased=measures["text_erased_share"] > 0,
+            strength=tools.strength,
         )
         result = header.deidentify(source, tools.pseudonyms, provenance, tools.profile)
     with watch.step("encode"):
         result = pixels.with_pixels(result, deformed, syntax=tools.syntax)
         buffer = io.BytesIO()
         pydicom.dcmwrite(buffer, result, enforce_file_format=True)
-    with watch.step("check"):
+    moved = measures["max_displacement_px"]
+    with watch.step("check"), _in_doubt(digest, original, source, moved):
         released = gate.release(
             buffer.getvalue(),
             original=content,
@@ -136,8 +167,15 @@ def anonymize(content: bytes, tools: Tools, clock: Clock = time.perf_counter) ->
             own_texts=header.own_texts(provenance, tools.profile),
             allowed=header.allowed(source, result, tools.profile),
             markers=cleaned.kept,
-            moved=measures["max_displacement_px"],
+            moved=moved,
+            looked=looked,
         )
+    shown = None
+    if tools.picture_side:
+        with watch.step("draw"):
+            shown = side_by_side.drawn(
+                original, deformed, displacement, measures, source, tools.picture_side
+            )
     return Anonymized(
         content=released,
         patient_id=str(result.PatientID),
@@ -146,4 +184,45 @@ def anonymize(content: bytes, tools: Tools, clock: Clock = time.perf_counter) ->
         sop_uid=str(result.SOPInstanceUID),
         measures=measures,
         durations=dict(watch.seconds),
+        side_by_side=shown,
+    )
+
+
+@contextmanager
+def _in_doubt(
+    digest: str, original: Radiograph, source: Dataset, moved: float = 0.0
+) -> Iterator[None]:
+    """Give a refusal that a person may decide over the whole image with it, as it came in.
+
+    What was found after pixels were moved, by ``moved`` of them at most, came from that far around.
+    """
+    try:
+        yield
+    except Rejected as error:
+        if error.reason in RELEASABLE:
+            rows, columns = original.values.shape
+            more = math.ceil(moved)
+            error.doubts = (
+                Doubt(
+                    digest=digest,
+                    rows=rows,
+                    columns=columns,
+                    # One that two views show is one.
+                    boxes=tuple(
+                        dict.fromkeys(_grown(box, more, rows, columns) for box in error.findings)
+                    ),
+                    # The last of the views shows all that is drawn in the image.
+                    picture=text.whole_picture(view.searched(original, source)[-1]),
+                ),
+            )
+        raise
+
+
+def _grown(box: Box, more: int, rows: int, columns: int) -> Box:
+    left, top, right, bottom = box
+    return (
+        max(0, left - more),
+        max(0, top - more),
+        min(columns, right + more),
+        min(rows, bottom + more),
     )

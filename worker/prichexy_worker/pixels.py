@@ -19,9 +19,10 @@ from pydicom.encaps import encapsulate, get_frame
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.encoders.base import get_encoder
 
-from prichexy_worker.codestream import announced, decode_jpeg
+from prichexy_worker.codestream import Starved, announced, decode_jpeg
 from prichexy_worker.contract import Reason
-from prichexy_worker.errors import Rejected
+from prichexy_worker.errors import Rejected, Retryable
+from prichexy_worker.frame_plugin import LABEL, decoder_for
 from prichexy_worker.layout import Layout, integer, read_layout
 from prichexy_worker.quiet import without_noise
 
@@ -47,22 +48,23 @@ _SYNTAXES: Final[dict[str, tuple[uid.UID, str]]] = {
     "rle-lossless": (uid.RLELossless, "pylibjpeg"),
     "jpeg-ls-lossless": (uid.JPEGLSLossless, "pyjpegls"),
 }
-#: Which decoder reads which syntax; the first that succeeds. GDCM only where there is no other of
-#: a fitting licence, and at arm's length: it ends the process on some damaged frames.
+#: Which decoder reads which syntax; the first that succeeds. Codecs run at arm's length: a damaged
+#: frame may end them, fill all memory or keep them for ever. GDCM only where there is no other of a
+#: fitting licence.
 _DECODERS: Final[dict[str, tuple[str, ...]]] = {
     uid.ImplicitVRLittleEndian: ("",),
     uid.ExplicitVRLittleEndian: ("",),
     uid.DeflatedExplicitVRLittleEndian: ("",),
     uid.ExplicitVRBigEndian: ("",),
-    uid.RLELossless: ("pylibjpeg", "pydicom"),
-    uid.JPEGBaseline8Bit: ("gdcm-child",),
-    uid.JPEGExtended12Bit: ("gdcm-child",),
-    uid.JPEGLossless: ("gdcm-child",),
-    uid.JPEGLosslessSV1: ("gdcm-child",),
-    uid.JPEGLSLossless: ("pyjpegls",),
-    uid.JPEGLSNearLossless: ("pyjpegls",),
-    uid.JPEG2000Lossless: ("pylibjpeg",),
-    uid.JPEG2000: ("pylibjpeg",),
+    uid.RLELossless: (LABEL, "pydicom"),
+    uid.JPEGBaseline8Bit: ("gdcm",),
+    uid.JPEGExtended12Bit: ("gdcm",),
+    uid.JPEGLossless: ("gdcm",),
+    uid.JPEGLosslessSV1: ("gdcm",),
+    uid.JPEGLSLossless: (LABEL,),
+    uid.JPEGLSNearLossless: (LABEL,),
+    uid.JPEG2000Lossless: (LABEL,),
+    uid.JPEG2000: (LABEL,),
 }
 #: A lossy codec may overshoot BitsStored by a few grey levels, which masking would turn into black.
 _LOSSY: Final = frozenset(
@@ -109,7 +111,8 @@ def decode(dataset: Dataset) -> Radiograph:
 
     Bytes after the last pixel and bits above BitsStored are left behind. Raises Rejected:
     NO_PIXEL_DATA, MULTI_FRAME, COLOUR, UNSUPPORTED_PIXELS, UNDECODABLE; its detail names a
-    decoder's exception by class only, as their texts quote what they read.
+    decoder's exception by class only, as their texts quote what they read. Raises Retryable
+    (UNEXPECTED) when the machine left a codec no memory or time.
     """
     layout = read_layout(dataset)
     if layout.syntax not in _DECODERS:
@@ -215,14 +218,17 @@ def _decode_frame(dataset: Dataset, layout: Layout) -> NDArray[Any]:
     failure = ""
     for plugin in _DECODERS[layout.syntax]:
         try:
-            if plugin == "gdcm-child":
+            if plugin == "gdcm":
                 return decode_jpeg(get_frame(dataset.PixelData, 0, number_of_frames=1), layout)
             array: NDArray[Any]
-            array, _ = get_decoder(layout.syntax).as_array(
+            own = decoder_for if plugin == LABEL else get_decoder
+            array, _ = own(layout.syntax).as_array(
                 dataset, index=0, raw=True, decoding_plugin=plugin, **options
             )
         except (KeyboardInterrupt, SystemExit):
             raise
+        except Starved as starved:
+            raise Retryable(Reason.UNEXPECTED, str(starved)) from None
         except BaseException as error:  # noqa: BLE001 - decoders raise anything, with values in texts
             # A panic of one that is written in Rust is no Exception: it would end the worker.
             failure = type(error).__name__

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NewType, Protocol
+from typing import NewType, Protocol, runtime_checkable
 
-from prichexy_worker.contract import Claim, StudyReport, TextPictures, WorkerAnnouncement
+from prichexy_worker.contract import (
+    Claim,
+    ImageInDoubt,
+    ImagePictures,
+    PatientsAsked,
+    PatientsTold,
+    StudyReport,
+    TextPictures,
+    WorkerAnnouncement,
+)
+from prichexy_worker.sent import Sent
+from prichexy_worker.side_by_side import SideBySide
 
 __all__ = [
     "Anonymized",
     "ExportTarget",
     "InstanceName",
+    "Readable",
     "Released",
     "Reporter",
     "Snapshot",
@@ -29,14 +41,12 @@ class Snapshot:
     Two equal snapshots mean that no instance came, went or was replaced in between. ``instances``
     are the source's own opaque ids, sorted; ``version`` is compared and never shown. ``study_uid``
     is the original StudyInstanceUID, where the source knows it without a look into an instance:
-    only its pseudonym is ever used, and it is never shown or logged. ``patients`` is how many have
-    this StudyInstanceUID in the source: to Orthanc, two PatientIDs in one study are two studies.
+    only its pseudonym is ever used, and it is never shown or logged.
     """
 
     instances: tuple[str, ...]
     version: str = field(repr=False)
     study_uid: str = field(default="", repr=False)
-    patients: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +64,14 @@ class Anonymized(InstanceName):
     """One instance, ready to leave.
 
     ``durations`` are seconds by step; ``measures`` the figures of ``deform.measure`` and
-    ``text.Cleaned.measures``.
+    ``text.Cleaned.measures``. ``side_by_side`` shows it beside its original, where that was asked
+    for; it stays where the originals are.
     """
 
     content: Released = field(repr=False)
     measures: Mapping[str, float] = field(default_factory=dict)
     durations: Mapping[str, float] = field(default_factory=dict)
+    side_by_side: SideBySide | None = field(default=None, repr=False)
 
 
 class StudySource(Protocol):
@@ -84,29 +96,78 @@ class ExportTarget(Protocol):
     All raise Retryable with TARGET_UNREACHABLE or TARGET_REFUSED.
     """
 
+    @property
+    def recalls(self) -> bool:
+        """Whether what was stored can be taken back.
+
+        Where it cannot, the three methods that withdraw change nothing, and are not called.
+        """
+        ...
+
+    @property
+    def proves(self) -> bool:
+        """Whether ``differences`` shows that the target holds what it was sent.
+
+        Where it does not, the originals are not deleted for having been exported there.
+        """
+        ...
+
     def check(self) -> None:
         """Return when the target answers and knows us; promises nothing about its free space."""
 
     def store(self, instance: Anonymized) -> None:
-        """Make the target hold this instance's bytes, in place of any earlier ones."""
+        """Make the target hold this instance, in place of any earlier one of its name."""
 
-    def fetch(self, instance: InstanceName) -> bytes | None:
-        """Give what the target holds of this instance, or None when it holds none."""
+    def holds(self, instance: InstanceName) -> bool:
+        """Tell whether the target holds an instance of this name, whatever its content.
+
+        Only asked of a target that recalls.
+        """
+        ...
+
+    def differences(self, kept: Sequence[Anonymized]) -> Iterator[tuple[str, ...]]:
+        """Compare what the target holds with ``kept``, which were stored; one step an item.
+
+        An item names what differs, by tags and words such as "missing", never by a value; it is
+        empty when nothing does. Between two items the caller may stop. How much a target can tell
+        is its own promise: see docs/export-targets.md.
+        """
+        ...
 
     def withdraw(self, instance: InstanceName) -> None:
         """Make the target hold nothing of this instance; it is no error if it held none."""
 
-    def withdraw_study(self, study_uid: str) -> None:
-        """Make the target hold nothing of the study with this pseudonymous StudyInstanceUID.
+    def withdraw_study(self, study_uid: str, sent: Sent) -> bool:
+        """Make the target hold nothing of ours of the study with this pseudonymous UID.
 
-        Whoever stored it and whenever; it is no error if the target held nothing of it.
+        ``sent`` is what this gateway's ledger had sent. Give False when images like ours stay that
+        are not in it and may be of this study, such as another gateway's with the same key; what
+        others added to the study stays then, too. Another patient's images under the same UIDs
+        are of another study: they stay, and are nothing that is left of this one. True when
+        nothing of the study is left. It is no error if the target held nothing of it.
+        """
+        ...
+
+    def withdraw_others(self, kept: Sequence[Anonymized], sent: Sent) -> None:
+        """Make the target hold, of the study and patient of ``kept``, no other image of ``sent``.
+
+        The last word of an export: ``kept`` are the instances of one study and patient, at least
+        one, and stand at every target of the study. What others added to the study there, such as
+        a segmentation, stays, and so do another gateway's images.
         """
 
-    def withdraw_others(self, kept: Sequence[Anonymized]) -> None:
-        """Make the target hold, of the study and patient of ``kept``, no other image of ours.
+    def close(self) -> None:
+        """Let go of connections. A worker keeps them as long as it lives."""
 
-        What others added to the study there, such as a segmentation, stays. ``kept`` are instances
-        of one study and patient, at least one.
+
+@runtime_checkable
+class Readable(Protocol):
+    """A target that gives back the very objects that it was sent."""
+
+    def fetch(self, instance: InstanceName) -> bytes | None:
+        """Give the DICOM file that the target holds of this instance, or None.
+
+        Raises Retryable with TARGET_UNREACHABLE or TARGET_REFUSED.
         """
 
 
@@ -118,6 +179,21 @@ class Reporter(Protocol):
 
     def show(self, pictures: TextPictures) -> Claim:
         """Have pictures kept beside the originals; the answer tells whether they were."""
+
+    def show_whole(self, image: ImageInDoubt) -> Claim:
+        """Have an image in doubt kept for a person; the answer tells whether the claim holds.
+
+        A plugin of before is not asked: it has nowhere to keep it.
+        """
+
+    def show_image(self, pictures: ImagePictures) -> Claim:
+        """Have those of an exported image kept there; the answer tells whether they were."""
+
+    def patients(self, asked: PatientsAsked, study_uid: str) -> PatientsTold:
+        """Tell how many patients have this StudyInstanceUID in the source.
+
+        It is that of the study that the claim is for, blank where the source does not tell it.
+        """
 
     def announce(self, announcement: WorkerAnnouncement) -> None:
         """Tell that this worker is alive."""

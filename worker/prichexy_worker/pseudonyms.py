@@ -86,8 +86,16 @@ class Pseudonyms:
                 f"pseudonyms.key_file: its mode is {mode:04o}; make it a file that only its owner "
                 "can read (chmod 600)"
             )
+        try:
+            return cls.from_text(content)
+        except ValueError as error:
+            raise Misconfigured(f"pseudonyms.key_file: {error}") from None
+
+    @classmethod
+    def from_text(cls, content: bytes) -> Self:
+        """Take what a key file holds. Raises ValueError, which tells nothing of it."""
         if not _KEY_LINE.fullmatch(content):
-            raise Misconfigured("pseudonyms.key_file: holds no key of 64 hexadecimal digits")
+            raise ValueError("holds no key of 64 hexadecimal digits")
         return cls(bytes.fromhex(content.decode("ascii")))
 
     @classmethod

@@ -13,7 +13,7 @@ Standard library and the contract only: the plugin imports this, too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -23,6 +23,7 @@ from prichexy_worker.contract import MAX_ATTEMPTS, MAX_CLAIMS, Reason, State
 
 __all__ = [
     "BLAMED",
+    "BROKEN_KINDS",
     "LIMITS",
     "PROBE_PATIENCE",
     "RETRIABLE",
@@ -32,6 +33,7 @@ __all__ = [
     "RetryPolicy",
     "after_report",
     "attempts_left",
+    "blamed_circuit",
     "excuses",
     "is_final",
     "probe_pause",
@@ -41,12 +43,15 @@ __all__ = [
 RETRIABLE: Final = frozenset(
     {
         Reason.SOURCE_UNREACHABLE,
+        Reason.UNKNOWN_TARGET,
+        Reason.MODEL_UNAVAILABLE,
         Reason.TARGET_UNREACHABLE,
         Reason.TARGET_REFUSED,
         Reason.READ_BACK_DIFFERS,
         Reason.CHANGED_MEANWHILE,
         Reason.TOOK_TOO_LONG,
         Reason.UNEXPECTED,
+        Reason.WORKER_STOPPED,
     }
 )
 #: So long workers may have a study in their hands, all attempts of a revision together. Five
@@ -58,8 +63,9 @@ class Blame(StrEnum):
     """What may be broken for all studies at once."""
 
     SOURCE = "source"  # the ingest Orthanc
-    TARGET = "target"  # the export target
-    WORKER = "worker"  # the workers: their model, a program that they need, their disk
+    TARGET = "target"  # an export target, or those of studies whose rule names none
+    WORKER = "worker"  # the workers: their settings, model and disk, a program that they need
+    RESULT = "result"  # what makes or judges results: model, codecs, gate; by kind of quarantine
 
 
 #: What a reason speaks against. One study alone may have any of them by its own fault.
@@ -68,13 +74,30 @@ BLAMED: Final[Mapping[Reason, Blame]] = {
     Reason.TARGET_UNREACHABLE: Blame.TARGET,
     Reason.TARGET_REFUSED: Blame.TARGET,
     Reason.READ_BACK_DIFFERS: Blame.TARGET,
+    Reason.UNKNOWN_TARGET: Blame.WORKER,
     Reason.TOOK_TOO_LONG: Blame.WORKER,
     Reason.UNEXPECTED: Blame.WORKER,
     Reason.CHECK_IMPOSSIBLE: Blame.WORKER,
 }
+#: Quarantines that one study has by its own fault, and study after study when a model, a codec or
+#: a check is broken: each has a circuit of its own.
+BROKEN_KINDS: Final = frozenset(
+    {
+        Reason.UNDECODABLE,
+        Reason.BURNED_IN_TEXT,
+        Reason.IDENTITY_SURVIVED,
+        Reason.CONFORMANCE_BROKEN,
+        Reason.PIXELS_NOT_SANE,
+    }
+)
 #: So many different studies in a row, with no success between, open a circuit. Of the workers more:
-#: what they meet is more often a study's own fault.
-LIMITS: Final[Mapping[Blame, int]] = {Blame.SOURCE: 3, Blame.TARGET: 3, Blame.WORKER: 10}
+#: what they meet is more often a study's own fault. A kind of quarantine mostly is.
+LIMITS: Final[Mapping[Blame, int]] = {
+    Blame.SOURCE: 3,
+    Blame.TARGET: 3,
+    Blame.WORKER: 10,
+    Blame.RESULT: 50,
+}
 #: A probe of which nothing was heard for so long is lost; the next one goes.
 PROBE_PATIENCE: Final = timedelta(minutes=30)
 _FIRST_PROBE: Final = 30.0
@@ -132,8 +155,11 @@ def excuses(reason: Reason, *, others_succeeded: bool, circuit_open: bool) -> bo
 
     It does not while the circuit that the reason speaks against is open: then it fails for all.
     Where nobody answered it does not either, unless other studies came through during the attempt
-    (``others_succeeded``): a target that answers all but one study is not away.
+    (``others_succeeded``): a target that answers all but one study is not away. Nor does it where a
+    worker was told to stop, or is of before.
     """
+    if reason in (Reason.WORKER_STOPPED, Reason.OLDER_WORKER):
+        return True
     if reason not in BLAMED:
         return False
     return circuit_open or (reason in _NO_ANSWER and not others_succeeded)
@@ -148,13 +174,18 @@ def probe_pause(failed: int) -> timedelta:
 class Circuit:
     """How one thing around the studies is doing.
 
-    ``studies`` are the different ones that failed in a row, at most the limit. While ``opened`` is
-    set nothing is handed out but one ``probe`` at a time, at ``probe_at``; while one is under way,
-    that is when it counts as lost. ``failed_probes`` are those since it opened.
+    ``targets`` are the names of what a circuit of ``Blame.TARGET`` is of: one export target, or
+    several of which nobody could say which was at fault, or none for the targets that the workers
+    have for studies whose rule names none. Of ``Blame.RESULT`` there is one for each ``reason`` of
+    ``BROKEN_KINDS``. ``studies`` are the different ones that failed in a row,
+    at most the limit. While ``opened`` is set nothing is handed out that needs it but one ``probe``
+    at a time, at ``probe_at``; while one is under way, that is when it counts as lost.
+    ``failed_probes`` are those since it opened.
     """
 
     blame: Blame
     studies: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
     reason: Reason | None = None
     opened: datetime | None = None
     probe: str | None = None
@@ -163,17 +194,39 @@ class Circuit:
     succeeded: datetime | None = None
 
     @property
+    def key(self) -> str:
+        """Give what tells this circuit from all others."""
+        if self.blame is Blame.RESULT and self.reason is not None:
+            return f"{self.blame.value}:{self.reason.value}"
+        return ":".join((self.blame.value, *self.targets))
+
+    @property
     def is_open(self) -> bool:
         """Say whether the handing out is stopped."""
         return self.opened is not None
+
+    def concerns(self, targets: Collection[str]) -> bool:
+        """Say whether a study that goes to ``targets`` needs what this is of."""
+        if self.blame is not Blame.TARGET:
+            return True
+        return set(self.targets) <= set(targets) if self.targets else not targets
+
+    def holds(self, job_id: str, targets: Collection[str]) -> bool:
+        """Say whether a study that goes to ``targets`` has to wait because of this."""
+        return not self.admits(job_id) and self.concerns(targets)
 
     def admits(self, job_id: str) -> bool:
         """Say whether a worker may have this study now."""
         return not self.is_open or self.probe == job_id
 
     def wants_probe(self, now: datetime) -> bool:
-        """Say whether a study should be let through now, to see whether it works again."""
-        return self.is_open and self.probe_at is not None and now >= self.probe_at
+        """Say whether a study should be let through now, to see whether it works again.
+
+        Also when the next one would be later than any: the clock was ahead then, and set right.
+        """
+        if not self.is_open or self.probe_at is None:
+            return False
+        return now >= self.probe_at or self.probe_at - now > PROBE_PATIENCE
 
     def with_probe(self, job_id: str, now: datetime) -> Circuit:
         """Let one study through."""
@@ -202,7 +255,8 @@ class Circuit:
 
     def after_success(self, now: datetime) -> Circuit:
         """Close, and begin to count anew."""
-        return Circuit(self.blame, succeeded=now)
+        kind = self.reason if self.blame is Blame.RESULT else None
+        return Circuit(self.blame, targets=self.targets, reason=kind, succeeded=now)
 
     def after_no_answer(self, job_id: str, now: datetime) -> Circuit:
         """Take note of a study that ended without a word on this: another one is the next probe."""
@@ -211,24 +265,49 @@ class Circuit:
         return replace(self, probe=None, probe_at=now)
 
 
+def blamed_circuit(
+    reason: Reason | None, targets: Collection[str] = (), at_fault: str = ""
+) -> Circuit | None:
+    """Give the circuit, as it is before anything happened, that a reason speaks against.
+
+    ``targets`` are those of the study, ``at_fault`` is the one that a worker named; workers of
+    contract version 1 name none.
+    """
+    if reason in BROKEN_KINDS:
+        return Circuit(Blame.RESULT, reason=reason)
+    blame = None if reason is None else BLAMED.get(reason)
+    if blame is None:
+        return None
+    if blame is not Blame.TARGET or not targets:
+        return Circuit(blame)
+    return Circuit(blame, targets=(at_fault,) if at_fault else tuple(sorted(targets)))
+
+
 def after_report(
-    circuits: Mapping[Blame, Circuit],
+    circuits: Mapping[str, Circuit],
     job_id: str,
     state: State,
     reason: Reason | None,
     now: datetime,
-) -> dict[Blame, Circuit]:
-    """Give what all circuits are after a worker gave a study back or ended it."""
-    blame = None if reason is None else BLAMED.get(reason)
-    well = _shown_to_work(state, reason, blame)
+    *,
+    targets: Collection[str] = (),
+    at_fault: str = "",
+) -> dict[str, Circuit]:
+    """Give what all circuits are after a worker gave a study back or ended it, by their keys.
+
+    ``targets`` and ``at_fault`` are those of ``blamed_circuit``, which is among the result.
+    """
+    blamed = blamed_circuit(reason, targets, at_fault)
+    well = _shown_to_work(state, reason, None if blamed is None else blamed.blame)
     after = {}
-    for kind, circuit in circuits.items():
-        if kind is blame and reason is not None:
-            after[kind] = circuit.after_failure(job_id, reason, now)
-        elif kind in well:
-            after[kind] = circuit.after_success(now)
+    known = dict(circuits) if blamed is None else {blamed.key: blamed, **circuits}
+    for key, circuit in known.items():
+        if blamed is not None and reason is not None and key == blamed.key:
+            after[key] = circuit.after_failure(job_id, reason, now)
+        elif circuit.blame in well and circuit.concerns(targets):
+            after[key] = circuit.after_success(now)
         else:
-            after[kind] = circuit.after_no_answer(job_id, now)
+            after[key] = circuit.after_no_answer(job_id, now)
     return after
 
 
@@ -236,7 +315,7 @@ def _shown_to_work(state: State, reason: Reason | None, blame: Blame | None) -> 
     """Say what a report shows to work. Who fails at the target has read and made the study."""
     if state is State.EXPORTED:
         return frozenset(Blame)
-    if blame is Blame.TARGET or (state is State.QUARANTINED and blame is None):
+    if blame is Blame.TARGET or (state is State.QUARANTINED and blame in (None, Blame.RESULT)):
         return frozenset({Blame.SOURCE, Blame.WORKER})
     if reason is Reason.CHANGED_MEANWHILE:
         return frozenset({Blame.SOURCE})

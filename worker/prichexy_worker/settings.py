@@ -13,20 +13,17 @@ import socket
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     PositiveFloat,
     PositiveInt,
-    SecretStr,
     ValidationError,
     field_validator,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -34,17 +31,22 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from prichexy_worker.contract import DEFAULT_QUEUE
+from prichexy_worker.contract import DEFAULT_QUEUE, QUEUE_NAME
 from prichexy_worker.errors import Misconfigured
+from prichexy_worker.sections import Section, WithPassword, address
+from prichexy_worker.target_places import check_places
+from prichexy_worker.target_settings import KINDS, SINGLE, Target, checked
 
 __all__ = [
     "CONFIG_VARIABLE",
     "Broker",
-    "Export",
     "Ingest",
     "Limits",
+    "Log",
     "Model",
+    "Monitoring",
     "Output",
+    "Pictures",
     "ProjectProfile",
     "PseudonymKey",
     "Settings",
@@ -54,62 +56,12 @@ __all__ = [
 
 CONFIG_VARIABLE: Final = "PRICHEXY_WORKER_CONFIG"
 _PREFIX: Final = "PRICHEXY_WORKER_"
+_QUEUE: Final = f"^{QUEUE_NAME.pattern}$"
 
 Syntax = Literal["explicit-little-endian", "rle-lossless", "jpeg-ls-lossless"]
 
 
-class _Section(BaseModel):
-    """A section: frozen, no unknown key, and no value of it in an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-
-class _WithPassword(_Section):
-    """A section with a secret, given in one of two ways."""
-
-    password: SecretStr | None = None  # by environment variable only
-    password_file: Path | None = None  # one line; a line break at its end is not part of it
-
-    @model_validator(mode="after")
-    def _one_password(self) -> Self:
-        if self.password is not None and self.password_file is not None:
-            raise ValueError("password and password_file are both given; keep one")
-        if self.password_file is not None:
-            self.secret()
-        return self
-
-    def secret(self) -> str | None:
-        """Give the password, or None. Raises ValueError when its file cannot be used."""
-        if self.password is not None:
-            return self.password.get_secret_value()
-        if self.password_file is None:
-            return None
-        try:
-            text = self.password_file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"password_file cannot be read ({type(error).__name__})") from None
-        if not text.rstrip("\r\n"):
-            raise ValueError("password_file is empty")
-        return text.rstrip("\r\n")
-
-
-def _address(url: str, schemes: tuple[str, ...]) -> str:
-    """Give ``url`` without a slash at its end. Raises ValueError that does not repeat it."""
-    try:
-        parts = urlsplit(url)
-        secret = parts.password is not None or parts.username is not None
-        known = parts.scheme in schemes and bool(parts.hostname or parts.path.strip("/"))
-        parts.port  # noqa: B018 - raises ValueError for a port that is no number
-    except ValueError:
-        raise ValueError("not an address") from None
-    if not known:
-        raise ValueError(f"not an address that starts with {' or '.join(schemes)}")
-    if secret:
-        raise ValueError("holds a user or a password: use the keys user, password_file")
-    return url.rstrip("/")
-
-
-class Ingest(_WithPassword):
+class Ingest(WithPassword):
     """The Orthanc that holds the originals, and whose plugin takes the reports."""
 
     url: str  # http(s)://host:port
@@ -120,14 +72,20 @@ class Ingest(_WithPassword):
     @field_validator("url")
     @classmethod
     def _is_http(cls, value: str) -> str:
-        return _address(value, ("http", "https"))
+        return address(value, ("http", "https"))
 
 
-class Broker(_WithPassword):
+class Broker(WithPassword):
     """The Redis that hands the studies out."""
 
     url: str  # redis://host:port/0, rediss://… or redis+socket:///path
-    queue: str = DEFAULT_QUEUE
+    user: str | None = Field(default=None, pattern=r"^[^\s:@/]{1,128}$")  # of its ACL
+    ca_file: Path | None = None  # of a private authority, for rediss
+    certificate_file: Path | None = None  # our own, for a Redis that asks for one
+    key_file: Path | None = None  # of that certificate; mode 0600 or 0400
+    queue: str = Field(default=DEFAULT_QUEUE, pattern=_QUEUE)
+    # Those that this worker takes studies from; without them it is ``queue`` alone.
+    queues: tuple[Annotated[str, Field(pattern=_QUEUE)], ...] = ()
     # A study whose worker was lost goes to another worker after this many seconds. It must be
     # longer than the longest study takes: see ``study_seconds``.
     redelivery_seconds: float = Field(default=1800.0, ge=5.0)
@@ -135,10 +93,30 @@ class Broker(_WithPassword):
     @field_validator("url")
     @classmethod
     def _is_redis(cls, value: str) -> str:
-        return _address(value, ("redis", "rediss", "redis+socket"))
+        return address(value, ("redis", "rediss", "redis+socket"))
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.user is not None and self.password is None and self.password_file is None:
+            raise ValueError("user is only given together with a password")
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("certificate_file and key_file are only given together")
+        tls = self.ca_file is not None or self.certificate_file is not None
+        if tls and not self.encrypted:
+            raise ValueError("ca_file and certificate_file are for an address of rediss://")
+        return self
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether Redis is spoken to by TLS."""
+        return self.url.startswith("rediss:")
+
+    def taken_queues(self) -> tuple[str, ...]:
+        """Name the queues that this worker takes studies from, each once."""
+        return tuple(dict.fromkeys(self.queues or (self.queue,)))
 
     def study_seconds(self) -> float:
-        """Give the seconds after which a worker gives a study back.
+        """Give the seconds after which a worker with one export target gives a study back.
 
         Four fifths of ``redelivery_seconds``: the rest is for the request under way and for those
         that withdraw and report, before the broker takes the worker for lost.
@@ -146,31 +124,7 @@ class Broker(_WithPassword):
         return 0.8 * self.redelivery_seconds
 
 
-class Export(_WithPassword):
-    """Where the anonymised studies go: another Orthanc, or a folder."""
-
-    kind: Literal["orthanc", "folder"]
-    url: str | None = None  # orthanc
-    user: str = "gateway"  # orthanc
-    ca_file: Path | None = None  # orthanc
-    timeout: PositiveFloat = 60.0  # orthanc; seconds, for each request
-    folder: Path | None = None  # folder; it must exist
-
-    @field_validator("url")
-    @classmethod
-    def _is_http(cls, value: str | None) -> str | None:
-        return None if value is None else _address(value, ("http", "https"))
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        if self.kind == "orthanc" and self.url is None:
-            raise ValueError('kind "orthanc" needs url')
-        if self.kind == "folder" and self.folder is None:
-            raise ValueError('kind "folder" needs folder')
-        return self
-
-
-class PseudonymKey(_Section):
+class PseudonymKey(Section):
     """The key that every pseudonym and UID is made with."""
 
     key_file: Path  # mode 0600 or 0400
@@ -179,13 +133,13 @@ class PseudonymKey(_Section):
     retired_key_files: tuple[Path, ...] = ()
 
 
-class ProjectProfile(_Section):
+class ProjectProfile(Section):
     """What is kept of the headers."""
 
     file: Path | None = None  # YAML, see docs/project-profile.md; without it the Basic Profile
 
 
-class Model(_Section):
+class Model(Section):
     """Which generator deforms, and where it computes."""
 
     # A MONAI bundle's folder; or a link to one, which a running worker follows when it is moved.
@@ -194,16 +148,41 @@ class Model(_Section):
     threads: PositiveInt = 1  # of one worker; more workers scale better than more threads
 
 
-class Output(_Section):
+class Output(Section):
     """How the anonymised objects are encoded."""
 
     syntax: Syntax = "explicit-little-endian"
 
 
-class Limits(_Section):
-    """What is too much for one study."""
+class Pictures(Section):
+    """What is kept beside the originals of an exported study, for whoever compares."""
+
+    # The longest side in pixels of each picture of an image, before and after; 0 keeps none.
+    side: int = Field(default=1024, ge=0, le=2048)
+
+
+class Limits(Section):
+    """What is too much for one study, or one image."""
 
     instances: PositiveInt = 64
+    # A worker that is told to stop ends its study, or gives it back after so many seconds.
+    stop_seconds: PositiveFloat = 60.0
+    # An image that takes longer ends its worker, which has to be started anew: it may never end.
+    image_seconds: PositiveFloat = 300.0
+
+
+class Monitoring(Section):
+    """Where this worker tells how it is doing: /metrics, /health and /ready over HTTP."""
+
+    # No password and no TLS, and nothing of a study: for this machine or an inner network only.
+    address: str = Field(default="127.0.0.1", pattern=r"^[A-Za-z0-9.:-]{1,253}$")
+    port: int | None = Field(default=None, ge=0, le=65535)  # none is opened without it; 0: any
+
+
+class Log(Section):
+    """How the lines of the log are written."""
+
+    format: Literal["text", "json"] = "text"
 
 
 def _host_name() -> str:
@@ -224,26 +203,67 @@ class Settings(BaseSettings):
 
     ingest: Ingest
     broker: Broker
-    export: Export
+    export: Target | None = None  # one target, called "export"; or several of them by name:
+    targets: dict[str, Target] = Field(default_factory=dict)
     pseudonyms: PseudonymKey
     profile: ProjectProfile = ProjectProfile()
     model: Model
     output: Output = Output()
+    pictures: Pictures = Pictures()
     limits: Limits = Limits()
+    monitoring: Monitoring = Monitoring()
+    log: Log = Log()
     # A name that is given here is used as it stands; see ``of_process`` for the default.
     worker_id: str = Field(default_factory=_host_name, pattern=r"^[A-Za-z0-9._@:-]{1,128}$")
 
+    @field_validator("worker_id")
+    @classmethod
+    def _is_no_plugin(cls, value: str) -> str:
+        if value == "plugin":
+            raise ValueError("the audit trail calls the plugin so; give the worker another name")
+        return value
+
+    @model_validator(mode="after")
+    def _targets_fit(self) -> Self:
+        self.export_targets()
+        if self.study_seconds() <= 0:
+            raise ValueError(
+                "broker.redelivery_seconds: too short for the timeouts of so many targets"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _targets_apart(self) -> Self:
+        check_places(self.export_targets())
+        return self
+
     @model_validator(mode="after")
     def _key_apart_from_results(self) -> Self:
-        if self.export.kind == "folder" and self.export.folder is not None:
-            folder = self.export.folder.resolve()
+        section = f"{SINGLE}." if self.export is not None else "targets.{}."
+        for name, target in self.export_targets().items():
+            if target.written is None:
+                continue
+            folder = target.written.resolve()
             for file in (self.pseudonyms.key_file, *self.pseudonyms.retired_key_files):
                 if file.resolve().is_relative_to(folder):
                     raise ValueError(
-                        "pseudonyms: a key file lies in export.folder, and who has both can undo "
-                        "the pseudonyms; move it"
+                        f"pseudonyms: a key file lies in {section.format(name)}folder, and who has "
+                        "both can undo the pseudonyms; move it"
                     )
         return self
+
+    def study_seconds(self) -> float:
+        """Give the seconds after which a worker gives a study back.
+
+        Those of the broker, less what it takes to withdraw from all targets but the slowest one,
+        which is in there, if none of them answers.
+        """
+        waits = sorted(target.withdrawal_seconds for target in self.export_targets().values())
+        return self.broker.study_seconds() - sum(waits[:-1])
+
+    def export_targets(self) -> Mapping[str, Target]:
+        """Give every export target by its name; at least one."""
+        return checked(self.export, self.targets)
 
     def of_process(self, pid: int) -> Self:
         """Give the settings of the worker that is process ``pid`` of this machine.
@@ -281,11 +301,21 @@ def load_settings() -> Settings:
     try:
         return Settings()  # type: ignore[call-arg]  # the sources give what is required
     except ValidationError as error:
-        complaints = [
-            f"{'.'.join(str(part) for part in item['loc']) or 'settings'}: {item['msg']}"
-            for item in error.errors(include_url=False, include_input=False, include_context=False)
-        ]
-        raise Misconfigured("; ".join(sorted(complaints))) from None
+        problems = error.errors(include_url=False, include_input=False, include_context=False)
+        raise Misconfigured("; ".join(sorted(map(_complaint, problems)))) from None
+
+
+def _complaint(problem: ErrorDetails) -> str:
+    """Say which key is wrong and why, without any value.
+
+    Pydantic puts the kind of a target into the key's place, and an unknown kind into its sentence.
+    """
+    place, kind_at = problem["loc"], {"export": 1, "targets": 2}
+    depth = kind_at.get(str(place[0])) if place else None
+    key = ".".join(str(part) for level, part in enumerate(place) if level != depth)
+    if problem["type"].startswith("union_tag"):
+        return f"{key}.kind: not one of {', '.join(KINDS)}"
+    return f"{key or 'settings'}: {problem['msg']}"
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -299,11 +329,15 @@ def _read_toml(path: Path) -> dict[str, Any]:
         place = re.search(r"at line \d+, column \d+", str(error))
         text = f"the file that {CONFIG_VARIABLE} names is not TOML"
         raise Misconfigured(f"{text} ({place[0]})" if place else text) from None
-    for name, section in data.items():
+    targets = data.get("targets")
+    named = targets if isinstance(targets, Mapping) else {}
+    sections = data | {f"targets.{name}": section for name, section in named.items()}
+    for name, section in sections.items():
         if isinstance(section, Mapping) and "password" in section:
+            variable = f"{_PREFIX}{name.upper().replace('.', '__')}__PASSWORD"
             raise Misconfigured(
                 f"{name}.password: not in the file; put the secret into a file of its own and "
-                f"name it as {name}.password_file, or set {_PREFIX}{name.upper()}__PASSWORD"
+                f"name it as {name}.password_file, or set {variable}"
             )
     return data
 

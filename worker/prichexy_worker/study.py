@@ -5,11 +5,11 @@ The order is what makes it safe to do twice and to stop anywhere:
 1. Claim. Whoever is refused drops the study without a trace. The claim's number goes with every
    report: once another worker has claimed the study, or it has a newer revision, ours are void.
 2. Fetch and anonymise every instance. Nothing is exported before all of them are safe.
-3. Store every instance, asking before each whether the claim still holds; then read every one
-   back; then take away the images that an earlier revision or attempt exported and that the study
-   no longer holds, and all that was exported of it under a key that was retired since. The new
-   UIDs are functions of the old ones and the key, so a second attempt overwrites what an earlier
-   one left.
+3. Store every instance at every target, asking before each whether the claim still holds; then
+   compare; then take away the images that an earlier revision or attempt exported and that the
+   study no longer holds, and all that was exported of it under a key that was retired since (see
+   exporting.py). The new UIDs are functions of the old ones and the key, so a second attempt
+   overwrites what an earlier one left.
 4. Report. Only when the ledger has taken the report is the study done.
 
 An attempt that comes to no export asks once more whether its claim holds, then withdraws, then
@@ -18,29 +18,45 @@ export it must not remove. After the report it would be too late: the study woul
 another worker, or shown as withdrawn while it is not. An attempt ends before the broker takes its
 worker for lost, so between the question and the withdrawal no other can have exported the study.
 
-What is withdrawn:
+What is withdrawn, from each target that can take back, and always of what this ledger had sent
+alone (see sent.py): another gateway's images in the same study stay.
 
+* EXPORTED: what an earlier revision had at targets that the study no longer goes to. One of these
+  that does not answer holds nothing up: at which ones something may be left goes with the report.
 * QUARANTINED, FAILED: the study as a whole, by its pseudonymous StudyInstanceUID; that is also
   what an earlier revision or a killed attempt left of it, and instances that are now turned away.
   A target that does not let go of it makes this a failed attempt: the end is reported when it is
-  true. Only the last attempt reports it anyway, and logs that something may be left.
+  true. Only the last attempt reports it anyway, and logs that something may be left. At how many
+  targets that is, those included that cannot take back, goes with the report.
 * QUEUED at revision 1, once storing has begun: the study as a whole. No earlier revision was
   exported, so nothing is lost, and no half study waits for the next attempt.
-* QUEUED at a later revision: the instances that the target lacked before this attempt. Those of
+* QUEUED at a later revision: the instances that a target lacked before this attempt. Those of
   the earlier revision were verified and nothing is wrong with them: they stay.
-* QUEUED before storing has begun: nothing. The target holds what it held.
+* QUEUED before storing has begun: nothing. The targets hold what they held.
+
+A worker that is told to stop and does not end its study in time gives it back (WORKER_STOPPED),
+which costs no attempt, and another worker takes it at once.
 
 How often a study is tried is the plugin's to say, with each claim (see retry.py). A claim with no
 attempt left is none: whoever got it opens no instance, for the study may have killed the workers
 before, withdraws the study as a whole and reports FAILED. The last attempt ends the study itself,
 except where the ingest Orthanc or the target was to blame: that may not have counted.
 
+A study whose export is to be withdrawn (errand WITHDRAW) is not opened either: it is withdrawn as a
+whole from every target and ends REJECTED (WITHDRAWN). A target that does not let go makes this a
+failed attempt; the last one ends FAILED. Targets that cannot take back are named in the report.
+
+What a person decided over single images comes with the message and counts for these images alone
+(see ``contract.Looked``); the release gate judges the result as any other.
+
 A study whose StudyInstanceUID another patient has in the source, too, is not opened. At its first
-attempt nothing is withdrawn: what bears that name at the target is the other patient's, and is
+attempt nothing is withdrawn: what bears that name at a target is the other patient's, and is
 judged when that study comes again.
 
-A study that is gone from its source cannot be named any more, as its name at the target is a
+A study that is gone from its source cannot be named any more, as its name at the targets is a
 function of its own StudyInstanceUID: what an earlier attempt left then stays, and the log says so.
+Only an export that somebody has withdrawn is removed then, too: the ledger was told under which
+name it was sent, and tells that with the claim.
 """
 
 from __future__ import annotations
@@ -48,27 +64,37 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
 from prichexy_worker import pipeline
 from prichexy_worker.contract import (
+    MOST_DOUBTS,
+    MOST_IMAGES,
     MOST_PICTURES,
+    RELEASABLE,
     Claim,
+    Errand,
+    ImageInDoubt,
+    ImagePictures,
+    PatientsAsked,
     Reason,
     State,
     StudyMessage,
     StudyReport,
     TextPictures,
 )
-from prichexy_worker.errors import Rejected, Retryable
+from prichexy_worker.destinations import Destinations
+from prichexy_worker.errors import Doubt, Rejected, Retryable
+from prichexy_worker.exporting import Export
 from prichexy_worker.logs import bound_to, where
 from prichexy_worker.pipeline import Anonymized, Clock, Stopwatch, Tools
-from prichexy_worker.ports import ExportTarget, Reporter, StudySource
-from prichexy_worker.readback import differences
+from prichexy_worker.ports import Reporter, Snapshot, StudySource
 from prichexy_worker.retry import BLAMED, Blame
+from prichexy_worker.sent import Sent, marks_of
 from prichexy_worker.summary import summarized
 
 __all__ = ["Anonymizer", "Outcome", "process_study"]
@@ -99,19 +125,26 @@ class _ClaimLost(Exception):
 class _Attempt:
     """What one attempt has come to so far."""
 
-    first: bool = True  # no attempt before it can have left anything at the target
+    export: Export
     study_uid: str = ""  # the pseudonymous one; blank while the source has not told
     retired_uids: frozenset[str] = frozenset()  # those under keys that were retired
+    sent_as: frozenset[str] = frozenset()  # those that the ledger knows of what is to be withdrawn
+    told_uid: str = ""  # what the ledger is told; blank where it is the study's own
+    originals: tuple[str, ...] = ()  # Orthanc's ids of what the results are made of
     results: list[Anonymized] = field(default_factory=list)
-    added: list[Anonymized] = field(default_factory=list)  # not at the target before
-    stored: bool = False  # something of it may be at the target
     pictures: tuple[bytes, ...] = field(default=(), repr=False)  # of what a human must look at
+    doubts: tuple[Doubt, ...] = field(default=(), repr=False)  # that a human may decide over
     watch: Stopwatch = field(default_factory=Stopwatch)
 
+    @property
+    def first(self) -> bool:
+        """Whether no attempt before this one can have left anything at a target."""
+        return not (self.export.earlier or self.export.tried)
+
     def study_uids(self) -> set[str]:
-        """Give the study's name at the target; nothing when it was never learnt."""
-        if self.study_uid:
-            return {self.study_uid, *self.retired_uids}
+        """Give the study's name at the targets; nothing when it was never learnt."""
+        if self.study_uid or self.sent_as:
+            return {self.study_uid, *self.retired_uids, *self.sent_as} - {""}
         return {result.study_uid for result in self.results}
 
 
@@ -122,10 +155,10 @@ class _Ledger:
     message: StudyMessage
     reporter: Reporter
     worker_id: str
-    key_id: str
-    profile: str
+    made_with: Mapping[str, str]  # key, profile, its edition and model, as reports call them
     number: int = 0
     last: bool = False  # the study ends with this attempt
+    retired: tuple[str, ...] = ()  # the ids of the keys of before, as reports call them
 
     def tell(
         self,
@@ -133,6 +166,12 @@ class _Ledger:
         reason: Reason | None = None,
         attempt: _Attempt | None = None,
         measures: Mapping[str, float] = MappingProxyType({}),
+        target: str = "",
+        elsewhere: bool = False,
+        left_at: tuple[str, ...] = (),
+        originals: tuple[str, ...] = (),
+        images: tuple[str, ...] = (),
+        study_uid: str = "",
     ) -> Claim:
         """Report ``state``; the answer tells whether it was accepted. Raises Retryable."""
         results = [] if attempt is None else attempt.results
@@ -146,8 +185,14 @@ class _Ledger:
             instances=len(results),
             durations={} if attempt is None else dict(attempt.watch.seconds),
             measures={**summarized([result.measures for result in results]), **measures},
-            key_id=self.key_id,
-            profile=self.profile,
+            **self.made_with,
+            target=target,
+            elsewhere=elsewhere,
+            left_at=left_at,
+            originals=originals,
+            images=images,
+            retired_keys=self.retired,
+            study_uid=study_uid,
         )
         return self.reporter.report(report)
 
@@ -170,9 +215,82 @@ class _Ledger:
             return 0
         return len(shown.pictures)
 
-    def confirm(self) -> None:
-        """Return when the claim still holds. Raises _ClaimLost, Retryable."""
-        if not self.tell(State.PROCESSING).proceed:
+    def show_whole(self, doubts: tuple[Doubt, ...]) -> int:
+        """Have whole images kept for whoever decides; gives how many are. Raises _ClaimLost."""
+        message = self.message
+        for number, doubt in enumerate(doubts[:MOST_DOUBTS], start=1):
+            image = ImageInDoubt(
+                message.job_id,
+                message.revision,
+                self.number,
+                number,
+                digest=doubt.digest,
+                rows=doubt.rows,
+                columns=doubt.columns,
+                boxes=doubt.boxes,
+                picture=doubt.picture,
+            )
+            try:
+                if not self.reporter.show_whole(image).proceed:
+                    raise _ClaimLost
+            except Retryable as error:
+                _LOG.warning("an image in doubt is not kept: %s", error)
+                return number - 1
+        return len(doubts[:MOST_DOUBTS])
+
+    def show_images(
+        self, results: Sequence[Anonymized], in_time: Callable[[], None] = lambda: None
+    ) -> int:
+        """Have exported images kept side by side with their originals, before the end is reported.
+
+        Gives of how many they are kept, from the first on. An export is none the worse without:
+        whatever stands in the way ends this, and nothing else.
+        """
+        shown = [result.side_by_side for result in results[:MOST_IMAGES]]
+        for number, one in enumerate(shown, start=1):
+            if one is None:
+                return number - 1
+            pictures = ImagePictures(
+                self.message.job_id,
+                self.message.revision,
+                self.number,
+                number,
+                len(shown),
+                one.figures,
+                one.pictures,
+            )
+            try:
+                in_time()
+                if not self.reporter.show_image(pictures).proceed:
+                    return number - 1
+            except Retryable as error:
+                _LOG.warning("the images side by side are not kept: %s", error)
+                return number - 1
+        return len(shown)
+
+    def patients(self, study_uid: str) -> int:
+        """Say how many patients have the study's UID at the source.
+
+        Raises _ClaimLost, Retryable.
+        """
+        asked = PatientsAsked(self.message.job_id, self.message.revision, self.number)
+        told = self.reporter.patients(asked, study_uid)
+        if not told.proceed:
+            raise _ClaimLost
+        return told.patients
+
+    def confirm(self, attempt: _Attempt | None = None) -> None:
+        """Return when the claim still holds, and is one for what ``attempt`` is to export.
+
+        Raises _ClaimLost, Retryable.
+        """
+        originals: tuple[str, ...] = () if attempt is None else attempt.originals
+        results = [] if attempt is None else attempt.results
+        images = tuple(sorted(marks_of(results)))
+        uid = "" if attempt is None else attempt.told_uid
+        if not self.tell(
+            State.PROCESSING, originals=originals, images=images, study_uid=uid
+        ).proceed:
             raise _ClaimLost
 
 
@@ -182,52 +300,88 @@ class _Deadline:
 
     at: float
     clock: Clock
+    leave_by: Callable[[], float]
 
     def check(self) -> None:
-        """Raise Retryable (TOOK_TOO_LONG) when the time is over."""
-        if self.clock() > self.at:
+        """Raise Retryable (TOOK_TOO_LONG, WORKER_STOPPED) when the time is over."""
+        now = self.clock()
+        if now > self.at:
             raise Retryable(Reason.TOOK_TOO_LONG)
+        if now > self.leave_by():
+            raise Retryable(Reason.WORKER_STOPPED)
+
+
+def _as_they_are(message: StudyMessage, tools: Tools) -> Tools:
+    """Give the tools of a worker that has one model. Raises Retryable."""
+    if message.bundle or message.strength != 1:
+        raise Retryable(Reason.MODEL_UNAVAILABLE, "this worker has no choice")
+    return tools
 
 
 def process_study(
     message: StudyMessage,
     source: StudySource,
-    target: ExportTarget,
+    destinations: Destinations,
     reporter: Reporter,
     tools: Tools,
     *,
     worker_id: str = "worker",
     max_instances: int = 64,
     max_seconds: float = math.inf,
+    leave_by: Callable[[], float] = lambda: math.inf,
     anonymize: Anonymizer = pipeline.anonymize,
     clock: Clock = time.monotonic,
+    choose: Callable[[StudyMessage, Tools], Tools] = _as_they_are,
 ) -> Outcome:
     """Bring one study to an end, or to another attempt; never raises for what a study holds.
 
-    ``max_seconds`` is looked at between instances and steps: a step under way is ended first.
+    ``max_seconds`` is looked at between instances and steps: a step under way is ended first. So is
+    ``leave_by``, the moment on ``clock`` by which a worker that is to stop lets go of the study.
+    ``choose`` gives the tools with the model and strength that the message asks for, or raises
+    Retryable.
     """
-    key_id, profile = tools.pseudonyms.key_id, tools.profile.digest
-    ledger = _Ledger(message, reporter, worker_id, key_id, profile)
-    deadline = _Deadline(clock() + max_seconds, clock)
+    retired = tuple(sorted(key.key_id for key in tools.retired))
+    ledger = _Ledger(message, reporter, worker_id, tools.made_with(), retired=retired)
+    deadline = _Deadline(clock() + max_seconds, clock, leave_by)
     with bound_to(message.job_id):
         try:
             claim = ledger.tell(State.PROCESSING)
         except Retryable as error:
             _LOG.warning("the study could not be claimed: %s", error)
             return Outcome(None, error.reason, again=True)
+        if claim.another_key:
+            _LOG.error("not claimed: %s", Reason.ANOTHER_KEY.sentence)
+            return Outcome(None, Reason.ANOTHER_KEY, again=True)
         if not claim.proceed:
             _LOG.info("dropped: the ledger gave no claim")
             return Outcome(None)
         _LOG.info("claimed, revision %d", message.revision)
         last = claim.left == 1 or claim.final
         ledger = replace(ledger, number=claim.attempt, last=last)
-        attempt = _Attempt(first=claim.attempt == message.revision == 1)
+        route = destinations.route(message.targets)
+        earlier, tried = message.revision > 1, claim.attempt > 1
+        images = Sent(frozenset(claim.images))
+        attempt = _Attempt(
+            Export(route, earlier=earlier, tried=tried, images=images),
+            sent_as=frozenset(claim.study_uids),
+        )
         if claim.left == 0:
-            return _give_up(source, target, ledger, attempt, tools)
-        state, reason = State.FAILED if last else State.QUEUED, Reason.UNEXPECTED
+            return _take_back(source, ledger, attempt, tools, Reason.TOO_MANY_ATTEMPTS)
+        if message.errand is Errand.WITHDRAW:
+            return _take_back(source, ledger, attempt, tools, Reason.WITHDRAWN)
+        state, reason, target = State.FAILED if last else State.QUEUED, Reason.UNEXPECTED, ""
         try:
-            _anonymize_all(message, source, tools, anonymize, max_instances, attempt, deadline)
-            _export_all(target, ledger, attempt, deadline)
+            before = _look(ledger, source, tools, max_instances, attempt)
+            tools = choose(message, tools)
+            ledger = replace(ledger, made_with=tools.made_with())
+            _anonymize_all(ledger, source, before, tools, anonymize, attempt, deadline)
+            attempt.export.carry_out(
+                attempt.results,
+                attempt.retired_uids,
+                attempt.watch,
+                in_time=deadline.check,
+                confirm=partial(ledger.confirm, attempt),
+            )
         except _ClaimLost:
             _LOG.info("dropped: the claim holds no longer")
             return Outcome(None)
@@ -236,43 +390,66 @@ def process_study(
             # A study that is gone leaves nothing for a human to decide.
             gone = error.reason is Reason.GONE
             state, reason = State.FAILED if gone else State.QUARANTINED, error.reason
-            attempt.pictures = error.pictures
+            attempt.pictures, attempt.doubts = error.pictures, error.doubts
         except Retryable as error:
             _LOG.warning("the attempt failed: %s", error)
-            reason = error.reason
-            if BLAMED.get(reason) in (Blame.SOURCE, Blame.TARGET) and not claim.final:
+            reason, target = error.reason, error.target
+            around = BLAMED.get(reason) in (Blame.SOURCE, Blame.TARGET) and not claim.final
+            if around or reason is Reason.WORKER_STOPPED:
                 state = State.QUEUED
         except Exception as error:  # noqa: BLE001 - whatever it was, the study must not be lost
             _LOG.error("the attempt met an unexpected error: %s", where(error))
         else:
-            return _finish(ledger, attempt)
-        return _end(state, reason, ledger, target, attempt)
+            return _finish(ledger, attempt, deadline)
+        return _end(state, reason, ledger, attempt, target)
 
 
-def _anonymize_all(
-    message: StudyMessage,
+def _look(
+    ledger: _Ledger,
     source: StudySource,
     tools: Tools,
-    anonymize: Anonymizer,
     max_instances: int,
     attempt: _Attempt,
-    deadline: _Deadline,
-) -> None:
-    """Fill ``attempt.results`` with every instance. Raises Rejected, Retryable."""
+) -> Snapshot:
+    """Give what the source holds, and learn the study's name at the targets.
+
+    Raises Rejected, Retryable, _ClaimLost.
+    """
     with attempt.watch.step("fetch"):
-        before = source.snapshot(message.study_id)
-    mixed = before.patients > 1
-    # Before its first attempt nothing at the target is this study's: what bears its name there is
-    # the other patient's.
-    if before.study_uid and not (mixed and attempt.first):
+        before = source.snapshot(ledger.message.study_id)
+        mixed = ledger.patients(before.study_uid) > 1
+    if mixed and attempt.first:
+        # Nothing at a target is this study's yet: what bears its name there is the other patient's.
+        raise Rejected(Reason.MIXED_PATIENTS)
+    if before.study_uid:
         attempt.study_uid = tools.study_uid(before.study_uid)
+        own = attempt.study_uid == before.study_uid.strip(" \0")
+        attempt.told_uid = "" if own else attempt.study_uid
         attempt.retired_uids = tools.retired_study_uids(before.study_uid)
+    attempt.export.route.require_known()
     if mixed:
         raise Rejected(Reason.MIXED_PATIENTS)
+    attempt.originals = before.instances
     if len(before.instances) > max_instances:
         detail = f"{len(before.instances)}, of which {max_instances} are allowed"
         raise Rejected(Reason.TOO_MANY_INSTANCES, detail)
+    return before
+
+
+def _anonymize_all(
+    ledger: _Ledger,
+    source: StudySource,
+    before: Snapshot,
+    tools: Tools,
+    anonymize: Anonymizer,
+    attempt: _Attempt,
+    deadline: _Deadline,
+) -> None:
+    """Fill ``attempt.results`` with every instance. Raises Rejected, Retryable, _ClaimLost."""
+    message = ledger.message
+    tools = replace(tools, looked={one.digest: one for one in message.looked})
     rejection: Rejected | None = None
+    doubted: list[Rejected] = []
     for instance in before.instances:
         deadline.check()
         with attempt.watch.step("fetch"):
@@ -280,18 +457,27 @@ def _anonymize_all(
         try:
             attempt.results.append(anonymize(content, tools))
         except Rejected as error:
+            if error.reason in RELEASABLE:
+                # The others, too, so that whoever decides sees all that is in doubt at once, and
+                # is not asked where something else keeps the study back for good.
+                doubted.append(error)
+                continue
             rejection = error
             break
+    attempt.export.images = attempt.export.images.with_these(attempt.results)
     for result in attempt.results:
         for step, seconds in result.durations.items():
             attempt.watch.add(step, seconds)
     deadline.check()
     with attempt.watch.step("fetch"):
         unchanged = source.snapshot(message.study_id) == before
+        unchanged = unchanged and ledger.patients(before.study_uid) == 1
     if not before.instances or not unchanged:
         raise Retryable(Reason.CHANGED_MEANWHILE)
     if rejection is not None:
         raise rejection
+    if doubted:
+        raise _together(doubted)
     if len({(result.patient_id, result.study_uid) for result in attempt.results}) > 1:
         raise Rejected(Reason.MIXED_PATIENTS)
     contents: dict[str, bytes] = {}
@@ -300,37 +486,31 @@ def _anonymize_all(
             raise Rejected(Reason.AMBIGUOUS_INSTANCE)
 
 
-def _export_all(
-    target: ExportTarget, ledger: _Ledger, attempt: _Attempt, deadline: _Deadline
-) -> None:
-    """Make the target hold the study as it is now, read back. Raises Retryable, _ClaimLost."""
-    with attempt.watch.step("store"):
-        if ledger.message.revision > 1:
-            for result in attempt.results:
-                deadline.check()
-                if target.fetch(result) is None:
-                    attempt.added.append(result)
-        for result in attempt.results:
-            deadline.check()
-            ledger.confirm()
-            attempt.stored = True
-            target.store(result)
-    with attempt.watch.step("verify"):
-        for result in attempt.results:
-            deadline.check()
-            differing = differences(result.content, target.fetch(result))
-            if differing:
-                raise Retryable(Reason.READ_BACK_DIFFERS, ", ".join(differing[:20]))
-        ledger.confirm()
-        target.withdraw_others(attempt.results)
-        for uid in sorted(attempt.retired_uids):
-            target.withdraw_study(uid)
+def _together(refusals: list[Rejected]) -> Rejected:
+    """Give one refusal for those of several images, of one of their reasons."""
+    first = refusals[0]
+    return Rejected(
+        first.reason,
+        first.detail,
+        findings=first.findings,
+        pictures=tuple(picture for each in refusals for picture in each.pictures),
+        doubts=tuple(doubt for each in refusals for doubt in each.doubts),
+    )
 
 
-def _finish(ledger: _Ledger, attempt: _Attempt) -> Outcome:
-    """Report the export. What is at the target stays there, whatever the ledger answers."""
+def _finish(ledger: _Ledger, attempt: _Attempt, deadline: _Deadline) -> Outcome:
+    """Report the export. What is at the targets stays there, whatever the ledger answers."""
+    counts = {"targets_unproved": float(attempt.export.unproved())}
+    shown = ledger.show_images(attempt.results, deadline.check)
+    if shown:
+        counts["images_shown"] = float(shown)
+    left = attempt.export.left_behind()
+    if left:
+        counts["targets_not_withdrawn"] = float(len(left))
     try:
-        accepted = ledger.tell(State.EXPORTED, attempt=attempt).proceed
+        accepted = ledger.tell(
+            State.EXPORTED, attempt=attempt, measures=counts, left_at=left
+        ).proceed
     except Retryable as error:
         _LOG.warning("exported, but the ledger could not be told: %s", error)
         return Outcome(None, error.reason, again=True)
@@ -341,47 +521,88 @@ def _finish(ledger: _Ledger, attempt: _Attempt) -> Outcome:
     return Outcome(State.EXPORTED)
 
 
-def _give_up(
+def _take_back(
     source: StudySource,
-    target: ExportTarget,
     ledger: _Ledger,
     attempt: _Attempt,
     tools: Tools,
+    reason: Reason,
 ) -> Outcome:
-    """Withdraw and end a study that was tried too often, without opening any of it."""
-    state, reason = State.FAILED, Reason.TOO_MANY_ATTEMPTS
+    """Withdraw and end a study without opening any of it.
+
+    It is one that was tried too often (TOO_MANY_ATTEMPTS), or one whose export is to be taken back
+    (WITHDRAWN): that has an end of its own, REJECTED, when no target holds on to it that could let
+    go, and fails else.
+    """
+    asked = reason is Reason.WITHDRAWN
+    state = State.REJECTED if asked else State.FAILED
+    target = ""
     try:
-        study_uid = source.snapshot(ledger.message.study_id).study_uid
+        if asked:
+            attempt.export.route.require_known()
+        study_uid = _own_uid(source, ledger.message, needed=not attempt.sent_as)
         attempt.study_uid = tools.study_uid(study_uid) if study_uid else ""
         attempt.retired_uids = tools.retired_study_uids(study_uid) if study_uid else frozenset()
     except Rejected as error:
-        reason = error.reason
+        state, reason = State.FAILED, error.reason
     except Retryable as error:
-        _LOG.warning("the study cannot be named yet: %s", error)
+        _LOG.warning("the study cannot be taken back yet: %s", error)
+        target = error.target
         if not ledger.last:
             state, reason = State.QUEUED, error.reason
-    return _end(state, reason, ledger, target, attempt)
+        elif asked:
+            state, reason = State.FAILED, error.reason
+    return _end(state, reason, ledger, attempt, target)
+
+
+def _own_uid(source: StudySource, message: StudyMessage, *, needed: bool) -> str:
+    """Give the study's own StudyInstanceUID; blank where it is gone, and not ``needed``.
+
+    Raises Rejected, Retryable.
+    """
+    try:
+        return source.snapshot(message.study_id).study_uid
+    except Rejected:
+        if needed:
+            raise
+        return ""
 
 
 def _end(
     state: State,
     reason: Reason,
     ledger: _Ledger,
-    target: ExportTarget,
     attempt: _Attempt,
+    target: str = "",
 ) -> Outcome:
     """Withdraw what ``state`` asks for, under a claim that still holds, then report."""
     try:
         ledger.confirm()
         if state is State.QUEUED:
-            _undo(target, attempt, ledger)
+            attempt.export.undo(attempt.study_uids())
         else:
-            trouble = _withdraw(target, attempt, ledger)
+            trouble = attempt.export.withdraw(attempt.study_uids())
             if trouble is not None and not ledger.last:
-                state, reason = State.QUEUED, trouble
+                state, reason, target = State.QUEUED, trouble.reason, trouble.target
+            elif trouble is not None and state is State.REJECTED:
+                state, reason, target = State.FAILED, trouble.reason, trouble.target
         shown = ledger.show(attempt.pictures) if state is State.QUARANTINED else 0
-        measures = {"text_pictures": float(shown)} if shown else {}
-        accepted = ledger.tell(state, reason, measures=measures).proceed
+        whole = ledger.show_whole(attempt.doubts) if state is State.QUARANTINED else 0
+        left = () if state is State.QUEUED else attempt.export.may_be_left()
+        counts = {
+            "text_pictures": float(shown),
+            "images_in_doubt": float(whole),
+            "targets_not_withdrawn": float(len(left)),
+        }
+        measures = {name: count for name, count in counts.items() if count}
+        accepted = ledger.tell(
+            state,
+            reason,
+            measures=measures,
+            target=target,
+            elsewhere=attempt.export.elsewhere(target),
+            left_at=left,
+        ).proceed
     except _ClaimLost:
         _LOG.info("no export, and the claim holds no longer")
         return Outcome(None)
@@ -393,37 +614,6 @@ def _end(
         return Outcome(None)
     if state is State.QUEUED:
         return Outcome(state, reason, again=True)
-    _LOG.log(logging.INFO if state is State.QUARANTINED else logging.ERROR, "%s: %s", state, reason)
+    level = logging.ERROR if state is State.FAILED else logging.INFO
+    _LOG.log(level, "%s: %s", state, reason)
     return Outcome(state, reason)
-
-
-def _undo(target: ExportTarget, attempt: _Attempt, ledger: _Ledger) -> None:
-    """Leave no half study for the next attempt, and what an earlier revision exported."""
-    if not attempt.stored:
-        return
-    if ledger.message.revision == 1:
-        _withdraw(target, attempt, ledger)
-        return
-    left = 0
-    for result in attempt.added:
-        try:
-            target.withdraw(result)
-        except Retryable:
-            left += 1
-    if left:
-        _LOG.error("%d instances may be left at the export target", left)
-
-
-def _withdraw(target: ExportTarget, attempt: _Attempt, ledger: _Ledger) -> Reason | None:
-    """Remove all of the study from the target; gives the reason when that was not possible."""
-    uids = attempt.study_uids()
-    if not uids and (ledger.message.revision > 1 or ledger.number > 1):
-        _LOG.error("what an earlier attempt left at the export target stays: it cannot be named")
-    trouble: Reason | None = None
-    for uid in sorted(uids):
-        try:
-            target.withdraw_study(uid)
-        except Retryable as error:
-            _LOG.error("the study may be left at the export target: %s", error)
-            trouble = error.reason
-    return trouble

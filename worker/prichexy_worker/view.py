@@ -18,7 +18,7 @@ from pydicom.sequence import Sequence
 
 from prichexy_worker.pixels import Radiograph
 
-__all__ = ["displayed", "searched", "shrink"]
+__all__ = ["displayed", "displayed_alike", "searched", "shrink"]
 
 View = NDArray[np.float32]
 _Levels = NDArray[np.float64]
@@ -43,8 +43,21 @@ def displayed(radiograph: Radiograph, dataset: Dataset) -> View:
     is inverted. Padding is black. Never raises for what a header says: an attribute that makes no
     sense is passed over.
     """
+    return _shown(_table(radiograph, dataset, radiograph.padded()), radiograph)
+
+
+def displayed_alike(before: Radiograph, after: Radiograph, dataset: Dataset) -> tuple[View, View]:
+    """Give both images, the first as ``displayed``, the second with the same grey for each value.
+
+    So where they differ to the eye, their values do. Both store values of the same type.
+    """
+    table = _table(before, dataset, before.padded())
+    return _shown(table, before), _shown(table, after)
+
+
+def _shown(table: View, radiograph: Radiograph) -> View:
+    view: View = _look_up(table, radiograph.values)
     padded = radiograph.padded()
-    view: View = _look_up(_table(radiograph, dataset, padded), radiograph.values)
     if padded is not None:
         view[padded] = 0
     return view

@@ -7,18 +7,19 @@ check that raises, or that cannot be made, keeps the result back as one that fai
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from io import BytesIO
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from prichexy_worker import inspection, view
-from prichexy_worker.contract import Reason
-from prichexy_worker.errors import Rejected
+from prichexy_worker.contract import Box, Looked, Reason
+from prichexy_worker.errors import Rejected, StudyError
 from prichexy_worker.gate.conformance import check_conformance
 from prichexy_worker.gate.judge import Judge, NotJudged, installed
 from prichexy_worker.gate.sanity import check_pixels, read_pixels
@@ -26,12 +27,13 @@ from prichexy_worker.pixels import Radiograph
 from prichexy_worker.ports import Released
 from prichexy_worker.quiet import without_noise
 from prichexy_worker.release import NOTHING, Allowed, check_release
-from prichexy_worker.text import Finder, doubted
+from prichexy_worker.text import Finder, doubted, is_within
 
 __all__ = ["Judge", "installed", "release"]
 
 T = TypeVar("T")
-Box = tuple[int, int, int, int]
+#: By so many pixels a find may differ from one before, whatever was moved.
+_BLUR: Final = 2
 
 
 def release(
@@ -45,6 +47,7 @@ def release(
     markers: Collection[Box] = (),
     moved: float = 0.0,
     judge: Judge | None = None,
+    looked: Looked | None = None,
 ) -> Released:
     """Give ``result`` as what may leave, or raise Rejected.
 
@@ -53,6 +56,10 @@ def release(
     environment where none is given. ``markers`` are the boxes (left, top, right, bottom) of side
     and view markers that were surely read before pixels were moved, by ``moved`` pixels at most:
     a marker that was deformed may not be read any more.
+
+    ``looked`` is what a person decided over this image. It counts for the original with its digest
+    alone, and for the last of the checks: what is found where a box lay that is to be kept is no
+    alarm. No decision of a person reaches any other check.
 
     The reasons, in the order of the checks:
 
@@ -64,6 +71,8 @@ def release(
 
     Details hold tags, names of attributes, words of our own and numbers, never a value.
     """
+    passing = [_reach(one, moved) for one in markers]
+    passing += [_grown(one, math.ceil(moved) + _BLUR) for one in _spared(original, looked)]
     source = _checked("source", partial(inspection.read, original))
     made = _checked("result", partial(_reread, result))
     found = _checked("pixels", partial(read_pixels, made))
@@ -72,7 +81,7 @@ def release(
         "identity": partial(sought, source, result),
         "pixels": partial(check_pixels, source, radiograph, made, found),
         "conformance": partial(_conforms, original, result, made, judge),
-        "text": partial(_refuse_text, made, found, finder, [_reach(one, moved) for one in markers]),
+        "text": partial(_refuse_text, made, found, finder, passing),
     }
     for name, check in checks.items():
         _checked(name, check)
@@ -80,11 +89,11 @@ def release(
 
 
 def _checked(name: str, check: Callable[[], T]) -> T:
-    """Make one check. Whatever else it raises than Rejected, it could not be made."""
+    """Make one check. Whatever else it raises than Rejected or Retryable, it could not be made."""
     try:
         with without_noise():
             return check()
-    except Rejected:
+    except StudyError:
         raise
     except NotJudged as error:
         raise Rejected(Reason.CHECK_IMPOSSIBLE, f"{name}: {error}") from None
@@ -103,26 +112,29 @@ def _conforms(original: bytes, result: bytes, made: Dataset, judge: Judge | None
 def _reach(box: Box, moved: float) -> Box:
     """Give where a marker may be found again: its box, larger by a quarter of its shorter side."""
     left, top, right, bottom = box
-    more = math.ceil(moved + min(right - left, bottom - top) / 4)
+    return _grown(box, math.ceil(moved + min(right - left, bottom - top) / 4))
+
+
+def _grown(box: Box, more: int) -> Box:
+    left, top, right, bottom = box
     return left - more, top - more, right + more, bottom + more
 
 
-def _lies_in(inner: Box, outer: Box) -> bool:
-    return all(one >= two for one, two in zip(inner[:2], outer[:2], strict=True)) and all(
-        one <= two for one, two in zip(inner[2:], outer[2:], strict=True)
-    )
+def _spared(original: bytes, looked: Looked | None) -> tuple[Box, ...]:
+    """Give where a person has seen no text; nowhere unless it was in this original."""
+    if looked is None or looked.digest != hashlib.sha256(original).hexdigest():
+        return ()
+    return looked.keep
 
 
-def _refuse_text(
-    made: Dataset, found: Radiograph, finder: Finder, markers: Collection[Box]
-) -> None:
+def _refuse_text(made: Dataset, found: Radiograph, finder: Finder, passing: Sequence[Box]) -> None:
     seen = [
         (shown, region) for shown in view.searched(found, made) for region in finder.find(shown)
     ]
     left = [
         (shown, region)
         for shown, region in seen
-        if not region.marker and not any(_lies_in(region.box, marker) for marker in markers)
+        if not region.marker and not is_within(region.box, passing)
     ]
     if left:
         raise doubted(f"{len(left)} in the result", left)

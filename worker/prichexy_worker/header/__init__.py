@@ -7,7 +7,7 @@ more; ``retained`` tells the last gate what an option lets pass; ``explain`` tel
 """
 
 from prichexy_worker.header.engine import deidentify
-from prichexy_worker.header.marks import Provenance, is_ours, own_texts
+from prichexy_worker.header.marks import Provenance, is_ours, model_digest, own_texts
 from prichexy_worker.header.profile import BASIC, Profile
 from prichexy_worker.header.retained import allowed
 from prichexy_worker.header.table import TABLE_EDITION
@@ -20,5 +20,6 @@ __all__ = [
     "allowed",
     "deidentify",
     "is_ours",
+    "model_digest",
     "own_texts",
 ]

@@ -10,6 +10,7 @@ gives the same bytes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -31,6 +32,7 @@ __all__ = [
     "describe_file",
     "is_ours",
     "mark",
+    "model_digest",
     "own_texts",
 ]
 
@@ -43,6 +45,7 @@ _SH: Final = 16
 _SOFTWARE: Final = "PriCheXy gateway"
 #: StudyInstanceUID, SeriesInstanceUID, FrameOfReferenceUID: what Retain UIDs may keep.
 _MAY_STAY: Final = (0x0020000D, 0x0020000E, 0x00200052)
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
 
 
@@ -52,7 +55,7 @@ class Provenance:
 
     ``deformed`` says whether the anatomy in the pixels was deformed by ``model``; where it was
     not, nothing is said of a model. ``erased`` says whether areas of them were filled, for a text
-    or by a mask.
+    or by a mask. ``strength`` is the factor on the model's displacement.
     """
 
     software_version: str
@@ -60,6 +63,7 @@ class Provenance:
     key_id: str
     deformed: bool
     erased: bool = False
+    strength: float = 1.0
 
 
 def mark(result: Dataset, provenance: Provenance, profile: Profile = BASIC) -> None:
@@ -114,6 +118,15 @@ def is_ours(sop_class: str, methods: Iterable[str]) -> bool:
     were made from ours, such as a segmentation, may have copied the latter.
     """
     return sop_class in allow_lists() and any(text.startswith(_SOFTWARE) for text in methods)
+
+
+def model_digest(result: Dataset) -> str:
+    """Give the SHA-256 of the model that deformed a result; blank when none did."""
+    for item in result.get("ContributingEquipmentSequence") or ():
+        versions = item.get("SoftwareVersions") or ""
+        if item.get("ManufacturerModelName") == _SOFTWARE and not isinstance(versions, str):
+            return next((str(text) for text in versions if _DIGEST.fullmatch(str(text))), "")
+    return ""
 
 
 def describe_file(result: Dataset, software_version: str) -> None:
@@ -172,8 +185,10 @@ def _derivation(software: str, provenance: Provenance) -> str:
     if not provenance.deformed:
         return begin + "The anatomy in the pixels was not deformed."
     model = provenance.model
+    strength = provenance.strength
+    how = "" if strength == 1 else f"at {strength:g} times its strength "
     return begin + (
-        f"The anatomy in the pixels was deformed by model {model.name} {model.model_version} "
+        f"The anatomy in the pixels was deformed {how}by model {model.name} {model.model_version} "
         f"(SHA-256 {model.digest}, {model.evidence}): {model.statement}"
     )
 

@@ -15,17 +15,21 @@ else. That is Rejected BURNED_IN_TEXT:
 * the header speaks of burned-in text (BurnedInAnnotation is neither NO nor absent), nothing was
   found and no mask applies.
 
+A person may have ``looked`` at the image meanwhile. What that person named is erased beside the
+masks, however large it is; what lies within a box that is to be kept is no text any more; and no
+find is missed because a header speaks of one. All else is judged as above.
+
 Not promised: that every text is found (handwriting, lead letters in a hazy picture, letters
 below about 14 of 2500 rows with little contrast are often missed), nor that what is found is
 text. What the given view does not show cannot be found in it: ``view.searched`` sees to that.
 """
 
-from prichexy_worker.text.cleaning import Cleaned, clean, doubted
+from prichexy_worker.text.cleaning import Cleaned, clean, doubted, is_within
 from prichexy_worker.text.erasing import area_of
 from prichexy_worker.text.finder import Finder, TextFinder, TextRegion
 from prichexy_worker.text.markers import MARKERS
 from prichexy_worker.text.masks import Mask, masks_of
-from prichexy_worker.text.pictures import picture
+from prichexy_worker.text.pictures import picture, whole_picture
 
 __all__ = [
     "MARKERS",
@@ -37,6 +41,8 @@ __all__ = [
     "area_of",
     "clean",
     "doubted",
+    "is_within",
     "masks_of",
     "picture",
+    "whole_picture",
 ]

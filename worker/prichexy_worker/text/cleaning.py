@@ -13,10 +13,10 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 
 from prichexy_worker import view
-from prichexy_worker.contract import Reason
+from prichexy_worker.contract import MOST_BOXES, Box, Looked, Reason
 from prichexy_worker.errors import Rejected
 from prichexy_worker.pixels import Radiograph
-from prichexy_worker.text.erasing import area_of, fill
+from prichexy_worker.text.erasing import area_of, fill, reach_of
 from prichexy_worker.text.finder import Finder, TextRegion
 from prichexy_worker.text.masks import Mask, masked_area
 from prichexy_worker.text.pictures import picture
@@ -29,6 +29,7 @@ __all__ = [
     "Cleaned",
     "clean",
     "doubted",
+    "is_within",
 ]
 
 #: How often text may be found and erased in one image; it is searched once more often.
@@ -50,7 +51,8 @@ View = npt.NDArray[np.float32]
 class Cleaned:
     """A radiograph without text but markers, and what was done to it.
 
-    ``erased`` (rows, columns) is True where pixels were filled, by a mask or for a text;
+    ``erased`` (rows, columns) is True where pixels were filled: by a mask, for a text, or because
+    a person said so;
     ``regions`` the number of separate places erased for a text; ``markers`` those kept, and
     ``kept`` their boxes (left, top, right, bottom), in each view that showed them.
     """
@@ -80,37 +82,55 @@ def clean(
     masks: Sequence[Mask] = (),
     *,
     claimed: bool = False,
+    looked: Looked | None = None,
 ) -> Cleaned:
     """Give ``radiograph`` with masks filled and all text erased that ``finder`` finds, bar markers.
 
-    ``claimed`` says that the header speaks of burned-in text: then something must have been erased.
+    ``claimed`` says that the header speaks of burned-in text: then something must have been erased,
+    unless a person has ``looked`` at this very image.
     Raises Rejected BURNED_IN_TEXT with pictures where there is doubt; the rules are those of the
     package's docstring.
     """
     shape = radiograph.values.shape
     masked = masked_area(masks, dataset, shape)
+    spared: tuple[Box, ...] = ()
+    if looked is not None:
+        # What is found in an area that was filled from outside it is no text of the image.
+        spared = (*looked.keep, *looked.erase)
+        for left, top, right, bottom in looked.erase:
+            masked[top:bottom, left:right] = True
     texts, markers = np.zeros(shape, dtype=np.bool_), 0
     kept: tuple[tuple[int, int, int, int], ...] = ()
     current = fill(radiograph, masked)
     for rounds in range(MOST_ROUNDS + 1):
         found = [(shown, finder.find(shown)) for shown in view.searched(current, dataset)]
-        left = [(shown, one) for shown, each in found for one in each if not one.marker]
-        if not left:
-            markers = max(len(each) for _, each in found)
-            kept = tuple(one.box for _, each in found for one in each)
+        unread = [(shown, one) for shown, each in found for one in each if not one.marker]
+        doubtful = [(shown, one) for shown, one in unread if not is_within(one.box, spared)]
+        if not doubtful:
+            marked = [[one.box for one in each if one.marker] for _, each in found]
+            markers = max(len(each) for each in marked)
+            kept = tuple(box for each in marked for box in each)
             break
         if rounds == MOST_ROUNDS:
-            raise doubted(f"still {_count(left)} after {rounds} rounds of erasing", left)
-        texts |= _erasable(shape, left)
+            raise doubted(f"still {_count(doubtful)} after {rounds} rounds of erasing", doubtful)
+        texts |= _erasable(shape, doubtful)
         if np.mean(texts) > MOST_ERASED:
-            raise doubted(f"{_count(left)}, more than {MOST_ERASED:.0%} of the image", left)
+            raise doubted(f"{_count(doubtful)}, more than {MOST_ERASED:.0%} of the image", doubtful)
         # From the original each time: an area that grew holds nothing of an earlier filling.
         current = fill(radiograph, masked | texts)
     erased = masked | texts
-    if claimed and not erased.any():
+    if claimed and looked is None and not erased.any():
         raise Rejected(Reason.BURNED_IN_TEXT, "BurnedInAnnotation, and none was found")
     places = cv2.connectedComponents(texts.astype(np.uint8))[0] - 1
     return Cleaned(radiograph=current, erased=erased, regions=places, markers=markers, kept=kept)
+
+
+def is_within(box: Box, others: Sequence[Box]) -> bool:
+    """Tell whether ``box`` lies in one of the others as a whole."""
+    return any(
+        left <= box[0] and top <= box[1] and box[2] <= right and box[3] <= bottom
+        for left, top, right, bottom in others
+    )
 
 
 def doubted(detail: str, found: Sequence[tuple[View, TextRegion]]) -> Rejected:
@@ -118,7 +138,7 @@ def doubted(detail: str, found: Sequence[tuple[View, TextRegion]]) -> Rejected:
     return Rejected(
         Reason.BURNED_IN_TEXT,
         detail,
-        findings=tuple(region.box for _, region in found),
+        findings=tuple(reach_of(shown.shape, one) for shown, one in islice(found, MOST_BOXES)),
         pictures=tuple(picture(shown, region) for shown, region in islice(found, _MOST_PICTURES)),
     )
 

@@ -15,10 +15,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from prichexy_worker.contract import Box
 from prichexy_worker.pixels import Radiograph
 from prichexy_worker.text.finder import Corners, TextRegion
 
-__all__ = ["LENGTHENED", "WIDENED", "area_of", "fill"]
+__all__ = ["LENGTHENED", "WIDENED", "area_of", "fill", "reach_of"]
 
 Area = NDArray[np.bool_]
 _Floats = NDArray[np.float64]
@@ -49,6 +50,15 @@ def area_of(shape: tuple[int, ...], regions: Iterable[TextRegion]) -> Area:
             corners = np.round(_enlarged(outline) * 16).astype(np.int32)
             cv2.fillPoly(drawn, [corners], 1, shift=4)
     return drawn.astype(np.bool_)
+
+
+def reach_of(shape: tuple[int, ...], region: TextRegion) -> Box:
+    """Give the box around all that is erased for ``region`` in an image of this shape."""
+    corners = np.concatenate([_enlarged(outline) for outline in region.outlines()])
+    left, top = (max(0, math.floor(side)) for side in corners.min(axis=0))
+    right, bottom = (math.ceil(side) + 1 for side in corners.max(axis=0))
+    rows, columns = shape
+    return min(left, columns - 1), min(top, rows - 1), min(right, columns), min(bottom, rows)
 
 
 def _enlarged(outline: Corners) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""What a human is shown of a region that a machine does not decide: the region and no more."""
+"""What a human is shown of what a machine does not decide: a region alone, or the whole image."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from prichexy_worker.contract import WHOLE_PICTURE_BYTES
 from prichexy_worker.text.erasing import area_of
 from prichexy_worker.text.finder import TextRegion
 
-__all__ = ["LONGEST_SIDE", "picture"]
+__all__ = ["LONGEST_SIDE", "WHOLE_SIDES", "picture", "whole_picture"]
 
 #: The longer side of a picture, in pixels: enough to read a line.
 LONGEST_SIDE: Final = 480
+#: Of a whole image, tried in this order until the file is small enough; the last always is.
+WHOLE_SIDES: Final = (1024, 896, 768, 640, 512)
 
 
 def picture(view: npt.NDArray[np.float32], region: TextRegion) -> bytes:
@@ -28,7 +31,24 @@ def picture(view: npt.NDArray[np.float32], region: TextRegion) -> bytes:
     rows, columns = np.flatnonzero(area.any(axis=1)), np.flatnonzero(area.any(axis=0))
     window = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
     shown = np.where(area[window], np.clip(view[window], 0, 1), 0) * 255
-    scale = min(1.0, LONGEST_SIDE / max(shown.shape))
+    return _png(shown, LONGEST_SIDE)
+
+
+def whole_picture(view: npt.NDArray[np.float32]) -> bytes:
+    """Give a PNG, grey, of all of ``view`` (rows, columns; 0 black to 1 white), made smaller.
+
+    It has at most WHOLE_PICTURE_BYTES and no side longer than the first of WHOLE_SIDES.
+    """
+    shown = np.clip(view, 0, 1) * 255
+    for side in WHOLE_SIDES:
+        png = _png(shown, side)
+        if len(png) <= WHOLE_PICTURE_BYTES:
+            break
+    return png
+
+
+def _png(shown: npt.NDArray[np.floating], longest: int) -> bytes:
+    scale = min(1.0, longest / max(shown.shape))
     size = tuple(max(1, round(side * scale)) for side in reversed(shown.shape))
     grey = cv2.resize(shown.astype(np.uint8), size, interpolation=cv2.INTER_AREA)
     _, png = cv2.imencode(".png", grey)
