@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from prichexy_plugin.backfill import Backfill
 from prichexy_plugin.dashboard.http import Request, Response
 from prichexy_plugin.dashboard.routes import Site
 from prichexy_plugin.database import open_database
 from prichexy_plugin.intake import Decision
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.pictures import OrthancPictures
-from prichexy_plugin.relay import BrokerState
-from prichexy_plugin.studies import StudiesUnavailable
+from prichexy_testing.dashboard_reader import FakeGateway, Reader, login
 from prichexy_testing.fake_orthanc import FakeOrthanc, orthanc_id
 from prichexy_testing.plugin_fakes import FakeClock, announcement_of, report_of
 from prichexy_worker.contract import (
     API_ROOT,
     CONTRACT_VERSION,
+    MOST_TARGETS,
     REQUEST_HEADER,
     SOFTWARE_VERSION,
     Claim,
     Reason,
     State,
     StudyMessage,
+    TargetInfo,
     TextPictures,
 )
 
@@ -37,31 +37,15 @@ API = API_ROOT.removeprefix("/prichexy")
 STUDY = orthanc_id("a")
 
 
-class Gateway:
-    """A gateway whose parts a test sets."""
-
-    def __init__(self, ledger: Ledger | None) -> None:
-        self.ledger = ledger
-        self.ledger_state = "ok"
-        self.broker_state = BrokerState(True, "0 waiting for a worker", None)
-        self.troubles: tuple[str, ...] = ()
-        self.available = True
-
-    def start_backfill(self, per_minute: int, by: str) -> Backfill:
-        if self.ledger is None or not self.available:
-            raise StudiesUnavailable
-        return self.ledger.start_backfill(per_minute=per_minute, total=7, by=by)
-
-
 @pytest.fixture
-def gateway(clock: FakeClock) -> Iterator[Gateway]:
+def gateway(clock: FakeClock) -> Iterator[FakeGateway]:
     engine = open_database("sqlite://")
-    yield Gateway(Ledger(engine, clock))
+    yield FakeGateway(Ledger(engine, clock))
     engine.dispose()
 
 
 @pytest.fixture
-def site(gateway: Gateway, clock: FakeClock, orthanc: FakeOrthanc) -> Site:
+def site(gateway: FakeGateway, clock: FakeClock, orthanc: FakeOrthanc) -> Site:
     return Site(
         gateway,
         problems=(),
@@ -86,8 +70,7 @@ def _get(site: Site, path: str, **query: str) -> Response:
 def _post(
     site: Site, path: str, data: object, *, user: str = "worker", header: bool = True
 ) -> Response:
-    token = base64.b64encode(f"{user}:password".encode()).decode()
-    headers = {"authorization": f"Basic {token}"}
+    headers = login(user)
     if header:
         headers[REQUEST_HEADER.lower()] = "1"
     body = data if isinstance(data, bytes) else json.dumps(data).encode()
@@ -99,7 +82,7 @@ def _json(response: Response) -> Any:
     return json.loads(response.body)
 
 
-def _take_in(gateway: Gateway, clock: FakeClock) -> StudyMessage:
+def _take_in(gateway: FakeGateway, clock: FakeClock) -> StudyMessage:
     assert gateway.ledger is not None
     gateway.ledger.note({STUDY: clock()}, cursor=1)
     gateway.ledger.settle(STUDY, Decision(None), content="c", instances=2)
@@ -108,13 +91,18 @@ def _take_in(gateway: Gateway, clock: FakeClock) -> StudyMessage:
     return message
 
 
-def test_health_tells_how_every_part_is(site: Site, gateway: Gateway, clock: FakeClock) -> None:
+def test_health_tells_how_every_part_is(site: Site, gateway: FakeGateway, clock: FakeClock) -> None:
     _take_in(gateway, clock)
+    gateway.targets = frozenset({"research", "archive"})
+    gateway.queues = frozenset({"gpu", "celery"})
     assert _post(site, "/workers", announcement_of().to_json()).status == 200
     clock.move(12)
     health = _json(_get(site, "/health"))
     worker = health.pop("workers")[0]
     counts = health.pop("counts")
+    assert health.pop("audit")["lines"] == 4
+    assert gateway.ledger is not None
+    assert health.pop("ledger_place") == gateway.ledger.place
     assert health == {
         "software": SOFTWARE_VERSION,
         "contract": CONTRACT_VERSION,
@@ -122,7 +110,11 @@ def test_health_tells_how_every_part_is(site: Site, gateway: Gateway, clock: Fak
         "unreadable": 0,
         "circuits": [],
         "late": [],
+        "pauses": [],
         "backfill": None,
+        "targets": ["archive", "research"],
+        "queues": ["celery", "gpu"],
+        "other_keys": [],
         "ledger": "ok",
         "broker": {"reachable": True, "detail": "0 waiting for a worker"},
     }
@@ -132,8 +124,24 @@ def test_health_tells_how_every_part_is(site: Site, gateway: Gateway, clock: Fak
     assert worker["model"]["evidence"] == "untrained"
 
 
+def test_a_worker_may_tell_of_as_many_targets_as_the_contract_allows(
+    site: Site, gateway: FakeGateway
+) -> None:
+    targets = tuple(
+        TargetInfo(f"t{number}", "orthanc", f"https://h{number}", encrypted=True, check="read_back")
+        for number in range(MOST_TARGETS)
+    )
+    told = replace(announcement_of(), queues=("prichexy",), targets=targets)
+    assert _post(site, "/workers", told.to_json()).status == 200
+    assert gateway.ledger is not None
+    [worker] = gateway.ledger.workers()
+    assert worker.announcement.targets == targets
+    one_more = {**told.to_json(), "targets": [*told.to_json()["targets"], targets[0].to_json()]}
+    assert _post(site, "/workers", one_more).status == 422
+
+
 def test_a_study_is_listed_with_state_time_and_reason(
-    site: Site, gateway: Gateway, clock: FakeClock
+    site: Site, gateway: FakeGateway, clock: FakeClock
 ) -> None:
     message = _take_in(gateway, clock)
     _post(site, "/reports", report_of(message, State.PROCESSING).to_json())
@@ -162,6 +170,7 @@ def test_a_study_is_listed_with_state_time_and_reason(
                 "attempts": 1,
                 "excused": 0,
                 "instances": 2,
+                "targets": [],
                 "first_seen": "2026-03-01T08:00:00+00:00",
                 "updated": "2026-03-01T08:00:03+00:00",
                 "worker_id": "worker-1",
@@ -185,7 +194,7 @@ def test_a_study_is_listed_with_state_time_and_reason(
     assert events[0]["from"] is None
 
 
-def test_a_claim_is_answered(site: Site, gateway: Gateway, clock: FakeClock) -> None:
+def test_a_claim_is_answered(site: Site, gateway: FakeGateway, clock: FakeClock) -> None:
     message = _take_in(gateway, clock)
     first = _post(site, "/reports", report_of(message, State.PROCESSING).to_json())
     assert Claim.from_json(_json(first)) == Claim(proceed=True, attempt=1)
@@ -204,7 +213,7 @@ def test_only_the_workers_user_may_report(site: Site, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/reports", "/workers"])
 def test_nobody_may_report_when_no_workers_user_is_named(
-    gateway: Gateway, clock: FakeClock, path: str
+    gateway: FakeGateway, clock: FakeClock, path: str
 ) -> None:
     site = Site(gateway, problems=(), worker_user=None, clock=clock)
     for user in ("admin", "worker", ""):
@@ -214,7 +223,7 @@ def test_nobody_may_report_when_no_workers_user_is_named(
 
 
 def test_health_names_what_keeps_the_watcher_from_its_work_and_counts_the_unreadable(
-    site: Site, gateway: Gateway, clock: FakeClock
+    site: Site, gateway: FakeGateway, clock: FakeClock
 ) -> None:
     gateway.troubles = ("watching: Orthanc does not answer the plugin.",)
     assert gateway.ledger is not None
@@ -226,7 +235,7 @@ def test_health_names_what_keeps_the_watcher_from_its_work_and_counts_the_unread
 
 
 @pytest.mark.parametrize("path", ["/reports", "/workers"])
-def test_a_post_without_the_header_is_refused(site: Site, gateway: Gateway, path: str) -> None:
+def test_a_post_without_the_header_is_refused(site: Site, gateway: FakeGateway, path: str) -> None:
     assert _post(site, path, announcement_of().to_json(), header=False).status == 403
     assert gateway.ledger is not None
     assert gateway.ledger.workers() == ()
@@ -240,8 +249,8 @@ def test_a_post_without_the_header_is_refused(site: Site, gateway: Gateway, path
         (b"\xff", 422),
         ([], 422),
         ({}, 422),
-        ({**announcement_of().to_json(), "version": 2}, 422),
-        ({**announcement_of().to_json(), "patient": "DOE^JANE"}, 422),
+        ({**announcement_of().to_json(), "version": CONTRACT_VERSION + 1}, 422),
+        ({**announcement_of().to_json(1), "patient": "DOE^JANE"}, 422),
         (b"[" * 17, 422),
         (b"[" * 70_000, 413),
     ],
@@ -273,7 +282,7 @@ def test_a_parameter_that_cannot_be_read_is_named(site: Site, query: Mapping[str
 
 
 def test_studies_can_be_found_by_state_and_id(
-    site: Site, gateway: Gateway, clock: FakeClock
+    site: Site, gateway: FakeGateway, clock: FakeClock
 ) -> None:
     message = _take_in(gateway, clock)
     assert _json(_get(site, "/studies", state="queued"))["total"] == 1
@@ -315,7 +324,7 @@ def test_with_a_wrong_configuration_health_names_the_key(clock: FakeClock) -> No
 
 
 def test_a_ledger_that_fails_is_said_and_does_not_break_health(
-    site: Site, gateway: Gateway
+    site: Site, gateway: FakeGateway
 ) -> None:
     engine = open_database("sqlite://")
     with engine.begin() as connection:
@@ -335,11 +344,11 @@ def _show(site: Site, message: StudyMessage, attempt: int = 1, **asked: Any) -> 
 
 
 def _look(site: Site, message: StudyMessage, number: int) -> Response:
-    return site.answer(Request("GET", f"/studies/{message.job_id}/text-{number}.png"))
+    return Reader(site, "admin").ask(f"/studies/{message.job_id}/text-{number}.png")
 
 
 def test_pictures_are_kept_beside_the_study_and_shown_while_a_human_must_decide(
-    site: Site, gateway: Gateway, clock: FakeClock, orthanc: FakeOrthanc
+    site: Site, gateway: FakeGateway, clock: FakeClock, orthanc: FakeOrthanc
 ) -> None:
     message = _take_in(gateway, clock)
     _post(site, "/reports", report_of(message, State.PROCESSING).to_json())
@@ -354,16 +363,17 @@ def test_pictures_are_kept_beside_the_study_and_shown_while_a_human_must_decide(
     assert [answer.body for answer in answers] == list(PICTURES)
     assert {(answer.status, answer.mime) for answer in answers} == {(200, "image/png")}
     assert _look(site, message, 3).status == 404
-    page = site.answer(Request("GET", "/")).body
-    assert f"studies/{message.job_id}/text-2.png" in str(page)
-    assert "text-3.png" not in str(page)
+    links = Reader(site, "admin").page(f"/studies/{message.job_id}").links
+    assert f"../../prichexy/studies/{message.job_id}/text-2.png" in links
+    assert not [link for link in links if "text-3.png" in link]
+    assert Reader(site, "admin").page("/studies").text.count("2 regions in doubt") == 1
     orthanc.delete(STUDY)
     orthanc.attachments.clear()
     assert _look(site, message, 1).status == 404
 
 
 def test_pictures_without_the_claim_that_holds_are_not_kept(
-    site: Site, gateway: Gateway, clock: FakeClock, orthanc: FakeOrthanc
+    site: Site, gateway: FakeGateway, clock: FakeClock, orthanc: FakeOrthanc
 ) -> None:
     message = _take_in(gateway, clock)
     assert not Claim.from_json(_json(_show(site, message))).proceed
@@ -373,7 +383,7 @@ def test_pictures_without_the_claim_that_holds_are_not_kept(
 
 
 def test_pictures_come_from_the_workers_user_alone(
-    site: Site, gateway: Gateway, clock: FakeClock
+    site: Site, gateway: FakeGateway, clock: FakeClock
 ) -> None:
     message = _take_in(gateway, clock)
     assert _show(site, message, user="admin").status == 403
@@ -381,7 +391,7 @@ def test_pictures_come_from_the_workers_user_alone(
 
 
 def test_pictures_that_orthanc_does_not_take_are_not_said_to_be_kept(
-    site: Site, gateway: Gateway, clock: FakeClock, orthanc: FakeOrthanc
+    site: Site, gateway: FakeGateway, clock: FakeClock, orthanc: FakeOrthanc
 ) -> None:
     message = _take_in(gateway, clock)
     _post(site, "/reports", report_of(message, State.PROCESSING).to_json())

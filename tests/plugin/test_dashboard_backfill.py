@@ -2,84 +2,52 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import re
-from collections.abc import Iterator
 from urllib.parse import urlencode
 
 import pytest
 
-from prichexy_plugin.backfill import DEFAULT_RATE, MAX_RATE, Backfill
+from prichexy_plugin.backfill import DEFAULT_RATE, MAX_RATE
 from prichexy_plugin.dashboard.http import Request, Response
 from prichexy_plugin.dashboard.routes import Site
-from prichexy_plugin.database import open_database
 from prichexy_plugin.ledger import Ledger
-from prichexy_plugin.relay import BrokerState
-from prichexy_plugin.studies import StudiesUnavailable
+from prichexy_plugin.security import Role, Roles
+from prichexy_testing.dashboard_reader import FORM, FakeGateway, Reader, login
 from prichexy_testing.plugin_fakes import FakeClock
 from prichexy_worker.contract import API_ROOT, REQUEST_HEADER
 
 API = API_ROOT.removeprefix("/prichexy")
-FORM = "application/x-www-form-urlencoded"
-
-
-class Gateway:
-    """A gateway with a ledger, in front of an Orthanc that may be away."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger: Ledger | None = ledger
-        self.ledger_state = "ok"
-        self.broker_state = BrokerState(True, "0 waiting for a worker", None)
-        self.troubles: tuple[str, ...] = ()
-        self.away = False
-
-    def start_backfill(self, per_minute: int, by: str) -> Backfill:
-        if self.ledger is None or self.away:
-            raise StudiesUnavailable
-        return self.ledger.start_backfill(per_minute=per_minute, total=7, by=by)
+ROLES = Roles({"admin": Role.OPERATOR, "another": Role.OPERATOR, "vera": Role.VIEWER})
 
 
 @pytest.fixture
-def gateway() -> Iterator[Gateway]:
-    engine = open_database("sqlite://")
-    yield Gateway(Ledger(engine, FakeClock()))
-    engine.dispose()
+def gateway(ledger: Ledger) -> FakeGateway:
+    return FakeGateway(ledger)
 
 
 @pytest.fixture
-def site(gateway: Gateway) -> Site:
-    return Site(gateway, problems=(), worker_user="worker", clock=FakeClock())
-
-
-def _headers(user: str, **others: str) -> dict[str, str]:
-    token = base64.b64encode(f"{user}:password".encode()).decode()
-    return {"authorization": f"Basic {token}", **others}
+def site(gateway: FakeGateway, clock: FakeClock) -> Site:
+    return Site(gateway, problems=(), worker_user="worker", clock=clock, roles=ROLES)
 
 
 def _token(site: Site, user: str = "admin") -> str:
-    page = site.answer(Request("GET", "", headers=_headers(user))).body
-    assert isinstance(page, str)
-    found = re.search(r'name="token" value="([0-9a-f]{64})"', page)
-    assert found is not None
-    return found[1]
+    return Reader(site, user).page().fields["token"]
 
 
 def _submit(
     site: Site, fields: dict[str, str], *, user: str = "admin", mime: str = FORM, **headers: str
 ) -> Response:
-    every = _headers(user, **{"content-type": mime}, **headers)
-    return site.answer(Request("POST", "/backfill", headers=every, body=urlencode(fields).encode()))
+    return Reader(site, user).post("/backfill", fields, {"content-type": mime, **headers})
 
 
-def _running(gateway: Gateway) -> bool:
+def _running(gateway: FakeGateway) -> bool:
     assert gateway.ledger is not None
     backfill = gateway.ledger.backfill()
     return backfill is not None and backfill.running
 
 
 def test_the_button_begins_a_backfill_in_the_users_name_and_shows_the_page_again(
-    site: Site, gateway: Gateway
+    site: Site, gateway: FakeGateway
 ) -> None:
     answer = _submit(site, {"token": _token(site), "per_minute": "90"})
     assert (answer.status, answer.headers["Location"]) == (303, "../prichexy")
@@ -89,24 +57,24 @@ def test_the_button_begins_a_backfill_in_the_users_name_and_shows_the_page_again
     assert (backfill.per_minute, backfill.started_by, backfill.running) == (90, "admin", True)
 
 
-def test_the_page_shows_how_far_it_is_and_stops_it(site: Site, gateway: Gateway) -> None:
-    page = site.answer(Request("GET", "", headers=_headers("admin"))).body
+def test_the_page_shows_how_far_it_is_and_stops_it(site: Site, gateway: FakeGateway) -> None:
+    page = site.answer(Request("GET", "", headers=login("admin"))).body
     assert f'value="{DEFAULT_RATE}"' in page
     assert "Take in what was here before" in page
     _submit(site, {"token": _token(site), "per_minute": "90"})
-    page = site.answer(Request("GET", "", headers=_headers("admin"))).body
+    page = site.answer(Request("GET", "", headers=login("admin"))).body
     assert "0 of 7 studies read" in page
     assert "Stop the backfill" in page
     assert _submit(site, {"token": _token(site), "per_minute": "0"}, user="admin").status == 303
     assert not _running(gateway)
-    assert "Stopped by admin" in site.answer(Request("GET", "", headers=_headers("admin"))).body
+    assert "Stopped by admin" in site.answer(Request("GET", "", headers=login("admin"))).body
 
 
 def test_a_form_that_was_not_shown_to_this_user_changes_nothing(
-    site: Site, gateway: Gateway
+    site: Site, gateway: FakeGateway
 ) -> None:
     good = {"token": _token(site), "per_minute": "90"}
-    elsewhere = Site(gateway, problems=(), worker_user="worker", clock=FakeClock())
+    elsewhere = Site(gateway, problems=(), worker_user="worker", clock=FakeClock(), roles=ROLES)
     for answer in (
         _submit(site, {"per_minute": "90"}),
         _submit(site, {**good, "token": "0" * 64}),
@@ -116,30 +84,30 @@ def test_a_form_that_was_not_shown_to_this_user_changes_nothing(
         _submit(site, good, user="another"),
         _submit(site, good, mime="text/plain"),
         _submit(site, good, origin="http://evil.example", host="gateway"),
-        site.answer(Request("POST", "/backfill", headers=_headers("admin"))),
+        site.answer(Request("POST", "/backfill", headers=login("admin"))),
         site.answer(Request("POST", "/backfill", body=urlencode(good).encode())),
     ):
         assert answer.status == 403
     assert not _running(gateway)
-    assert site.answer(Request("GET", "/backfill", headers=_headers("admin"))).status == 405
+    assert site.answer(Request("GET", "/backfill", headers=login("admin"))).status == 405
 
 
 @pytest.mark.parametrize("rate", ["", "-1", "1.5", "many", str(MAX_RATE + 1), "9" * 400])
-def test_a_rate_that_is_none_begins_nothing(site: Site, gateway: Gateway, rate: str) -> None:
-    assert _submit(site, {"token": _token(site), "per_minute": rate}).status == 403
+def test_a_rate_that_is_none_begins_nothing(site: Site, gateway: FakeGateway, rate: str) -> None:
+    assert _submit(site, {"token": _token(site), "per_minute": rate}).status == 400
     assert not _running(gateway)
 
 
 def _post(
     site: Site, body: object, *, user: str = "admin", header: bool = True
 ) -> tuple[int, dict[str, object]]:
-    headers = _headers(user, **({REQUEST_HEADER.lower(): "1"} if header else {}))
+    headers = {**login(user), **({REQUEST_HEADER.lower(): "1"} if header else {})}
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     answer = site.answer(Request("POST", f"{API}/backfill", headers=headers, body=content))
     return answer.status, json.loads(answer.body)
 
 
-def test_programs_begin_and_stop_it_over_the_api(site: Site, gateway: Gateway) -> None:
+def test_programs_begin_and_stop_it_over_the_api(site: Site, gateway: FakeGateway) -> None:
     status, begun = _post(site, {"per_minute": 30})
     assert status == 200
     assert begun["running"] is True
@@ -150,14 +118,26 @@ def test_programs_begin_and_stop_it_over_the_api(site: Site, gateway: Gateway) -
     assert (status, stopped["running"], stopped["stopped_by"]) == (200, False, "admin")
 
 
-def test_the_workers_user_and_other_sites_pages_cannot(site: Site, gateway: Gateway) -> None:
+def test_the_workers_user_and_other_sites_pages_cannot(site: Site, gateway: FakeGateway) -> None:
     assert _post(site, {"per_minute": 30}, user="worker")[0] == 403
     assert _post(site, {"per_minute": 30}, header=False)[0] == 403
-    assert (
-        _submit(site, {"token": _token(site, "worker"), "per_minute": "1"}, user="worker").status
-        == 403
-    )
+    assert _submit(site, {"token": _token(site), "per_minute": "1"}, user="worker").status == 403
     assert not _running(gateway)
+
+
+@pytest.mark.parametrize("user", ["vera", "mallory"])
+def test_only_operators_begin_and_stop_it_and_viewers_see_how_far_it_is(
+    site: Site, gateway: FakeGateway, user: str
+) -> None:
+    assert _post(site, {"per_minute": 30}, user=user)[0] == 403
+    assert _submit(site, {"token": _token(site), "per_minute": "30"}, user=user).status == 403
+    assert not _running(gateway)
+    assert _post(site, {"per_minute": 30})[0] == 200
+    page = Reader(site, "vera").page()
+    assert "0 of 7 studies read" in page.text
+    assert "progress" in page.tags
+    assert "Operators can begin and stop one here." in page.text
+    assert "token" not in page.fields
 
 
 @pytest.mark.parametrize(
@@ -168,7 +148,7 @@ def test_a_body_that_says_no_rate_is_refused(site: Site, body: object) -> None:
     assert _post(site, body)[0] == 422
 
 
-def test_while_orthanc_does_not_answer_it_is_said(site: Site, gateway: Gateway) -> None:
-    gateway.away = True
+def test_while_orthanc_does_not_answer_it_is_said(site: Site, gateway: FakeGateway) -> None:
+    gateway.available = False
     assert _post(site, {"per_minute": 30})[0] == 503
     assert _submit(site, {"token": _token(site), "per_minute": "30"}).status == 503

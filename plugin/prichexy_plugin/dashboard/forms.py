@@ -1,55 +1,62 @@
-"""What people send from the dashboard's buttons: who may, and what it says."""
+"""What people send from the pages: who may, and that it came from a page that was shown to them."""
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import secrets
+from collections.abc import Mapping
+from datetime import timedelta
+from hashlib import sha256
 from typing import Final
-from urllib.parse import parse_qs
 
-from prichexy_plugin.dashboard.http import Request
-from prichexy_plugin.security import is_own_origin, user_of
+from prichexy_plugin.dashboard.frame import Visit
+from prichexy_plugin.dashboard.http import FORM, FormLimit
+from prichexy_plugin.security import is_own_origin
+from prichexy_plugin.trail import Clock
 
 __all__ = ["Forms", "Refused"]
 
-_LIMIT: Final = 4096
-_MIME: Final = "application/x-www-form-urlencoded"
+_LASTS: Final = timedelta(hours=12)
+_KEY_BYTES: Final = 32
 
 
 class Refused(Exception):
-    """The form does not come from a page that was shown to this user."""
+    """The form does not come from a page that was shown to this user lately."""
 
 
 class Forms:
     """Signs the forms of the pages and reads what comes back.
 
-    A form carries a token that only this process can make, for one user. Another site's page can
-    make a browser send a form with the user's cached password, but cannot read the token. After a
-    restart of Orthanc a page has to be loaded again.
+    A form carries a token that only this process can make, for one user and one purpose. Another
+    site's page can make a browser send a form with the user's cached password, but cannot read the
+    page that holds the token. Nothing is kept: after a restart of Orthanc a page has to be loaded
+    again.
     """
 
-    def __init__(self) -> None:
-        self._key = secrets.token_bytes(32)
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._key = secrets.token_bytes(_KEY_BYTES)
 
-    def token(self, request: Request) -> str:
-        """Give the token for a page that is shown to the user of ``request``."""
-        user = user_of(request.headers) or ""
-        return hmac.new(self._key, user.encode(), hashlib.sha256).hexdigest()
+    def token(self, visit: Visit, purpose: str) -> str:
+        """Give the token of a form for ``purpose`` on a page of ``visit``, good for 12 hours."""
+        issued = int(self._clock().timestamp())
+        return f"{issued}.{self._sign(visit, purpose, issued)}"
 
-    def read(self, request: Request) -> tuple[str, dict[str, str]]:
-        """Give the user and the fields of a form. Raises Refused."""
-        user = user_of(request.headers)
-        mime = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if user is None or mime != _MIME or len(request.body) > _LIMIT:
+    def read(self, visit: Visit, purpose: str, limit: FormLimit = FORM) -> Mapping[str, str]:
+        """Give the fields of the form that ``visit`` posts, within ``limit``. Raises Refused."""
+        fields = visit.request.form(limit)
+        issued, _, signature = fields.get("token", "").partition(".")
+        if visit.user is None or not is_own_origin(visit.request.headers):
             raise Refused
-        try:
-            found = parse_qs(request.body.decode("ascii"), max_num_fields=16)
-        except ValueError:
-            raise Refused from None
-        fields = {name: values[-1] for name, values in found.items()}
-        token = fields.pop("token", "")
-        same = hmac.compare_digest(token.encode(), self.token(request).encode())
-        if not same or not is_own_origin(request.headers):
+        if not (issued.isascii() and issued.isdigit() and len(issued) <= 12):
             raise Refused
-        return user, fields
+        right = self._sign(visit, purpose, int(issued))
+        age = self._clock().timestamp() - int(issued)
+        same = hmac.compare_digest(signature.encode(), right.encode())
+        if not same or age > _LASTS.total_seconds():
+            raise Refused
+        return fields
+
+    def _sign(self, visit: Visit, purpose: str, issued: int) -> str:
+        text = "\0".join((visit.user or "", purpose, str(issued)))
+        return hmac.new(self._key, text.encode(), sha256).hexdigest()

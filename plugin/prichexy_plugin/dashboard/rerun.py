@@ -1,0 +1,93 @@
+"""The page on which an administrator has a study made anew with another model or strength."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from prichexy_plugin.dashboard.forms import Forms
+from prichexy_plugin.dashboard.frame import Visit, render
+from prichexy_plugin.dashboard.http import Response, go_to, plain
+from prichexy_plugin.ledger import Ledger
+from prichexy_plugin.records import StudyRecord, WorkerRecord
+from prichexy_plugin.security import Role
+from prichexy_worker.contract import (
+    LEAST_STRENGTH,
+    MOST_STRENGTH,
+    Available,
+    Errand,
+    State,
+)
+
+__all__ = ["can_rerun", "models_of", "rerun_page", "take_rerun"]
+
+_STATES: Final = frozenset({State.EXPORTED, State.QUARANTINED, State.FAILED})
+_STRENGTH: Final = re.compile(r"[0-9](\.[0-9]{1,2})?")
+
+
+def can_rerun(study: StudyRecord, visit: Visit) -> bool:
+    """Say whether this user may have this study made anew with a choice."""
+    withdrawing = study.orders.errand is not Errand.ANONYMIZE
+    return (
+        visit.may(Role.ADMINISTRATOR)
+        and study.state in _STATES
+        and study.has_originals
+        and not withdrawing
+        and not study.unconsented
+    )
+
+
+def models_of(workers: Iterable[WorkerRecord]) -> tuple[Available, ...]:
+    """Give the models that workers have said they can use, by name and version."""
+    found = {one.bundle: one for worker in workers for one in worker.announcement.models}
+    return tuple(
+        sorted(
+            found.values(), key=lambda one: (one.model.name, one.model.model_version, one.bundle)
+        )
+    )
+
+
+def rerun_page(study: StudyRecord, ledger: Ledger, forms: Forms, visit: Visit) -> Response:
+    """Say what would happen, and ask with what."""
+    if not can_rerun(study, visit):
+        return go_to(f"../{study.job_id}?note=moved")
+    return render(
+        "rerun.html",
+        visit,
+        study=study,
+        models=models_of(ledger.workers()),
+        least=LEAST_STRENGTH,
+        most=MOST_STRENGTH,
+        token=forms.token(visit, _purpose(study)),
+    )
+
+
+def take_rerun(study: StudyRecord, ledger: Ledger, forms: Forms, visit: Visit) -> Response:
+    """Do what the form asks for, and go back to the study. Raises Refused."""
+    form = forms.read(visit, _purpose(study))
+    bundle, strength = form.get("bundle", ""), form.get("strength", "1").strip()
+    if bundle and bundle not in {one.bundle for one in models_of(ledger.workers())}:
+        return plain(400, "Nothing was changed. No worker has this model any more. Go back.")
+    if not _STRENGTH.fullmatch(strength) or not (
+        LEAST_STRENGTH <= float(strength) <= MOST_STRENGTH
+    ):
+        sentence = f"The strength is a number from {LEAST_STRENGTH:g} to {MOST_STRENGTH:g}."
+        return plain(400, f"Nothing was changed. {sentence} Go back and correct it.")
+    revision = form.get("revision", "")
+    done = (
+        can_rerun(study, visit)
+        and revision == str(study.revision)
+        and ledger.order_rerun(
+            study.job_id,
+            revision=study.revision,
+            actor=visit.actor,
+            bundle=bundle,
+            strength=float(strength),
+        )
+    )
+    return go_to(f"../{study.job_id}?note={'rerun' if done else 'moved'}")
+
+
+def _purpose(study: StudyRecord) -> str:
+    return f"rerun {study.job_id}"

@@ -1,0 +1,109 @@
+"""Verifies the audit trail for its page: one verification at a time, and a long one beside it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from prichexy_plugin.chain import UnknownKey, Verdict
+from prichexy_plugin.ledger import Ledger
+from prichexy_plugin.trail import ChainState, Clock
+
+__all__ = ["Found", "Verifications", "Verifying"]
+
+#: So many lines take a tenth of a second: they are verified while the page is waited for.
+_AT_ONCE: Final = 1000
+#: What others in this Orthanc have for every second of a long verification, before the next one.
+_REST: Final = 10.0
+_STOP_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a verification found that began ``at``; ``trouble`` names why it came to no end."""
+
+    at: datetime
+    verdict: Verdict | None = None
+    unknown_key: UnknownKey | None = None
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verifying:
+    """What the page shows: the last that was ``found``; ``seen`` lines of one that runs, or None.
+
+    What was found holds for its moment alone: whoever alters an old line leaves the head as it is,
+    so nothing here is told as if it were of now.
+    """
+
+    found: Found | None
+    seen: int | None = None
+
+
+class _Stopped(Exception):
+    """Orthanc ends."""
+
+
+class Verifications:
+    """Begins a verification when somebody looks; any thread may call it.
+
+    None runs beside another, and none soon after a long one: that would take a processor from all
+    of Orthanc.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._found: Found | None = None
+        self._seen = 0
+        self._rests_until = 0.0
+
+    def look(self, ledger: Ledger, state: ChainState) -> Verifying:
+        """Give what is known, and begin anew where that may be. Raises SQLAlchemyError."""
+        with self._lock:
+            if self._thread is not None and self._thread.is_alive():
+                return Verifying(self._found, self._seen)
+            if state.lines <= _AT_ONCE:
+                self._found = self._verify(ledger)
+            elif time.monotonic() >= self._rests_until and not self._stopping.is_set():
+                self._seen = 0
+                self._thread = threading.Thread(
+                    target=self._run, args=(ledger,), name="prichexy-verifying", daemon=True
+                )
+                self._thread.start()
+                return Verifying(self._found, 0)
+            return Verifying(self._found)
+
+    def stop(self) -> None:
+        """Give a verification up that runs; within seconds."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(_STOP_SECONDS)
+
+    def _run(self, ledger: Ledger) -> None:
+        began = time.monotonic()
+        try:
+            self._found = self._verify(ledger)
+        except _Stopped:
+            return
+        except Exception as error:  # noqa: BLE001 - nobody else would hear of it
+            self._found = Found(self._clock(), trouble=type(error).__name__)
+        now = time.monotonic()
+        self._rests_until = now + _REST * (now - began)
+
+    def _verify(self, ledger: Ledger) -> Found:
+        at = self._clock()
+        try:
+            return Found(at, ledger.verdict(self._note))
+        except UnknownKey as error:
+            return Found(at, unknown_key=error)
+
+    def _note(self, seen: int) -> None:
+        self._seen = seen
+        if self._stopping.is_set():
+            raise _Stopped
