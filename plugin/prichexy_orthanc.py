@@ -7,7 +7,7 @@ So whatever goes wrong while loading is said on the dashboard's address, and Ort
 from typing import Any
 
 import orthanc
-from prichexy_plugin import fallback, security
+from prichexy_plugin import explorer, fallback, security
 
 plugin: Any
 try:
@@ -18,7 +18,10 @@ except Exception as problem:  # noqa: BLE001 - the reason stands in the docstrin
     plugin = fallback.build(orthanc, problem)
 
 
-WORKER_USER = security.named_worker_user(orthanc.GetConfiguration())
+WORKER_USER = security.named_user(orthanc.GetConfiguration(), "WorkerUser")
+MONITOR_USER = security.named_user(orthanc.GetConfiguration(), "MonitorUser")
+CHANGERS = security.named_changers(orthanc.GetConfiguration())
+ATTACHMENTS = security.named_attachments(orthanc.GetConfiguration())
 
 
 # Plain functions on purpose: Orthanc lets go of its callbacks after Python has ended, and with a
@@ -29,8 +32,18 @@ def answer(output: orthanc.RestOutput, uri: str, **request: Any) -> None:
 
 
 def admit(uri: str, **request: Any) -> bool:
-    """Say whether Orthanc may take a request at all."""
-    return security.allows(uri, worker_user=WORKER_USER, **request)
+    """Say whether Orthanc may take a request at all; the audit trail hears of some."""
+    allowed = security.allows(
+        uri,
+        worker_user=WORKER_USER,
+        monitor_user=MONITOR_USER,
+        changers=CHANGERS,
+        attachments=ATTACHMENTS,
+        **request,
+    )
+    if allowed:
+        plugin.on_admitted(uri, **request)
+    return allowed
 
 
 def notice(change: int, _level: int, _resource: str) -> None:
@@ -41,4 +54,5 @@ def notice(change: int, _level: int, _resource: str) -> None:
 orthanc.RegisterIncomingHttpRequestFilter(admit)
 orthanc.RegisterRestCallback(security.ROUTES, answer)
 orthanc.RegisterOnChangeCallback(notice)
-orthanc.ExtendOrthancExplorer(security.EXPLORER_LINK)
+# Once: Orthanc keeps the last one only.
+orthanc.ExtendOrthancExplorer(security.EXPLORER_LINK + explorer.STUDY_PART)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 from prichexy_plugin.studies import Listed, Studies
 
 if TYPE_CHECKING:
-    from prichexy_plugin.ledger import Clock, Ledger
+    from prichexy_plugin.ledger import Ledger
+    from prichexy_plugin.trail import Clock
 
 __all__ = [
     "DEFAULT_RATE",

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
 
@@ -17,13 +21,22 @@ from redis.retry import Retry
 
 from prichexy_worker.contract import TASK_NAME, StudyMessage
 
-__all__ = ["Broker", "BrokerUnavailable", "RedisBroker"]
+__all__ = ["Broker", "BrokerTls", "BrokerUnavailable", "RedisBroker"]
 
 _SOCKET_SECONDS: Final = 2.0
 #: The relay keeps fewer there; more are another gateway's, or of before it did so.
 _MOST_READ: Final = 5000
 #: Where kombu keeps what a worker has taken until it is acknowledged (``Channel.unacked_key``).
 _UNACKNOWLEDGED: Final = "unacked"
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerTls:
+    """The files for TLS: whom to trust, by default the system's authorities, and who we are."""
+
+    ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
 
 
 class BrokerUnavailable(Exception):
@@ -33,18 +46,18 @@ class BrokerUnavailable(Exception):
 class Broker(Protocol):
     """What the relay needs. Every method raises BrokerUnavailable within a few seconds."""
 
-    def send(self, message: StudyMessage) -> None:
-        """Hand a message over; after a return the broker has it."""
+    def send(self, message: StudyMessage, queue: str = "") -> None:
+        """Hand a message over; after a return the broker has it. "" is the gateway's own queue."""
 
-    def waiting(self) -> int:
-        """Say how many messages wait for a worker; also the way to see whether it answers."""
+    def waiting(self, queue: str = "") -> int:
+        """Say how many messages of a queue wait for a worker; also to see whether it answers."""
         ...
 
     def unacknowledged(self) -> int:
         """Say how many messages workers have taken and not finished, those in a pause included."""
         ...
 
-    def jobs(self) -> frozenset[str] | None:
+    def jobs(self, queues: Collection[str] = ("",)) -> frozenset[str] | None:
         """Name the jobs whose messages it has, waiting or taken; None when they are too many."""
         ...
 
@@ -59,20 +72,32 @@ class RedisBroker:
     nothing is retried here: the relay does that.
     """
 
-    def __init__(self, url: str, password: SecretStr | None, queue: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        password: SecretStr | None,
+        queue: str,
+        *,
+        user: str | None = None,
+        tls: BrokerTls | None = None,
+    ) -> None:
+        """Speak to the Redis at ``url``; ``tls`` is for one of ``rediss://``, always verified."""
         parts = urlsplit(url)
+        encrypted = _tls_options(tls or BrokerTls()) if parts.scheme == "rediss" else None
         self._where = f"{parts.hostname}:{parts.port or 6379}"
         self._queue = queue
-        address = url if password is None else _with_password(parts, password)
+        address = url if password is None else _with_password(parts, user, password)
         self._redis = redis.Redis.from_url(
             address,
             socket_timeout=_SOCKET_SECONDS,
             socket_connect_timeout=_SOCKET_SECONDS,
             retry=Retry(NoBackoff(), 0),
+            **(encrypted or {}),
         )
         self._address = address
         self._celery = Celery("prichexy_plugin", set_as_current=False)
         self._celery.conf.update(
+            broker_use_ssl=encrypted,
             broker_transport_options={
                 "socket_timeout": _SOCKET_SECONDS,
                 "socket_connect_timeout": _SOCKET_SECONDS,
@@ -85,8 +110,8 @@ class RedisBroker:
         )
         self._connection: Connection | None = None
 
-    def send(self, message: StudyMessage) -> None:
-        """Hand a message over; after a return the broker has it."""
+    def send(self, message: StudyMessage, queue: str = "") -> None:
+        """Hand a message over; after a return the broker has it. "" is the gateway's own queue."""
         try:
             if self._connection is None:
                 # By its address: a CELERY_BROKER_URL in the environment would win otherwise.
@@ -95,7 +120,7 @@ class RedisBroker:
             self._celery.send_task(
                 TASK_NAME,
                 args=(message.to_json(),),
-                queue=self._queue,
+                queue=queue or self._queue,
                 producer=producer,
                 retry=False,
             )
@@ -103,10 +128,10 @@ class RedisBroker:
             self.close()
             raise self._unavailable(error) from error
 
-    def waiting(self) -> int:
-        """Say how many messages wait for a worker; also the way to see whether it answers."""
+    def waiting(self, queue: str = "") -> int:
+        """Say how many messages of a queue wait for a worker; also to see whether it answers."""
         try:
-            return int(self._redis.llen(self._queue))
+            return int(self._redis.llen(queue or self._queue))
         except (redis.RedisError, OSError) as error:
             raise self._unavailable(error) from error
 
@@ -120,16 +145,20 @@ class RedisBroker:
         except (redis.RedisError, OSError) as error:
             raise self._unavailable(error) from error
 
-    def jobs(self) -> frozenset[str] | None:
+    def jobs(self, queues: Collection[str] = ("",)) -> frozenset[str] | None:
         """Name the jobs whose messages it has, waiting or taken; None when they are too many.
 
-        A message that cannot be read is passed over. One on its way from the queue to a worker may
-        be missed: it is in neither place for a moment.
+        ``queues`` are where they may wait. A message that cannot be read is passed over. One on its
+        way from the queue to a worker may be missed: it is in neither place for a moment.
         """
         try:
-            if self.waiting() + self.unacknowledged() > _MOST_READ:
+            if sum(map(self.waiting, queues)) + self.unacknowledged() > _MOST_READ:
                 return None
-            waiting = [json.loads(raw) for raw in self._redis.lrange(self._queue, 0, -1)]
+            waiting = [
+                json.loads(raw)
+                for queue in queues
+                for raw in self._redis.lrange(queue or self._queue, 0, -1)
+            ]
             taken = [json.loads(raw)[0] for raw in self._redis.hvals(_UNACKNOWLEDGED)]
         except (redis.RedisError, OSError) as error:
             raise self._unavailable(error) from error
@@ -158,8 +187,24 @@ def _job_of(envelope: Any) -> str | None:
         return None
 
 
-def _with_password(parts: SplitResult, password: SecretStr) -> str:
+def _with_password(parts: SplitResult, user: str | None, password: SecretStr) -> str:
     """Give the address as redis-py and kombu take it; it stays inside this object."""
     secret = quote(password.get_secret_value(), safe="")
+    name = quote(user, safe="") if user is not None else parts.username or ""
     host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:{secret}@{host}"))
+    return urlunsplit(parts._replace(netloc=f"{name}:{secret}@{host}"))
+
+
+def _tls_options(tls: BrokerTls) -> dict[str, Any]:
+    """Give the options that redis-py and kombu have in common."""
+    files = {
+        "ssl_ca_certs": tls.ca_file,
+        "ssl_certfile": tls.certificate_file,
+        "ssl_keyfile": tls.key_file,
+    }
+    return {
+        "ssl_cert_reqs": ssl.CERT_REQUIRED,
+        "ssl_check_hostname": True,
+        "ssl_min_version": ssl.TLSVersion.TLSv1_2,
+        **{name: str(file) for name, file in files.items() if file is not None},
+    }

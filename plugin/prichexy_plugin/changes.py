@@ -8,16 +8,24 @@ in the same transaction as what was read up to it, and Orthanc's own word that a
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from prichexy_plugin.events import Level, arrival_of
-from prichexy_plugin.intake import InstanceFacts, Rule, decide, may_match
-from prichexy_plugin.ledger import Clock, Ledger
-from prichexy_plugin.studies import ChangePage, Studies, StudiesUnavailable, Study, Unreadable
+from prichexy_plugin.intake import InstanceFacts, Rule, decide, is_settled, may_match
+from prichexy_plugin.ledger import Ledger
+from prichexy_plugin.pauses import intake_is_paused
+from prichexy_plugin.studies import (
+    ChangePage,
+    Studies,
+    StudiesUnavailable,
+    Study,
+    Unreadable,
+    content_of,
+)
+from prichexy_plugin.trail import Clock
 
 __all__ = ["INSPECTED_INSTANCES", "LOOK_PAUSES", "Progress", "Watcher"]
 
@@ -72,10 +80,13 @@ class Watcher:
     def run_once(self) -> Progress:
         """Do one page of changes, and after the last one the looks that are due.
 
-        Not before: the next page may tell that a study has grown again.
+        Not before: the next page may tell that a study has grown again. While the intake is paused
+        the changes are read, so that nothing is forgotten, and nothing is looked at.
         """
         if self._read_changes():
             return Progress(more=True, looked=0)
+        if intake_is_paused(self._ledger.pauses()):
+            return Progress(more=False, looked=0)
         due = self._ledger.due()
         for study_id in due:
             self._look(study_id)
@@ -145,13 +156,14 @@ class Watcher:
             self._ledger.look_later(study_id, settled_at)
             return
         decision = decide(self._facts(study), self._rules, copy=study.copy)
-        instances = tuple(sorted(one for series in study.series for one in series.instances))
+        instances = study.instances
         self._ledger.settle(
             study_id,
             decision,
-            content=self._content(instances) if decision.taken else "",
+            content=content_of(self._studies, instances) if decision.taken else "",
             instances=len(instances),
             last_update=study.last_update,
+            present=instances,
         )
 
     def _settled_at(self, study: Study) -> datetime:
@@ -173,17 +185,11 @@ class Watcher:
         series = [one for one in study.series if may_match(self._rules, one.modality)]
         firsts = [one.instances[0] for one in series if one.instances]
         rest = [instance for one in series for instance in one.instances[1:]]
-        matched = False
+        fitting: set[Rule] = set()
         for place, instance in enumerate((firsts + rest)[:INSPECTED_INSTANCES]):
-            if matched and place >= len(firsts):
+            if place >= len(firsts) and is_settled(self._rules, fitting):
                 return
             facts = self._studies.facts(instance)
             if facts is not None:
-                matched = matched or any(rule.matches(facts) for rule in self._rules)
+                fitting.update(rule for rule in self._rules if rule.matches(facts))
                 yield facts
-
-    def _content(self, instances: tuple[str, ...]) -> str:
-        digest = hashlib.sha256()
-        for instance in instances:
-            digest.update(f"{instance} {self._studies.digest(instance)}\n".encode())
-        return digest.hexdigest()

@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from pydantic import SecretStr
 from sqlalchemy import Connection, Engine, create_engine, event, inspect
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.orm import Session
-from sqlalchemy.schema import CreateColumn
 
-from prichexy_plugin.schema import NEW_COLUMNS, SCHEMA_VERSION, Base, FactRow, StudyRow
+from prichexy_plugin.chaining import begin_chain
+from prichexy_plugin.migration import migrate
+from prichexy_plugin.schema import SCHEMA_VERSION, Base, FactRow
 
 __all__ = ["READS", "ForeignLedger", "open_database"]
 
 #: Execution option of a connection that only reads.
 READS = "prichexy_reads"
+#: The schema that brought queues, ranks and streams.
+_LINES_UP: Final = 7
+#: Any number that no other software takes in this database, the same for all of this one.
+_WRITERS_LOCK: Final = 0x5072694368655879
+#: In milliseconds, of PostgreSQL. A writer waits so long for the others; a statement takes so long
+#: at most; and one that hangs within a transaction, on a machine that froze, lets the others go on.
+_POSTGRESQL_LIMITS: Final = {
+    "lock_timeout": 10_000,
+    "statement_timeout": 60_000,
+    "idle_in_transaction_session_timeout": 60_000,
+}
+_POSTGRESQL: Final = {
+    "connect_timeout": 5,  # seconds
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,  # milliseconds
+    "application_name": "prichexy",
+}
 
 
 class ForeignLedger(Exception):
@@ -32,20 +55,34 @@ class ForeignLedger(Exception):
         )
 
 
-def open_database(url: str) -> Engine:
+def open_database(
+    url: str,
+    password: SecretStr | None = None,
+    *,
+    make: bool = True,
+    admit: Callable[[Session], None] = lambda _session: None,
+) -> Engine:
     """Connect, make the tables or bring older ones up to date, and give the engine.
 
     SQLite runs with a write-ahead log and syncs every commit to the disk: a study that was taken
-    in stays so over a power failure. Its file is readable by its owner only. Raises ForeignLedger,
-    and then has altered nothing, and whatever SQLAlchemy and the driver raise.
+    in stays so over a power failure. Its file is readable by its owner only. PostgreSQL does the
+    same where ``synchronous_commit`` is as it is by default. On both, one writer at a time is at
+    work, from the beginning of its transaction to its end, and a reader sees one moment.
+
+    Without ``make`` a database that holds no ledger is a ForeignLedger, too. ``admit`` is asked
+    about one that is there before anything is altered; what it raises, this raises.
+
+    Raises ForeignLedger, and then has altered nothing, and what SQLAlchemy and the driver raise.
     """
     parsed = make_url(url)
+    if password is not None:
+        parsed = parsed.set(password=password.get_secret_value())
     if parsed.get_backend_name() == "sqlite":
         engine = _open_sqlite(url, parsed.database)
     else:
-        engine = create_engine(url, pool_pre_ping=True, hide_parameters=True)
+        engine = _open_postgresql(parsed)
     try:
-        _prepare_tables(engine)
+        _prepare_tables(engine, admit, make=make)
     except BaseException:
         # It is tried again each second: every try would leave its connections behind.
         engine.dispose()
@@ -53,37 +90,61 @@ def open_database(url: str) -> Engine:
     return engine
 
 
-def _prepare_tables(engine: Engine) -> None:
+def _prepare_tables(engine: Engine, admit: Callable[[Session], None], *, make: bool) -> None:
     """Make the tables, bring an older schema up to date, or find it as it must be.
 
-    All in one transaction: a ledger is of one schema or of the next, never between. Other
-    software's tables may stand beside ours in the same database.
+    All in one transaction: a ledger is of one schema or of the next, never between. Indices that
+    an older version of the same schema did not make yet are added. Other software's tables may
+    stand beside ours in the same database.
     """
     with Session(engine) as session, session.begin():
         connection = session.connection()
         there = Base.metadata.tables.keys() & set(inspect(connection).get_table_names())
-        if there:
+        if there or not make:
             named = session.get(FactRow, "schema") if FactRow.__tablename__ in there else None
             if named is None:
                 raise ForeignLedger(None)
             if named.number not in range(1, SCHEMA_VERSION + 1):
                 raise ForeignLedger(named.number)
+            admit(session)
             if named.number < SCHEMA_VERSION:
-                _migrate(connection, named.number)
-                named.number = SCHEMA_VERSION
+                migrate(session, named.number)
+                session.merge(FactRow(name="schema", number=SCHEMA_VERSION))
+            # An index changes nothing that is kept, so it needs no new schema.
+            for table in Base.metadata.sorted_tables:
+                for index in table.indexes:
+                    index.create(connection, checkfirst=True)
             return
         Base.metadata.create_all(connection)
         session.add(FactRow(name="schema", number=SCHEMA_VERSION))
+        begin_chain(session, datetime.now(UTC))
 
 
-def _migrate(connection: Connection, version: int) -> None:
-    """Add what schemas after ``version`` brought. Nothing is taken away or rewritten."""
-    studies = Base.metadata.tables[StudyRow.__tablename__]
-    for later in range(version + 1, SCHEMA_VERSION + 1):
-        for name in NEW_COLUMNS.get(later, ()):
-            column = CreateColumn(studies.c[name]).compile(dialect=connection.dialect)
-            connection.exec_driver_sql(f"ALTER TABLE {studies.name} ADD COLUMN {column}")
-    Base.metadata.create_all(connection)
+def _open_postgresql(url: URL) -> Engine:
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    limits = (f"-c {name}={value}" for name, value in _POSTGRESQL_LIMITS.items())
+    theirs = url.query.get("options", ())
+    options = " ".join((*((theirs,) if isinstance(theirs, str) else theirs), *limits))
+    engine = create_engine(
+        url,
+        # A server that was restarted meanwhile is noticed before a transaction begins, not in it.
+        pool_pre_ping=True,
+        hide_parameters=True,
+        isolation_level="READ COMMITTED",
+        connect_args={**_POSTGRESQL, "options": options},
+    )
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        if connection.get_execution_options().get(READS, False):
+            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        else:
+            # Held until the transaction has ended. What each statement then reads is what the
+            # writer before has committed.
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITERS_LOCK})")
+
+    return engine
 
 
 def _open_sqlite(url: str, database: str | None) -> Engine:

@@ -32,6 +32,9 @@ class Fallback:
     def on_change(self, _change: int) -> None:
         """Hear of a change and do nothing."""
 
+    def on_admitted(self, _uri: str, **_request: Any) -> None:
+        """Hear of a request and do nothing."""
+
     def on_request(self, output: Output, uri: str, **_request: Any) -> None:
         """Say why the plugin does not run; 503 to programs."""
         output.SetHttpHeader("Cache-Control", "no-store")

@@ -23,6 +23,9 @@ class Output(Protocol):
     def SendHttpStatus(self, status: int, body: str | bytes, size: int = ..., /) -> None:
         """Answer ``status``; see ``send_status``."""
 
+    def SendMethodNotAllowed(self, allowed: str, /) -> None:
+        """Answer 405 with the header Allow, no other and no body."""
+
     def SetHttpHeader(self, key: str, value: str, /) -> None:
         """Add a header; must come before the answer."""
 
@@ -50,6 +53,10 @@ class Host(Protocol):
         """Give the path of the configuration's file or folder."""
         ...
 
+    def GetGlobalProperty(self, name: int, default: str, /) -> str:
+        """Give a value that Orthanc's database keeps; raises OrthancException."""
+        ...
+
     def LogError(self, text: str, /) -> None:
         """Write to Orthanc's log."""
 
@@ -65,13 +72,24 @@ class Host(Protocol):
     def RegisterRestCallback(self, pattern: str, callback: Callable[..., None], /) -> None:
         """Let ``callback`` answer the addresses that match ``pattern``."""
 
+    def RestApiDelete(self, path: str, /) -> Any:
+        """DELETE at Orthanc's own REST API; raises OrthancException. Not before ORTHANC_STARTED."""
+        ...
+
     def RestApiGet(self, path: str, /) -> bytes:
         """GET from Orthanc's own REST API; raises OrthancException. Not before ORTHANC_STARTED."""
+        ...
+
+    def RestApiPost(self, path: str, body: bytes, /) -> bytes:
+        """POST to Orthanc's own REST API; raises OrthancException. Not before ORTHANC_STARTED."""
         ...
 
     def RestApiPut(self, path: str, body: bytes, /) -> bytes:
         """PUT to Orthanc's own REST API; raises OrthancException. Not before ORTHANC_STARTED."""
         ...
+
+    def SetGlobalProperty(self, name: int, value: str, /) -> None:
+        """Have Orthanc's database keep a value; raises OrthancException."""
 
 
 def send_status(output: Output, status: int, body: str) -> None:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any, Final
 
 from prichexy_worker.contract import Reason
 
-__all__ = ["Decision", "InstanceFacts", "Rule", "decide", "facts_of", "may_match"]
+__all__ = [
+    "PRIORITIES",
+    "Decision",
+    "InstanceFacts",
+    "Rank",
+    "Rule",
+    "decide",
+    "facts_of",
+    "is_settled",
+    "may_match",
+    "stream_of",
+    "targets_of",
+]
 
 #: (code, scheme) of the chest in SNOMED CT, now and before 2020, and in its two older forms: the
 #: same as the worker accepts (``tests/contract/test_chest_codes.py``).
@@ -22,6 +35,19 @@ _CHEST_CODES: Final = frozenset(
 )
 #: What the gateway writes into everything it makes.
 _OWN_NAME: Final = "prichexy"
+
+
+class Rank(IntEnum):
+    """Which studies that wait go first; all of a smaller number go before those of a larger one."""
+
+    WITHDRAWAL = -1  # an export that somebody has taken back; no rule has it
+    URGENT = 0
+    NORMAL = 1
+    LOW = 2  # also what a backfill brought
+
+
+#: Those that a rule may have.
+PRIORITIES: Final = (Rank.URGENT, Rank.NORMAL, Rank.LOW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +65,12 @@ class InstanceFacts:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Takes in an instance that fits every list that is not empty. Values are in upper case."""
+    """Takes in an instance that fits every list that is not empty. Values are in upper case.
+
+    ``targets``, ``priority`` and ``queue`` are not compared: they say of the studies that it takes
+    in which export targets they go to, how urgent they are, and which workers get them; a blank
+    queue is the gateway's own.
+    """
 
     name: str
     modality: frozenset[str] = frozenset()
@@ -48,6 +79,9 @@ class Rule:
     view: frozenset[str] = frozenset()
     calling_aet: frozenset[str] = frozenset()
     station: frozenset[str] = frozenset()
+    targets: frozenset[str] = frozenset()
+    priority: Rank = Rank.NORMAL
+    queue: str = ""
 
     def matches(self, facts: InstanceFacts) -> bool:
         """Say whether ``facts`` fit every list that is not empty."""
@@ -63,9 +97,20 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whether a study is taken in; ``reason`` is None exactly when it is."""
+    """Whether a study is taken in; ``reason`` is None exactly when it is.
+
+    ``targets`` are the names, sorted, of the export targets it goes to; none means those that the
+    workers' settings have for such studies. ``source`` is the application entity title that sent
+    it, blank when none did. ``rule`` names the first of the rules, in their order, that an instance
+    was seen to fit; instances are read only until no more of them would change anything else.
+    """
 
     reason: Reason | None
+    targets: tuple[str, ...] = ()
+    priority: Rank = Rank.NORMAL
+    queue: str = ""
+    source: str = ""
+    rule: str = field(default="", compare=False)
 
     @property
     def taken(self) -> bool:
@@ -77,7 +122,9 @@ def decide(instances: Iterable[InstanceFacts], rules: Iterable[Rule], *, copy: b
     """Decide over a study by its instances; ``copy`` says that Orthanc made it from another one.
 
     One instance that fits one rule takes the whole study in: what a study holds beside it is for
-    the worker to judge, which releases a study whole or not at all. One instance among
+    the worker to judge, which releases a study whole or not at all. It goes to the targets of every
+    rule that one of its instances fits, is as urgent as the most urgent of them says, and gets the
+    queue of the first of them, in the order of ``rules``, that names one. One instance among
     ``instances`` that this gateway made turns the whole study away. The caller chooses which ones
     to read; this gateway puts what it makes into series of its own, so one of each series is
     enough to tell.
@@ -85,12 +132,36 @@ def decide(instances: Iterable[InstanceFacts], rules: Iterable[Rule], *, copy: b
     if copy:
         return Decision(Reason.COPY_OF_A_STUDY)
     rules = tuple(rules)
-    taken = False
+    fitting: set[Rule] = set()
+    source = ""
     for facts in instances:
         if facts.own_output:
             return Decision(Reason.OWN_OUTPUT)
-        taken = taken or any(rule.matches(facts) for rule in rules)
-    return Decision(None if taken else Reason.NO_RULE_MATCHES)
+        fitting.update(rule for rule in rules if rule.matches(facts))
+        source = source or facts.calling_aet
+    if not fitting:
+        return Decision(Reason.NO_RULE_MATCHES)
+    return _taken(rules, fitting, source)
+
+
+def is_settled(rules: Iterable[Rule], fitting: Collection[Rule]) -> bool:
+    """Say whether no further instance changes the decision, but for one of this gateway's own.
+
+    ``fitting`` are those of ``rules`` that an instance fits which was read already.
+    """
+    rules = tuple(rules)
+    # More rules only add targets, make it more urgent, or put an earlier rule's queue first.
+    return bool(fitting) and _taken(rules, fitting) == _taken(rules, rules)
+
+
+def stream_of(targets: Iterable[str], source: str) -> str:
+    """Give one text for where a study goes to and who sent it; ``targets_of`` reads it."""
+    return f"{','.join(sorted(targets))}|{source}"
+
+
+def targets_of(stream: str) -> tuple[str, ...]:
+    """Give the targets of all studies of a stream."""
+    return tuple(name for name in stream.partition("|")[0].split(",") if name)
 
 
 def may_match(rules: Iterable[Rule], modality: str) -> bool:
@@ -120,6 +191,17 @@ def _is_own(tags: Mapping[str, Any]) -> bool:
     for item in _items(tags, "ContributingEquipmentSequence"):
         texts += [item.get("Manufacturer"), item.get("ManufacturerModelName")]
     return any(isinstance(text, str) and _OWN_NAME in text.lower() for text in texts)
+
+
+def _taken(rules: Iterable[Rule], fitting: Collection[Rule], source: str = "") -> Decision:
+    return Decision(
+        None,
+        targets=tuple(sorted({name for rule in fitting for name in rule.targets})),
+        priority=min(rule.priority for rule in fitting),
+        queue=next((rule.queue for rule in rules if rule.queue and rule in fitting), ""),
+        source=source,
+        rule=next((rule.name for rule in rules if rule in fitting), ""),
+    )
 
 
 def _fits(wanted: frozenset[str], value: str) -> bool:

@@ -6,17 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from prichexy_worker.contract import Reason, State, WorkerAnnouncement
+from prichexy_plugin.orders import Orders
+from prichexy_worker.contract import ENDED, MOST_PICTURES, Reason, State, WorkerAnnouncement
 
-__all__ = ["EventRecord", "Page", "StudyRecord", "WorkerRecord"]
+__all__ = ["EventRecord", "Held", "Page", "Span", "StudyRecord", "WorkerRecord"]
 
 
 @dataclass(frozen=True, slots=True)
 class StudyRecord:
     """One study as the ledger has it; ``updated`` is its last step, ``durations`` are seconds.
 
-    ``excused`` are those of ``attempts`` that do not count against it. ``key_id`` and ``profile``
-    are of the pseudonyms' key and the project profile, blank before a worker told.
+    ``targets`` are the names of the export targets that the intake rules chose. ``excused`` are
+    those of ``attempts`` that do not count against it. ``key_id`` and ``profile`` are of the
+    pseudonyms' key and the project profile, blank before a worker told.
     """
 
     job_id: str
@@ -28,6 +30,7 @@ class StudyRecord:
     attempts: int
     excused: int
     instances: int
+    targets: tuple[str, ...]
     first_seen: datetime
     updated: datetime
     worker_id: str | None
@@ -35,15 +38,72 @@ class StudyRecord:
     measures: Mapping[str, float]
     key_id: str
     profile: str
+    #: Every target has shown that it holds the export.
+    proved: bool
+    #: Whether the originals are all there, as far as the gateway has to do with it.
+    has_originals: bool
+    #: An export of it may stand at the targets, be it of an earlier revision.
+    stands: bool
+    #: The export targets that may hold something of it although it did not end exported, or that
+    #: may hold an earlier export although it does not go there.
+    left_at: tuple[str, ...]
+    #: What people decided over it.
+    orders: Orders
+    #: Whether pictures of it lie beside the originals.
+    pictured: bool = False
+    #: The rule that took it in, blank where none did or a ledger of before did not say.
+    rule: str = ""
+    #: Under which pseudonyms' keys an export of it may stand; none where nobody said.
+    exported_keys: tuple[str, ...] = ()
+    #: Originals of it were deleted because its use is not consented to.
+    unconsented: bool = False
+    #: Whether the ledger knows what it is called at the targets.
+    named: bool = False
+
+    @property
+    def can_be_withdrawn(self) -> bool:
+        """Whether an export of it may stand that a worker can name: by its original, or without."""
+        ended = self.state in ENDED
+        return ended and self.stands and (self.has_originals or self.named)
+
+    @property
+    def text_pictures(self) -> int:
+        """Count the pictures of regions that a person must look at, 0 to ``MOST_PICTURES``."""
+        if self.state is not State.QUARANTINED:
+            return 0
+        return max(0, min(int(self.measures.get("text_pictures", 0)), MOST_PICTURES))
 
     @property
     def reason_sentence(self) -> str | None:
-        """Tell people why the study is where it is; of a study given up, also the last trouble."""
-        if self.reason is None:
-            return None
-        if self.reason is Reason.TOO_MANY_ATTEMPTS and self.trouble is not None:
-            return f"{self.reason.sentence} The last time: {self.trouble.sentence}"
-        return self.reason.sentence
+        """Tell people why the study is where it is.
+
+        Of a study given up, also the last trouble; of one that could not be taken back from every
+        export target, or of which an export of before stands there, also that; of one that was
+        exported, where an earlier export may be left. Of one whose originals were deleted for want
+        of consent, that it is not taken in any more.
+        """
+        told = [] if self.reason is None else [self._told_of(self.reason)]
+        if self.state is State.EXPORTED and self.left_at:
+            where = ", ".join(self.left_at)
+            left = f"An earlier export may be left at {where}, to which the study does not go."
+            told = ["Exported.", left]
+        if self.unconsented:
+            told.append("Nothing more of it is taken in: its use is not consented to.")
+        return " ".join(told) or None
+
+    def _told_of(self, reason: Reason) -> str:
+        sentence = reason.sentence
+        if reason is Reason.TOO_MANY_ATTEMPTS and self.trouble is not None:
+            sentence += f" The last time: {self.trouble.sentence}"
+        left = int(self.measures.get("targets_not_withdrawn", 0))
+        if self.left_at:
+            sentence += f" Something of it may be left at {', '.join(self.left_at)}."
+        elif left:
+            where = "an export target" if left == 1 else f"{left} export targets"
+            sentence += f" Something of it may be left at {where}: the worker's log names it."
+        elif self.stands and self.state in (State.REJECTED, State.FAILED, State.QUARANTINED):
+            sentence += " An export of before still stands at its targets."
+        return sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +115,16 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """How many studies are in one state for one reason, and when the oldest of them got there."""
+
+    count: int
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class EventRecord:
-    """One line of the audit trail; ``actor`` is "plugin" or a worker's id."""
+    """One line of the audit trail; ``actor`` is "plugin", a worker's id, or "user NAME"."""
 
     at: datetime
     from_state: State | None
@@ -71,3 +139,17 @@ class WorkerRecord:
 
     announcement: WorkerAnnouncement
     seen: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What came to an end from ``begin`` until before ``end``.
+
+    ``seconds`` are those from arrival to export, ascending, of the studies whose images came in
+    one go and that stand exported now.
+    """
+
+    begin: datetime
+    end: datetime
+    ended: Mapping[State, int]
+    seconds: tuple[float, ...]

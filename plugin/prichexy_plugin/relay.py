@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from prichexy_plugin.broker import Broker, BrokerUnavailable
-from prichexy_plugin.ledger import Clock, Ledger
+from prichexy_plugin.ledger import Ledger
+from prichexy_plugin.pauses import Pause
+from prichexy_plugin.trail import Clock
 from prichexy_worker.contract import StudyMessage
+from prichexy_worker.retry import Circuit
 
-__all__ = ["HAND_OUT", "RECALL_AFTER", "BrokerState", "Relay"]
+__all__ = ["AT_LEAST", "PER_WORKER", "RECALL_AFTER", "BrokerState", "Relay"]
 
 #: With nothing at the broker, neither waiting nor taken, a study that no worker spoke of for so
 #: long is sent anew: the broker lost it. Well above the workers' ``broker.redelivery_seconds``.
@@ -19,9 +22,14 @@ RECALL_AFTER: Final = timedelta(hours=2)
 #: On a busy gateway the broker is never empty: this often it is asked which messages it has, when a
 #: study has been silent for RECALL_AFTER.
 _ASK_EVERY: Final = timedelta(minutes=10)
-#: So many messages wait at the broker at most. All others wait in the ledger, which keeps them
-#: safer, and where an order can be changed.
-HAND_OUT: Final = 256
+#: So many messages wait in a queue of the broker for each living worker that takes from it, and so
+#: many at least. All others wait in the ledger, which keeps them safer, and where what comes later
+#: may go first: at the broker it does not.
+PER_WORKER: Final = 2
+AT_LEAST: Final = 4
+_PAGE: Final = 50
+#: More circuits than that are not open at a time; the others get their probe in the next round.
+_PROBES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +53,17 @@ class Relay:
         broker: Broker,
         clock: Clock,
         *,
+        queues: Collection[str] = (),
+        at_least: int = AT_LEAST,
         stopping: Callable[[], bool] = lambda: False,
     ) -> None:
+        """Send what ``ledger`` holds; ``queues`` are those that the intake rules name."""
         self._ledger = ledger
         self._broker = broker
         self._clock = clock
+        self._named = frozenset(queues)
+        self._queues: frozenset[str] = frozenset()
+        self._at_least = at_least
         self._stopping = stopping
         self._state = BrokerState(reachable=False, detail="not tried yet", checked=None)
         self._asked: datetime | None = None
@@ -65,16 +79,21 @@ class Relay:
         Ends early when ``stopping`` says so. Takes a few seconds at most when the broker hangs.
         Raises SQLAlchemyError.
         """
-        messages: tuple[StudyMessage, ...] = ()
+        sent = False
+        if not self._queues:
+            self._queues = self._named | self._ledger.queues() | {""}
+        # Those of before a restart, too, which no rule may name any more.
+        self._queues |= self._ledger.queues_that_wait()
         try:
-            waiting = self._broker.waiting()
-            messages = self._next()[: max(0, HAND_OUT - waiting)]
-            for message in messages:
+            lengths = {queue: self._broker.waiting(queue) for queue in sorted(self._queues)}
+            waiting = sum(lengths.values())
+            for message, queue in self._next(lengths):
                 if self._stopping():
                     return False
-                self._broker.send(message)
+                self._broker.send(message, queue)
                 self._ledger.sent(message)
-            silent = waiting == 0 and not messages and self._broker.unacknowledged() == 0
+                sent = True
+            silent = waiting == 0 and not sent and self._broker.unacknowledged() == 0
             held = self._held() if not silent else None
         except BrokerUnavailable as error:
             self._state = BrokerState(reachable=False, detail=str(error), checked=self._clock())
@@ -87,7 +106,7 @@ class Relay:
             again += self._ledger.recall(silent_for=RECALL_AFTER)
         elif held is not None:
             again += self._ledger.recall(silent_for=RECALL_AFTER, at_broker=held)
-        return bool(messages) or again > 0
+        return sent or again > 0
 
     def _held(self) -> frozenset[str] | None:
         """Ask a busy broker which jobs it has, now and then and only when some study is silent."""
@@ -95,11 +114,25 @@ class Relay:
         if self._asked is not None and now - self._asked < _ASK_EVERY:
             return None
         self._asked = now
-        return self._broker.jobs() if self._ledger.silent_since(RECALL_AFTER) else None
+        if not self._ledger.silent_since(RECALL_AFTER):
+            return None
+        return self._broker.jobs(self._queues)
 
-    def _next(self) -> tuple[StudyMessage, ...]:
-        """Give what may be sent now: while a circuit is open, one study at a time."""
-        if any(circuit.is_open for circuit in self._ledger.circuits().values()):
+    def _next(self, lengths: Mapping[str, int]) -> Iterator[tuple[StudyMessage, str]]:
+        """Give what may be sent now, with its queue; each is to be sent before the next is asked.
+
+        What an open circuit holds goes one study at a time; what a pause holds does not go.
+        """
+        opened = [one for one in self._ledger.circuits().values() if one.is_open]
+        for _ in range(_PROBES if opened else 0):
             probe = self._ledger.probe()
-            return () if probe is None else (probe,)
-        return self._ledger.outbox()
+            if probe is None:
+                break
+            yield probe, self._ledger.queue_of(probe)
+        stops: list[Circuit | Pause] = [*opened, *self._ledger.pauses()]
+        takers = self._ledger.takers(self._clock())
+        for queue, length in lengths.items():
+            room = max(self._at_least, PER_WORKER * takers[queue]) - length
+            if room > 0:
+                page = self._ledger.outbox(min(room, _PAGE), queue=queue, stops=stops)
+                yield from ((message, queue) for message in page)

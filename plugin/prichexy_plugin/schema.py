@@ -2,42 +2,90 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, Index, String, false
+from sqlalchemy import (
+    DDL,
+    JSON,
+    DateTime,
+    Dialect,
+    Index,
+    LargeBinary,
+    String,
+    Text,
+    event,
+    false,
+    text,
+    true,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from prichexy_plugin.backfill import Backfill
+from prichexy_plugin.chain import Head, Line
+from prichexy_plugin.intake import Rank
+from prichexy_plugin.orders import Orders
+from prichexy_plugin.pauses import Pause, Stage
 from prichexy_plugin.records import EventRecord, StudyRecord, WorkerRecord
 from prichexy_plugin.sweep import Waiting
-from prichexy_worker.contract import Reason, State, WorkerAnnouncement
+from prichexy_worker.contract import Reason, State, StudyMessage, WorkerAnnouncement
 from prichexy_worker.retry import Blame, Circuit
 
 __all__ = [
+    "CHECKPOINT",
+    "HEAD",
     "NEW_COLUMNS",
+    "REMADE",
+    "RULE_LENGTH",
     "SCHEMA_VERSION",
     "BackfillRow",
     "Base",
+    "ChainRow",
     "CircuitRow",
+    "DisposedRow",
+    "DoubtRow",
     "EventRow",
     "FactRow",
+    "KeyOfPlaceRow",
+    "PauseRow",
     "StudyRow",
     "WorkerRow",
 ]
 
 #: Raised with every change of the tables; it stands in the ledger's facts. An older ledger is
 #: brought up to date (database.py), a newer one is refused.
-SCHEMA_VERSION: Final = 4
-#: By schema: the columns of "studies" that it brought. Each has a default for the rows of before.
+SCHEMA_VERSION: Final = 12
+#: By schema and table: the columns that it brought. Each has a default for the rows of before.
 #: Tables that it brought need no list.
-NEW_COLUMNS: Final[dict[int, tuple[str, ...]]] = {
-    2: ("excused", "worked", "returned"),
-    3: ("backfilled", "last_update"),
-    4: ("key_id", "profile"),
+NEW_COLUMNS: Final[Mapping[int, Mapping[str, tuple[str, ...]]]] = {
+    2: {"studies": ("excused", "worked", "returned")},
+    3: {"studies": ("backfilled", "last_update")},
+    4: {"studies": ("key_id", "profile")},
+    5: {"studies": ("targets",)},
+    6: {"studies": ("model", "edition", "proved", "pictured", "originals", "dispose_at")},
+    7: {"studies": ("queue", "rank", "stream")},
+    8: {"studies": ("orders", "left_at")},
+    11: {"studies": ("exported", "exported_of", "taken_of", "sent")},
+    12: {"studies": ("exported_key", "unconsented", "study_uids", "rule")},
 }
+#: By schema: the tables that it made anew, with the indices that stood on the ones of before. Their
+#: rows are carried over (database.py).
+REMADE: Final[Mapping[int, Mapping[str, tuple[str, ...]]]] = {6: {"events": ("ix_events_job_id",)}}
+#: So much of a rule's name is kept.
+RULE_LENGTH: Final = 200
+#: The rows of "audit_chain": where the trail ends, and after which line it begins.
+HEAD: Final = "head"
+CHECKPOINT: Final = "checkpoint"
+#: Only these are in the index that the outbox is read by.
+_WAITS: Final = text("state = 'pending'")
+#: And only these in those that the retention rules read by. A database uses such an index where a
+#: question has the very same condition in it, not a parameter.
+KEPT: Final = text("originals = 'kept'")
+LOSES: Final = text("originals = 'deleting'")
+_JUMPED: Final = text("deed = 'clock_jumped'")
 
 
 class Moment(TypeDecorator[datetime]):
@@ -79,6 +127,8 @@ class StudyRow(Base):
     instances: Mapped[int]
     #: Digest of what the study held when it was last taken in.
     content: Mapped[str] = mapped_column(String(64))
+    #: The names of the export targets it goes to; none for those that the workers have for it.
+    targets: Mapped[list[str]] = mapped_column(JSON, default=list, server_default="[]")
     first_seen: Mapped[datetime] = mapped_column(Moment)
     updated: Mapped[datetime] = mapped_column(Moment)
     #: When to look at the study in Orthanc; None when nothing came in since the last look.
@@ -103,12 +153,119 @@ class StudyRow(Base):
     #: Of the pseudonyms' key, and the SHA-256 of the project profile, as a worker last told.
     key_id: Mapped[str] = mapped_column(String(16), default="", server_default="")
     profile: Mapped[str] = mapped_column(String(64), default="", server_default="")
+    #: Of the generator's weights, and of PS3.15 Table E.1-1, likewise.
+    model: Mapped[str] = mapped_column(String(64), default="", server_default="")
+    edition: Mapped[str] = mapped_column(String(16), default="", server_default="")
+    #: It was exported, and every target has shown that it holds the export.
+    proved: Mapped[bool] = mapped_column(default=False, server_default=false())
+    #: Pictures of what was in doubt lie beside the originals.
+    pictured: Mapped[bool] = mapped_column(default=False, server_default=false())
+    #: What the retention rules did to the originals (``retention.Originals``).
+    originals: Mapped[str] = mapped_column(String(16), default="kept", server_default="kept")
+    #: Before this the retention rules leave it alone; None for "no matter when".
+    dispose_at: Mapped[datetime | None] = mapped_column(Moment)
 
-    __table_args__ = (Index("studies_by_state", "state", "updated"),)
+    #: The queue that its rule names, blank for the gateway's own.
+    queue: Mapped[str] = mapped_column(String(64), default="", server_default="")
+    #: Its ``intake.Rank`` among those that wait.
+    rank: Mapped[int] = mapped_column(default=Rank.NORMAL.value, server_default="1")
+    #: Where it comes from and goes to (``stream_of``): those that wait take turns by this.
+    stream: Mapped[str] = mapped_column(Text, default="", server_default="")
+    #: What people decided (``orders.Orders``), for the next message.
+    orders: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict, server_default="{}")
+    #: The export targets that may hold something of it although it did not end exported.
+    left_at: Mapped[list[str]] = mapped_column(JSON, default=list, server_default="[]")
+
+    #: An export of it may stand at the targets; a later revision may be under way or turned away.
+    exported: Mapped[bool] = mapped_column(default=False, server_default=true())
+    #: Under which keys of pseudonyms it may stand there, with blanks between them (``key_watch``);
+    #: "" where nobody said.
+    exported_key: Mapped[str] = mapped_column(Text, default="", server_default="")
+    #: Of which originals (``exports``); None where a ledger of before did not say.
+    exported_of: Mapped[bytes | None] = mapped_column(LargeBinary)
+    #: Of which originals the revision of now is, likewise.
+    taken_of: Mapped[bytes | None] = mapped_column(LargeBinary)
+    #: The images of it that workers were to send to a target ever, by the workers' marks.
+    sent: Mapped[bytes | None] = mapped_column(LargeBinary)
+    #: Its originals were deleted because its use is not consented to.
+    unconsented: Mapped[bool] = mapped_column(default=False, server_default=false())
+    #: The pseudonymous StudyInstanceUIDs under which workers were to send it to a target, each with
+    #: the id of the pseudonyms' key.
+    study_uids: Mapped[dict[str, str]] = mapped_column(JSON, default=dict, server_default="{}")
+
+    #: The beginning of the name of the rule that took it in (``intake.Decision``); blank where a
+    #: ledger of before did not say.
+    rule: Mapped[str] = mapped_column(String(RULE_LENGTH), default="", server_default="")
+
+    __table_args__ = (
+        # The last two let the dashboard tell the times without reading the rows.
+        Index("studies_by_state_and_time", "state", "updated", "revision", "first_seen"),
+        Index("studies_by_time", "updated", "study_id"),
+        Index("studies_by_reason", "reason", "updated"),
+        Index("studies_by_state_and_reason", "state", "reason", "updated"),
+        # Sets of targets as JSON writes a list (``queries``). PostgreSQL compares no JSON; and
+        # SQLAlchemy does not see whether SQLite has an index of an expression.
+        Index("studies_by_targets", "targets", "state", "updated", "study_id").ddl_if(
+            dialect="sqlite"
+        ),
+        Index(
+            "studies_by_written_targets",
+            text("(CAST(targets AS VARCHAR))"),
+            "state",
+            "updated",
+            "study_id",
+        ).ddl_if(dialect="postgresql"),
+        Index("studies_by_rule", "rule", "state", "updated", "study_id"),
+        Index(
+            "studies_that_wait",
+            "queue",
+            "rank",
+            "stream",
+            "updated",
+            sqlite_where=_WAITS,
+            postgresql_where=_WAITS,
+        ),
+        # What the retention rules look for, among all that has ended.
+        Index(
+            "studies_with_originals", "state", "updated", sqlite_where=KEPT, postgresql_where=KEPT
+        ),
+        Index(
+            "studies_unproved",
+            # Always the same here; without them SQLite would go through all exports instead.
+            "state",
+            "proved",
+            "updated",
+            "study_id",
+            sqlite_where=text("state = 'exported' AND proved = 0"),
+            postgresql_where=text("state = 'exported' AND proved = false"),
+        ),
+        Index("studies_losing_originals", "updated", sqlite_where=LOSES, postgresql_where=LOSES),
+        Index(
+            "studies_with_pictures",
+            "state",
+            "updated",
+            sqlite_where=text("pictured IS 1"),
+            postgresql_where=text("pictured IS true"),
+        ),
+    )
 
     def work_time(self) -> timedelta:
         """Give ``worked`` as a duration."""
         return timedelta(seconds=self.worked)
+
+    def to_message(self) -> StudyMessage:
+        """Give what a worker is asked for: the study as it is now, where to, what people said."""
+        orders = Orders.from_json(self.orders)
+        return StudyMessage(
+            job_id=self.job_id,
+            study_id=self.study_id,
+            revision=self.revision,
+            targets=tuple(self.targets),
+            looked=orders.looked,
+            errand=orders.errand,
+            bundle=orders.bundle,
+            strength=orders.strength,
+        )
 
     def to_waiting(self) -> Waiting:
         """Give what says whether the study is late."""
@@ -121,6 +278,7 @@ class StudyRow(Base):
             look_at=self.look_at,
             failed_looks=self.failed_looks,
             worker_id=self.worker_id,
+            queue=self.queue,
         )
 
     def to_record(self) -> StudyRecord:
@@ -135,6 +293,7 @@ class StudyRow(Base):
             attempts=self.attempts,
             excused=self.excused,
             instances=self.instances,
+            targets=tuple(self.targets),
             first_seen=self.first_seen,
             updated=self.updated,
             worker_id=self.worker_id,
@@ -142,31 +301,102 @@ class StudyRow(Base):
             measures=self.measures,
             key_id=self.key_id,
             profile=self.profile,
+            proved=self.proved,
+            has_originals=self.originals == "kept",
+            left_at=tuple(self.left_at),
+            orders=Orders.from_json(self.orders),
+            pictured=self.pictured,
+            stands=self.exported,
+            rule=self.rule,
+            exported_keys=tuple(self.exported_key.split()) if self.exported else (),
+            unconsented=self.unconsented,
+            named=bool(self.study_uids),
         )
 
 
 class EventRow(Base):
-    """One line of the audit trail; never altered."""
+    """One line of the audit trail (``prichexy_plugin.chain.Line``); the database alters none.
+
+    A line outlives its study, so ``job_id`` refers to no row.
+    """
 
     __tablename__ = "events"
 
-    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    job_id: Mapped[str] = mapped_column(String(32), ForeignKey("studies.job_id"), index=True)
-    at: Mapped[datetime] = mapped_column(Moment)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    job_id: Mapped[str | None] = mapped_column(String(32), index=True)
+    at: Mapped[datetime] = mapped_column(Moment, index=True)
+    deed: Mapped[str] = mapped_column(String(32))
     from_state: Mapped[str | None] = mapped_column(String(16))
-    to_state: Mapped[str] = mapped_column(String(16))
+    to_state: Mapped[str | None] = mapped_column(String(16))
     actor: Mapped[str] = mapped_column(String(128))
     reason: Mapped[str | None] = mapped_column(String(64))
+    details: Mapped[dict[str, int | str]] = mapped_column(JSON)
+    key_id: Mapped[str] = mapped_column(String(16))
+    digest: Mapped[str] = mapped_column(String(64))
+
+    @classmethod
+    def of(cls, line: Line) -> EventRow:
+        """Make the row of a line."""
+        values = {field.name: getattr(line, field.name) for field in fields(Line)}
+        return cls(**{**values, "details": dict(line.details)})
+
+    __table_args__ = (
+        Index("events_by_step", "to_state", "at", "from_state"),
+        # All that a search looks at, so that whose lines are many are gone through here.
+        Index("events_by_actor", "actor", "number", "at", "to_state", "deed"),
+        # A handful in millions: whatever is deleted by its age asks for those since.
+        Index("events_of_the_clock", "number", sqlite_where=_JUMPED, postgresql_where=_JUMPED),
+    )
 
     def to_record(self) -> EventRecord:
-        """Give the frozen value."""
+        """Give the step of a study; ValueError for a line with another deed than STEP."""
         return EventRecord(
             at=self.at,
             from_state=None if self.from_state is None else State(self.from_state),
-            to_state=State(self.to_state),
+            to_state=State(self.to_state or ""),
             actor=self.actor,
             reason=_reason(self.reason),
         )
+
+
+class ChainRow(Base):
+    """Where the audit trail ends or begins; whoever appends to it locks the row of its head."""
+
+    __tablename__ = "audit_chain"
+
+    name: Mapped[str] = mapped_column(String(16), primary_key=True)
+    number: Mapped[int]
+    digest: Mapped[str] = mapped_column(String(64))
+    at: Mapped[datetime] = mapped_column(Moment)
+
+    def to_head(self) -> Head:
+        """Give the frozen value."""
+        return Head(self.number, self.digest)
+
+
+class DisposedRow(Base):
+    """One original of a study that was deleted, or is being deleted, for a retention rule."""
+
+    __tablename__ = "disposed_originals"
+
+    study_id: Mapped[str] = mapped_column(String(44), primary_key=True)
+    instance_id: Mapped[str] = mapped_column(String(44), primary_key=True)
+
+
+class DoubtRow(Base):
+    """An image that a worker was in doubt about in one attempt (``orders.InDoubt``)."""
+
+    __tablename__ = "images_in_doubt"
+
+    study_id: Mapped[str] = mapped_column(String(44), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    revision: Mapped[int]
+    attempt: Mapped[int]
+    digest: Mapped[str] = mapped_column(String(64))
+    rows: Mapped[int]
+    columns: Mapped[int]
+    #: The numbers of its boxes, one after the other.
+    boxes: Mapped[list[int]] = mapped_column(JSON)
 
 
 class WorkerRow(Base):
@@ -214,7 +444,8 @@ class CircuitRow(Base):
 
     __tablename__ = "circuits"
 
-    blame: Mapped[str] = mapped_column(String(16), primary_key=True)
+    #: ``Circuit.key``. Before there were circuits of single targets it was the blame alone.
+    blame: Mapped[str] = mapped_column(Text, primary_key=True)
     studies: Mapped[list[str]] = mapped_column(JSON)
     reason: Mapped[str | None] = mapped_column(String(64))
     opened: Mapped[datetime | None] = mapped_column(Moment)
@@ -227,7 +458,7 @@ class CircuitRow(Base):
     def of(cls, circuit: Circuit) -> CircuitRow:
         """Make the row of a circuit."""
         return cls(
-            blame=circuit.blame.value,
+            blame=circuit.key,
             studies=list(circuit.studies),
             reason=None if circuit.reason is None else circuit.reason.value,
             opened=circuit.opened,
@@ -239,8 +470,10 @@ class CircuitRow(Base):
 
     def to_circuit(self) -> Circuit:
         """Give the frozen value."""
+        blame, *targets = self.blame.split(":")
         return Circuit(
-            blame=Blame(self.blame),
+            blame=Blame(blame),
+            targets=tuple(targets) if blame != Blame.RESULT.value else (),
             studies=tuple(self.studies),
             reason=_reason(self.reason),
             opened=self.opened,
@@ -251,6 +484,46 @@ class CircuitRow(Base):
         )
 
 
+class PauseRow(Base):
+    """What somebody stopped for a while (``prichexy_plugin.pauses.Pause``)."""
+
+    __tablename__ = "pauses"
+
+    #: ``Pause.key``.
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    stage: Mapped[str] = mapped_column(String(16))
+    target: Mapped[str] = mapped_column(String(64))
+    since: Mapped[datetime] = mapped_column(Moment)
+    actor: Mapped[str] = mapped_column(String(256))
+    reason: Mapped[str] = mapped_column(String(64))
+
+    @classmethod
+    def of(cls, pause: Pause) -> PauseRow:
+        """Make the row of a pause."""
+        return cls(
+            name=pause.key,
+            stage=pause.stage.value,
+            target=pause.target,
+            since=pause.since,
+            actor=pause.by,
+            reason=pause.reason.value,
+        )
+
+    def to_pause(self) -> Pause:
+        """Give the frozen value."""
+        return Pause(Stage(self.stage), self.target, self.since, self.actor, Reason(self.reason))
+
+
+class KeyOfPlaceRow(Base):
+    """Under which key of pseudonyms was exported last to one set of targets (``key_watch``)."""
+
+    __tablename__ = "keys_of_places"
+
+    #: The targets' names, sorted, with commas between them; "" for those that the workers have.
+    place: Mapped[str] = mapped_column(Text, primary_key=True)
+    key_id: Mapped[str] = mapped_column(String(16))
+
+
 class FactRow(Base):
     """A single value: the schema's version, the place in Orthanc's changes."""
 
@@ -258,6 +531,50 @@ class FactRow(Base):
 
     name: Mapped[str] = mapped_column(String(32), primary_key=True)
     number: Mapped[int]
+
+
+def _guard(table: type[Base], name: str, when: str, only: str = "", passes: str = "NULL") -> None:
+    """Have the database itself refuse ``when`` of ``table``, from when that is made.
+
+    ``only`` is the condition under which it is refused, about OLD and NEW, where it is not always;
+    else the row ``passes``, as PostgreSQL calls it.
+    """
+    refusal = "the audit trail is append-only"
+    where = f"{when} ON {table.__tablename__}"
+    raised = f"RAISE EXCEPTION '{refusal}';"
+    body = f"IF {only} THEN {raised} END IF; RETURN {passes};" if only else raised
+    each = "STATEMENT" if "TRUNCATE" in when else "ROW"
+    condition = f"WHEN {only} " if only else ""
+    refused = f"BEGIN SELECT RAISE(ABORT, '{refusal}'); END"
+    sqlite = [f"CREATE TRIGGER {name} {where} {condition}{refused}"]
+    postgresql = [
+        f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$",
+        f"CREATE TRIGGER {name} {where} FOR EACH {each} EXECUTE FUNCTION {name}()",
+    ]
+    for dialect, statements in {"sqlite": sqlite, "postgresql": postgresql}.items():
+        if each == "STATEMENT" and dialect == "sqlite":
+            continue  # it knows no TRUNCATE
+        for statement in statements:
+            guard = DDL(statement).execute_if(dialect=dialect)  # type: ignore[no-untyped-call]
+            event.listen(table.__table__, "after_create", guard)
+
+
+#: Which lines may be deleted: those up to the checkpoint, which never goes back.
+_AFTER_CHECKPOINT: Final = (
+    "OLD.number > COALESCE((SELECT number FROM audit_chain WHERE name = 'checkpoint'), 0)"
+)
+_guard(EventRow, "events_are_not_altered", "BEFORE UPDATE")
+_guard(EventRow, "events_are_not_deleted", "BEFORE DELETE", _AFTER_CHECKPOINT, "OLD")
+_guard(EventRow, "events_are_not_emptied", "BEFORE TRUNCATE")
+_guard(
+    ChainRow,
+    "audit_chain_goes_forward",
+    "BEFORE UPDATE",
+    "NEW.number < OLD.number OR NEW.name <> OLD.name",
+    "NEW",
+)
+_guard(ChainRow, "audit_chain_stays", "BEFORE DELETE")
+_guard(ChainRow, "audit_chain_is_not_emptied", "BEFORE TRUNCATE")
 
 
 def _reason(code: str | None) -> Reason | None:

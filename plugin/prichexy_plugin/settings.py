@@ -1,175 +1,88 @@
-"""The section "PriCheXy" of Orthanc's configuration, read strictly and once.
+"""What the plugin is set to: the section "PriCheXy" of Orthanc's configuration with its files.
 
-Every key but WorkerUser may be left out; these are the defaults::
-
-    "PriCheXy": {
-      "Broker": {
-        "Url": "redis://127.0.0.1:6379/0",  // rediss:// for TLS; no password in here
-        "Password": "",                     // for instance "${PRICHEXY_BROKER_PASSWORD}"
-        "PasswordFile": null,               // or a file that holds it
-        "Queue": "prichexy"                 // the same as the workers'
-      },
-      "Ledger": {"Url": null},              // SQLAlchemy; null: a file in StorageDirectory
-      "Intake": {
-        "Existing": true,                   // a new ledger takes in what Orthanc holds already
-        "Rules": [{"Name": "chest radiographs", "Modality": ["CR", "DX"], "BodyPart": ["CHEST"]}]
-      },
-      "WorkerUser": "worker"                // the one user of Orthanc that may report; no default
-    }
-
-A rule has a Name and any of Modality, SOPClass, BodyPart, View, CallingAET and Station; it takes
-in a study with an instance that fits all of them. Relative paths start at the configuration's
-folder. A key that is wrong is named; its value never is, since it may be a secret.
+``section`` has the keys and their defaults.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
+from typing import Any, Final
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
-from pydantic.alias_generators import to_pascal
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
+from pydantic import SecretStr
+from sqlalchemy.engine import URL, make_url
 
+from prichexy_plugin.audit_messages import Source
+from prichexy_plugin.broker import BrokerTls
+from prichexy_plugin.chain import ChainKey, read_key
 from prichexy_plugin.intake import Rule
-from prichexy_worker.contract import DEFAULT_QUEUE
+from prichexy_plugin.limits import Limits
+from prichexy_plugin.retention import Rules
+from prichexy_plugin.section import (
+    SECTION,
+    BrokerPart,
+    PartWithPassword,
+    Section,
+    SettingsError,
+    SyslogPart,
+    parse_section,
+)
+from prichexy_plugin.security import Roles
+from prichexy_plugin.syslog import Sender, TlsSender, UdpSender
 
-__all__ = ["SECTION", "Settings", "SettingsError", "read_settings"]
+__all__ = ["Audit", "Settings", "read_settings"]
 
-SECTION: Final = "PriCheXy"
 LEDGER_FILE: Final = "prichexy-ledger.sqlite"
 
-Text = Annotated[str, StringConstraints(min_length=1, max_length=128, strip_whitespace=True)]
-Words = tuple[Annotated[Text, StringConstraints(to_upper=True)], ...]
 
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """How the audit trail is kept and told.
 
-class SettingsError(Exception):
-    """The configuration is wrong; ``problems`` are sentences that each begin with the key."""
+    ``digest`` is the SHA-256 of the plugin's section, without its passwords. ``sender`` is None
+    where no syslog server is told.
+    """
 
-    def __init__(self, problems: tuple[str, ...]) -> None:
-        super().__init__(" ".join(problems))
-        self.problems = problems
+    digest: str
+    key: ChainKey | None
+    sender: Sender | None
+    source: Source
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that the plugin is told.
 
-    ``stable_age`` is Orthanc's, in seconds. ``broker_url`` has no password in it. With
+    ``stable_age`` (seconds) and the folder ``storage`` are Orthanc's. ``broker_url`` has no
+    password in it. Nor has ``ledger_url`` where ``ledger_password`` is given. With
     ``take_existing`` False a new ledger begins behind what Orthanc holds already.
     """
 
     broker_url: str
+    broker_user: str | None
     broker_password: SecretStr | None
+    broker_tls: BrokerTls
     queue: str
     ledger_url: str
+    ledger_password: SecretStr | None
     rules: tuple[Rule, ...]
     take_existing: bool
     worker_user: str
+    monitor_user: str | None
     stable_age: float
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-        alias_generator=to_pascal,
-    )
-
-
-class _Broker(_Part):
-    url: Text = "redis://127.0.0.1:6379/0"
-    password: SecretStr | None = None
-    password_file: Path | None = None
-    queue: Text = DEFAULT_QUEUE
-
-    @model_validator(mode="after")
-    def _check(self) -> _Broker:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("redis", "rediss") or not parts.hostname:
-            raise ValueError("Url must look like redis://host:6379/0 (or rediss:// for TLS)")
-        if parts.password is not None:
-            raise ValueError("Url must not hold a password; set Password or PasswordFile")
-        if self.given_password is not None and self.password_file is not None:
-            raise ValueError("set Password or PasswordFile, not both")
-        return self
-
-    @property
-    def given_password(self) -> SecretStr | None:
-        """None for "" as well: ``${VARIABLE:-}`` expands to that when it is not set."""
-        return self.password if self.password and self.password.get_secret_value() else None
-
-
-class _Ledger(_Part):
-    url: Text | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> _Ledger:
-        if self.url is not None:
-            try:
-                make_url(self.url)
-            except ArgumentError:
-                raise ValueError("Url is not an SQLAlchemy database URL") from None
-        return self
-
-
-class _Rule(_Part):
-    name: Text
-    modality: Words = ()
-    sop_class: Words = Field(default=(), alias="SOPClass")
-    body_part: Words = ()
-    view: Words = ()
-    calling_aet: Words = Field(default=(), alias="CallingAET")
-    station: Words = ()
-
-    def to_rule(self) -> Rule:
-        lists = {key: frozenset(words) for key, words in self if key != "name"}
-        return Rule(name=self.name, **lists)
-
-
-_CHEST: Final = _Rule.model_validate(
-    {"Name": "chest radiographs", "Modality": ("CR", "DX"), "BodyPart": ("CHEST",)}
-)
-
-
-class _Intake(_Part):
-    rules: tuple[_Rule, ...] = (_CHEST,)
-    existing: bool = True
-
-    @model_validator(mode="after")
-    def _check(self) -> _Intake:
-        names = [rule.name for rule in self.rules]
-        if len(names) != len(set(names)):
-            raise ValueError("two Rules have the same Name")
-        return self
-
-
-class _Section(_Part):
-    broker: _Broker = _Broker()
-    ledger: _Ledger = _Ledger()
-    intake: _Intake = _Intake()
-    worker_user: Text
-
-
-#: In plain words, by pydantic's name of the mistake.
-_PLAINLY: Final = {
-    "extra_forbidden": "is no key of this plugin; see the documentation for those that are",
-    "missing": "is missing",
-}
+    storage: Path
+    roles: Roles
+    audit: Audit
+    retention: Rules
+    limits: Limits
+    #: The folder of the model store, if the dashboard is to show it.
+    model_store: Path | None
+    #: Ids of pseudonyms' keys that workers may have whatever was exported under before.
+    accepted_keys: frozenset[str]
 
 
 def read_settings(configuration: Mapping[str, Any], folder: Path) -> Settings:
@@ -177,62 +90,163 @@ def read_settings(configuration: Mapping[str, Any], folder: Path) -> Settings:
 
     Raises SettingsError with every problem that was found.
     """
-    try:
-        # From JSON again: only then does pydantic take a list for a tuple in strict mode.
-        section = _Section.model_validate_json(
-            json.dumps(configuration.get(SECTION, {})), strict=True
-        )
-    except ValidationError as error:
-        found = (
-            _sentence(item["loc"], _PLAINLY.get(item["type"], item["msg"]))
-            for item in error.errors(include_input=False, include_url=False, include_context=False)
-        )
-        raise SettingsError(tuple(found)) from None
-    problems = tuple(_worker_user_problems(section, configuration))
+    section = parse_section(configuration)
+    problems = (
+        *_service_user_problems(section, configuration),
+        *_role_problems(section, configuration),
+    )
     if problems:
         raise SettingsError(problems)
     return Settings(
         broker_url=section.broker.url,
-        broker_password=_password(section.broker, folder),
+        broker_user=section.broker.user,
+        broker_password=_password(section.broker, folder, "Broker"),
+        broker_tls=_broker_tls(section.broker, folder),
         queue=section.broker.queue,
         ledger_url=section.ledger.url or _default_ledger(configuration, folder),
-        rules=tuple(rule.to_rule() for rule in section.intake.rules),
+        ledger_password=_password(section.ledger, folder, "Ledger"),
+        rules=tuple(rule.to_rule(section.broker.queue) for rule in section.intake.rules),
         take_existing=section.intake.existing,
         worker_user=section.worker_user,
+        monitor_user=section.monitor_user,
         stable_age=float(configuration.get("StableAge", 60)),
+        storage=_storage(configuration, folder),
+        roles=Roles() if section.roles is None else section.roles.to_roles(),
+        audit=_audit(section, folder),
+        retention=section.retention.to_rules(),
+        limits=section.limits.to_limits(),
+        # "" as well: ``${VARIABLE:-}`` expands to that when it is not set.
+        model_store=folder / section.models.store if section.models.store else None,
+        accepted_keys=frozenset(section.pseudonyms.accept_keys),
     )
 
 
-def _sentence(place: tuple[int | str, ...], message: str) -> str:
-    key = SECTION
-    for part in place:
-        key += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return f"{key}: {message.removeprefix('Value error, ').rstrip('.')}."
+def _audit(section: Section, folder: Path) -> Audit:
+    """Read the files that the section "Audit" names. Raises SettingsError."""
+    passwords = {"broker": {"password"}, "ledger": {"password"}}
+    values = section.model_dump(mode="json", exclude=passwords)
+    for part in passwords:
+        values[part]["url"] = _without_passwords(values[part]["url"])
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    key = None
+    if section.audit.key_file is not None:
+        try:
+            key = read_key(folder / section.audit.key_file)
+        except OSError:
+            raise SettingsError((f"{SECTION}.Audit.KeyFile: cannot be read.",)) from None
+        except ValueError as error:
+            raise SettingsError((f"{SECTION}.Audit.KeyFile: {error}.",)) from None
+        _check_alone(folder / section.audit.key_file, "Audit.KeyFile")
+    syslog = section.audit.syslog
+    return Audit(
+        digest=hashlib.sha256(text.encode()).hexdigest(),
+        key=key,
+        sender=None if syslog is None else _sender(syslog, folder),
+        source=Source("") if syslog is None else syslog.to_source(),
+    )
 
 
-def _worker_user_problems(section: _Section, configuration: Mapping[str, Any]) -> list[str]:
-    user = section.worker_user
+def _sender(syslog: SyslogPart, folder: Path) -> Sender:
+    address = syslog.address()
+    if address.scheme == "udp":
+        return UdpSender(address)
+    try:
+        trusted = None if syslog.ca_file is None else str(folder / syslog.ca_file)
+        context = ssl.create_default_context(cafile=trusted)
+    except OSError:
+        raise SettingsError((f"{SECTION}.Audit.Syslog.CAFile: cannot be read.",)) from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if syslog.certificate_file is not None and syslog.key_file is not None:
+        try:
+            context.load_cert_chain(folder / syslog.certificate_file, folder / syslog.key_file)
+        except OSError:
+            names = f"{SECTION}.Audit.Syslog.CertificateFile, KeyFile"
+            raise SettingsError((f"{names}: cannot be read, or do not fit.",)) from None
+        _check_alone(folder / syslog.key_file, "Audit.Syslog.KeyFile")
+    return TlsSender(address, context)
+
+
+def _service_user_problems(section: Section, configuration: Mapping[str, Any]) -> list[str]:
     # Orthanc's own default when the key is absent.
     default = bool(configuration.get("RemoteAccessAllowed", False))
     if not configuration.get("AuthenticationEnabled", default):
         return [f"{SECTION}.WorkerUser: needs AuthenticationEnabled to be true."]
-    if user not in configuration.get("RegisteredUsers", {}):
+    registered = configuration.get("RegisteredUsers", {})
+    if section.worker_user not in registered:
         return [f"{SECTION}.WorkerUser: is not one of RegisteredUsers."]
+    if section.monitor_user == section.worker_user:
+        return [f"{SECTION}.MonitorUser: is the WorkerUser; give it a user of its own."]
+    if section.monitor_user is not None and section.monitor_user not in registered:
+        return [f"{SECTION}.MonitorUser: is not one of RegisteredUsers."]
     return []
 
 
-def _password(broker: _Broker, folder: Path) -> SecretStr | None:
-    if broker.password_file is None:
-        return broker.given_password
+def _role_problems(section: Section, configuration: Mapping[str, Any]) -> list[str]:
+    if section.roles is None:
+        return []
+    named = section.roles.to_roles().named or {}
+    if section.worker_user in named:
+        return [f"{SECTION}.Roles: WorkerUser is for workers and takes no role."]
+    if section.monitor_user in named:
+        return [f"{SECTION}.Roles: MonitorUser is for monitoring and takes no role."]
+    if not named.keys() <= set(configuration.get("RegisteredUsers", {})):
+        return [f"{SECTION}.Roles: names a user that is not one of RegisteredUsers."]
+    return []
+
+
+def _password(part: PartWithPassword, folder: Path, name: str) -> SecretStr | None:
+    if part.password_file is None:
+        return part.given_password
     try:
-        text = (folder / broker.password_file).read_text(encoding="utf-8").strip()
+        text = (folder / part.password_file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
-        raise SettingsError((f"{SECTION}.Broker.PasswordFile: cannot be read.",)) from None
+        raise SettingsError((f"{SECTION}.{name}.PasswordFile: cannot be read.",)) from None
     if not text:
-        raise SettingsError((f"{SECTION}.Broker.PasswordFile: is empty.",))
+        raise SettingsError((f"{SECTION}.{name}.PasswordFile: is empty.",))
     return SecretStr(text)
 
 
+def _broker_tls(broker: BrokerPart, folder: Path) -> BrokerTls:
+    """Give the files, which can be read and of which nobody else reads the key."""
+    files = {
+        "CaFile": broker.ca_file,
+        "CertificateFile": broker.certificate_file,
+        "KeyFile": broker.key_file,
+    }
+    found: dict[str, Path | None] = {}
+    for key, file in files.items():
+        found[key] = None if file is None else folder / file
+        if file is None:
+            continue
+        try:
+            (folder / file).read_bytes()
+        except OSError:
+            raise SettingsError((f"{SECTION}.Broker.{key}: cannot be read.",)) from None
+        if key == "KeyFile":
+            _check_alone(folder / file, f"Broker.{key}")
+    return BrokerTls(found["CaFile"], found["CertificateFile"], found["KeyFile"])
+
+
+def _check_alone(file: Path, name: str) -> None:
+    """Raise SettingsError when others than this user can read or alter a secret's file."""
+    if file.stat().st_mode & 0o077:
+        text = "others can read or alter the file; chmod 600 it"
+        raise SettingsError((f"{SECTION}.{name}: {text}.",))
+
+
+def _without_passwords(address: str | None) -> str | None:
+    """Give an address that was accepted without the passwords in it, also those of its query."""
+    if address is None:
+        return None
+    url = make_url(address)
+    query = {key: value for key, value in url.query.items() if "password" not in key.casefold()}
+    bare = URL.create(url.drivername, url.username, None, url.host, url.port, url.database, query)
+    return bare.render_as_string()
+
+
 def _default_ledger(configuration: Mapping[str, Any], folder: Path) -> str:
-    storage = folder / str(configuration.get("StorageDirectory", "OrthancStorage"))
-    return f"sqlite:///{(storage / LEDGER_FILE).absolute()}"
+    return f"sqlite:///{_storage(configuration, folder) / LEDGER_FILE}"
+
+
+def _storage(configuration: Mapping[str, Any], folder: Path) -> Path:
+    return (folder / str(configuration.get("StorageDirectory", "OrthancStorage"))).absolute()

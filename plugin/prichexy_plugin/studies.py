@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +23,7 @@ __all__ = [
     "StudiesUnavailable",
     "Study",
     "Unreadable",
+    "content_of",
 ]
 
 
@@ -53,6 +55,11 @@ class Study:
     last_update: datetime | None
     copy: bool
     series: tuple[Series, ...]
+
+    @property
+    def instances(self) -> tuple[str, ...]:
+        """Give the ids of all its instances, sorted."""
+        return tuple(sorted(one for series in self.series for one in series.instances))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +115,23 @@ class Studies(Protocol):
         """Name the study that an instance belongs to."""
         ...
 
+    def patients(self, study_id: str) -> int:
+        """Say how many patients have this study's StudyInstanceUID; 0 when it is not there."""
+        ...
+
     def facts(self, instance_id: str) -> InstanceFacts | None:
         """Read what the intake rules look at."""
         ...
 
     def digest(self, instance_id: str) -> str | None:
         """Give the MD5 of the instance as stored, "" when Orthanc keeps none."""
+        ...
+
+    def delete_instance(self, instance_id: str) -> None:
+        """Delete this one instance, as a whole; it is no error if it is not there.
+
+        Raises Unreadable when Orthanc works and does not delete it.
+        """
         ...
 
 
@@ -175,6 +193,20 @@ class OrthancStudies:
         with _readable():
             return None if study is None else str(study["ID"])
 
+    def patients(self, study_id: str) -> int:
+        """Say how many patients have this study's StudyInstanceUID; 0 when it is not there."""
+        study = self._json(f"/studies/{study_id}")
+        if study is None:
+            return 0
+        with _readable():
+            study_uid = str(study["MainDicomTags"]["StudyInstanceUID"]).strip(" \0")
+        try:
+            found = json.loads(self._orthanc.RestApiPost("/tools/lookup", study_uid.encode()))
+        except (self._orthanc.OrthancException, ValueError) as error:
+            raise StudiesUnavailable from error
+        with _readable():
+            return len({study_id, *(one["ID"] for one in found if one["Type"] == "Study")})
+
     def facts(self, instance_id: str) -> InstanceFacts | None:
         """Read what the intake rules look at."""
         tags = self._json(f"/instances/{instance_id}/simplified-tags")
@@ -191,6 +223,15 @@ class OrthancStudies:
             with _readable():
                 return answer.decode("ascii").strip()
         return None if self._get(f"/instances/{instance_id}") is None else ""
+
+    def delete_instance(self, instance_id: str) -> None:
+        """Delete this one instance, as a whole; it is no error if it is not there."""
+        try:
+            self._orthanc.RestApiDelete(f"/instances/{instance_id}")
+        except self._orthanc.OrthancException as error:
+            if not error.args or error.args[0] not in self._absent:
+                self.last_change()
+                raise Unreadable from error
 
     def _get(self, path: str) -> bytes | None:
         """Ask about one object. After an error Orthanc's database is asked for a sign of life."""
@@ -213,6 +254,14 @@ class OrthancStudies:
             return json.loads(self._orthanc.RestApiGet(path))
         except (self._orthanc.OrthancException, ValueError) as error:
             raise StudiesUnavailable from error
+
+
+def content_of(studies: Studies, instances: Iterable[str]) -> str:
+    """Give a digest of what a study's ``instances`` hold; they come in the order of their ids."""
+    digest = hashlib.sha256()
+    for instance in instances:
+        digest.update(f"{instance} {studies.digest(instance)}\n".encode())
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -35,9 +35,21 @@ class Cause(Sentenced):
         "The plugin has not come to look at it yet. If the number grows, see Orthanc's log.",
     )
     HELD = "held", "The handing out is stopped. It goes on when a study comes through."
+    INTAKE_PAUSED = (
+        "intake_paused",
+        "The intake is paused. It is looked at when somebody lets it go on.",
+    )
+    EXPORT_PAUSED = (
+        "export_paused",
+        "The export is paused, or that to its target. It goes on when somebody lets it.",
+    )
     BROKER_AWAY = "broker_away", "The broker does not answer. It goes on when the broker is back."
     BEHIND_OTHERS = "behind_others", "Others are before it. More workers would take it up sooner."
-    NO_WORKER = "no_worker", "No worker is alive. It goes on when one is started."
+    NO_WORKER = "no_worker", "No worker of its queue is alive. It goes on when one is started."
+    QUEUE_OF_NO_RULE = (
+        "queue_of_no_rule",
+        "No intake rule names its queue, and no worker takes from it. It goes on when one does.",
+    )
     WORKER_SILENT = (
         "worker_silent",
         "Its worker has fallen silent. Another one gets it within minutes or half an hour.",
@@ -60,16 +72,26 @@ class Waiting:
     look_at: datetime | None
     failed_looks: int
     worker_id: str | None
+    queue: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """How the gateway is at ``now``; ``living`` are workers that announced themselves lately."""
+    """How the gateway is at ``now``, for one study.
+
+    ``held``: the handing out is stopped for it, because study after study failed; ``paused``:
+    somebody paused what is next for it, the intake or the export. ``living`` are workers that
+    announced themselves lately, ``served`` the queues that they take studies from, blank for the
+    gateway's own, and ``named`` those that the intake rules name; None for all.
+    """
 
     now: datetime
     held: bool
     broker_reachable: bool
     living: frozenset[str]
+    served: frozenset[str] | None = None
+    named: frozenset[str] | None = None
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +117,24 @@ def cause_of(study: Waiting, around: Surroundings) -> Cause | None:
     patience = PATIENCE.get(study.state)
     if patience is None or around.now - study.since <= patience:
         return None
+    if study.state is State.WATCHED and around.paused:
+        return Cause.INTAKE_PAUSED
     if study.state is State.WATCHED:
         return _why_watched(study, around.now)
     if study.state is State.PROCESSING:
         alive = study.worker_id in around.living
         return Cause.WORKER_SLOW if alive else Cause.WORKER_SILENT
+    if around.paused:
+        return Cause.EXPORT_PAUSED
     if around.held:
         return Cause.HELD
     if not around.broker_reachable:
         return Cause.BROKER_AWAY
-    return Cause.BEHIND_OTHERS if around.living else Cause.NO_WORKER
+    served = around.served is None or study.queue in around.served
+    if around.living and served:
+        return Cause.BEHIND_OTHERS
+    named = around.named is None or study.queue in around.named
+    return Cause.NO_WORKER if named else Cause.QUEUE_OF_NO_RULE
 
 
 def _why_watched(study: Waiting, now: datetime) -> Cause:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from prichexy_worker.contract import ENDED, MAX_CLAIMS, Reason, State, StudyReport
+from prichexy_worker.contract import ENDED, MAX_CLAIMS, Errand, Reason, State, StudyReport
 from prichexy_worker.retry import attempts_left, is_final
 
 __all__ = ["ACTIVE", "LEGAL", "MOVES", "Move", "Situation", "Step", "is_legal", "step_for"]
@@ -20,7 +20,7 @@ ACTIVE: Final = frozenset(State) - ENDED
 class Move:
     """One step that a study may take; ``before`` is None for "not in the ledger".
 
-    ``by`` is who takes it, "plugin" or "worker"; ``when`` says to people what happened.
+    ``by`` is who takes it, "plugin", "worker" or "person"; ``when`` says to people what happened.
     """
 
     before: State | None
@@ -32,14 +32,24 @@ class Move:
 _HAS_IT: Final = (State.PENDING, State.QUEUED, State.PROCESSING)
 _NEW: Final = "new instances came, and a rule takes the study in: the next revision"
 _REFUSED: Final = (
-    "new instances came, and no rule takes the study in; or it is gone, or cannot be read"
+    "new instances came, and no rule takes the study in; or it is gone, or cannot be read, or "
+    "originals of what was exported are missing"
 )
-_BACK: Final = "the handing out is stopped (a circuit is open): the message is put back"
+_BACK: Final = "the handing out is stopped (a circuit is open, or a pause): the message is put back"
 _SENT_AGAIN: Final = f"the broker or a worker lost it: it is sent again; or {_NEW}; or {_BACK}"
 _ENDS: Final = {
-    State.EXPORTED: "whole at the export target, read back and compared",
+    State.EXPORTED: "whole at the export target, read back and compared where that can be",
     State.QUARANTINED: "it cannot be made safe",
     State.FAILED: "given up after the last attempt, or gone from the ingest Orthanc",
+    State.REJECTED: "its export is withdrawn, as an administrator had asked",
+}
+_WITHDRAWS: Final = "has an export that still stands withdrawn"
+_ONCE_MORE: Final = "somebody tries it again, or has it made anew with another model or strength"
+_AGAIN: Final = {
+    State.EXPORTED: f"{_ONCE_MORE}, or has its export withdrawn: the next revision",
+    State.FAILED: f"{_ONCE_MORE}, or {_WITHDRAWS}: the next revision",
+    State.QUARANTINED: f"{_ONCE_MORE}, or releases it, or {_WITHDRAWS}: the next revision",
+    State.REJECTED: f"somebody {_WITHDRAWS}: the next revision",
 }
 
 #: Every step that a study may take, once for each who may take it. ``docs/states.md`` shows this.
@@ -77,6 +87,17 @@ MOVES: Final[tuple[Move, ...]] = (
             Move(end, State.REJECTED, "plugin", _REFUSED),
         )
     ),
+    *(Move(end, State.PENDING, "person", when) for end, when in _AGAIN.items()),
+    Move(
+        State.REJECTED,
+        State.REJECTED,
+        "person",
+        "somebody tries it again: the intake rules of now look at it within seconds",
+    ),
+    *(
+        Move(end, State.REJECTED, "person", "somebody turns it away, and says why")
+        for end in (State.QUARANTINED, State.FAILED)
+    ),
 )
 
 #: The same by state: which may follow.
@@ -84,11 +105,17 @@ LEGAL: Final[Mapping[State | None, frozenset[State]]] = {
     before: frozenset(move.after for move in MOVES if move.before is before)
     for before in (None, *State)
 }
+#: What an errand that succeeds ends with.
+_SUCCESS: Final[Mapping[Errand, State]] = {
+    Errand.ANONYMIZE: State.EXPORTED,
+    Errand.WITHDRAW: State.REJECTED,
+}
+_SUCCESSES: Final = frozenset(_SUCCESS.values())
 _STEPS: Final = frozenset((move.before, move.after, move.by) for move in MOVES)
 
 
 def is_legal(before: State | None, after: State, *, by: str) -> bool:
-    """Say whether "plugin" or "worker" may take a study from ``before`` to ``after``."""
+    """Say whether "plugin", "worker" or "person" may take a study from ``before`` to ``after``."""
     return (before, after, by) in _STEPS
 
 
@@ -98,7 +125,7 @@ class Situation:
 
     ``attempts`` are the claims so far, ``excused`` those that do not count, ``worked`` the time
     that all of them took. ``held`` says why the handing out is stopped for this study, None when
-    it is not.
+    it is not. ``errand`` is what the worker is asked for.
     """
 
     state: State
@@ -107,6 +134,7 @@ class Situation:
     excused: int = 0
     worked: timedelta = timedelta(0)
     held: Reason | None = None
+    errand: Errand = Errand.ANONYMIZE
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +175,8 @@ def step_for(situation: Situation, report: StudyReport) -> Step | None:
     if situation.state in ENDED:
         return None
     if report.state is State.QUEUED and situation.state is not State.PROCESSING:
+        return None
+    if report.state in _SUCCESSES and report.state is not _SUCCESS[situation.errand]:
         return None
     return Step(report.state, report.reason, attempts=situation.attempts, proceed=True)
 

@@ -20,7 +20,7 @@ from prichexy_plugin.backfill import (
 )
 from prichexy_plugin.changes import Watcher
 from prichexy_plugin.database import open_database
-from prichexy_plugin.intake import Rule
+from prichexy_plugin.intake import Decision, Rule
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.studies import OrthancStudies
 from prichexy_testing.fake_orthanc import FakeOrthanc
@@ -194,14 +194,14 @@ def test_a_new_arrival_goes_before_what_a_backfill_brought(gateway: Gateway) -> 
 
 
 def test_it_waits_while_nothing_is_handed_out_and_goes_on_then(gateway: Gateway) -> None:
-    for number in range(LIMITS[Blame.TARGET]):
+    for number in range(LIMITS[Blame.SOURCE]):
         gateway.store(f"new {number}")
     gateway.clock.move(120)
     gateway.watch()
     messages = gateway.ledger.outbox()
     for message in messages:
         claim = gateway.ledger.report(report_of(message, State.PROCESSING))
-        back = report_of(message, State.QUEUED, Reason.TARGET_REFUSED, attempt=claim.attempt)
+        back = report_of(message, State.QUEUED, Reason.SOURCE_UNREACHABLE, attempt=claim.attempt)
         assert gateway.ledger.report(back).proceed
     gateway.start(MAX_RATE)
     assert not gateway.backfiller.run_once()
@@ -261,3 +261,25 @@ def test_studies_that_no_rule_takes_in_are_counted_against_the_rate_as_well() ->
     after = walk.after_page((), found=3, again=2, now=NOW)
     assert after.next_at == NOW + timedelta(seconds=10)
     assert not after.is_due(NOW + timedelta(seconds=11)), "it has ended"
+
+
+def test_it_goes_on_while_an_export_target_is_away_that_others_do_without(
+    gateway: Gateway,
+) -> None:
+    for number in range(4):
+        study_id = gateway.store(f"new {number}")
+        gateway.ledger.note({study_id: gateway.clock()}, cursor=1)
+        targets = ("away",) if number < LIMITS[Blame.TARGET] else ("well",)
+        gateway.ledger.settle(study_id, Decision(None, targets), content="c", instances=1)
+    for message in gateway.ledger.outbox():
+        if message.targets == ("away",):
+            claim = gateway.ledger.report(report_of(message, State.PROCESSING))
+            reason = Reason.TARGET_UNREACHABLE
+            back = report_of(message, State.QUEUED, reason, attempt=claim.attempt, target="away")
+            assert gateway.ledger.report(back).proceed
+    assert gateway.ledger.circuits()["target:away"].is_open
+    assert not gateway.ledger.is_congested()
+    for message in gateway.ledger.outbox():
+        gateway.ledger.sent(message)
+    gateway.ledger.recall(-gateway.clock.now.resolution)
+    assert not gateway.ledger.is_congested(), "the other one waits, and may go"

@@ -1,9 +1,11 @@
 """Whatever happens to Orthanc, plugin, broker, workers and target, in any order: when it is over,
-every study comes to its end, and is at the target once, whole, and as it is now.
+every study comes to its end, and is at the target once, whole, and as it is now. What was exported
+stays as long as nobody decides otherwise, though its originals are gone, and so does what another
+gateway sent.
 
 The watcher, the ledger, the relay and the backfill are the real ones. Around them this plays an
-Orthanc that loses its change log, a broker that loses and doubles messages, workers that are killed
-at any point, and a target that goes away or refuses.
+Orthanc that loses its change log and originals, a broker that loses and doubles messages, workers
+that are killed at any point, a target that goes away or refuses, and another gateway.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from prichexy_plugin.backfill import MAX_RATE, Backfiller
 from prichexy_plugin.changes import Watcher
 from prichexy_plugin.database import open_database
+from prichexy_plugin.exports import mark_of
 from prichexy_plugin.intake import Rule
 from prichexy_plugin.ledger import Ledger
+from prichexy_plugin.pauses import Stage, holds
 from prichexy_plugin.relay import RECALL_AFTER, Relay
 from prichexy_plugin.studies import OrthancStudies
 from prichexy_plugin.transitions import LEGAL
@@ -44,13 +48,14 @@ class Work:
     attempt: int
     left: int
     content: frozenset[str]
+    may_remove: frozenset[str]
 
 
 class Everything(RuleBasedStateMachine):
     """Plays all that surrounds the plugin."""
 
-    @initialize(existing=st.booleans())
-    def begin(self, existing: bool) -> None:
+    @initialize(existing=st.booleans(), exported=st.booleans())
+    def begin(self, existing: bool, exported: bool) -> None:
         self.clock = FakeClock()
         self.orthanc = FakeOrthanc(clock=self.clock)
         self.engine = open_database("sqlite://")
@@ -58,6 +63,9 @@ class Everything(RuleBasedStateMachine):
         self.broker = FakeBroker()
         self.existing = existing
         self.target: dict[str, frozenset[str]] = {}
+        #: By study: what was exported and nobody gave up, and what another gateway sent.
+        self.exported: dict[str, frozenset[str]] = {}
+        self.others: dict[str, frozenset[str]] = {}
         self.target_answers = self.target_takes = True
         self.working: dict[str, Work] = {}
         for study in NAMES:
@@ -67,6 +75,8 @@ class Everything(RuleBasedStateMachine):
             self.orthanc.stable.update(self.orthanc._updated)
             self.clock.move(60)
             self.the_plugin_works()
+        if exported:
+            self._all_comes_to_its_end()
 
     def teardown(self) -> None:
         if hasattr(self, "engine"):
@@ -78,13 +88,23 @@ class Everything(RuleBasedStateMachine):
     # --- What may happen ----------------------------------------------------------------------
     # Few rules, each for several things: of many, an example would try too few together.
 
-    @rule(study=STUDIES, instance=INSTANCES, told=st.booleans(), deleted=st.booleans())
-    def a_study_changes(self, study: str, instance: str, told: bool, deleted: bool) -> None:
-        """An instance arrives, or all are deleted; with a kill in between nobody is told."""
+    @rule(
+        study=STUDIES,
+        instance=INSTANCES,
+        told=st.booleans(),
+        deleted=st.sampled_from(["nothing", "nothing", "all", "one", "all before"]),
+    )
+    def a_study_changes(self, study: str, instance: str, told: bool, deleted: str) -> None:
+        """An instance arrives, or originals are deleted; with a kill in between nobody is told."""
         study_id = orthanc_id(study)
-        if deleted and study_id in self.orthanc._updated:
-            self.orthanc.delete(study_id)
+        held = self._held(study_id)
+        if deleted == "one" and len(held) > 1:
+            self.orthanc.RestApiDelete(f"/instances/{min(held)}")
             return
+        if deleted.startswith("all") and study_id in self.orthanc._updated:
+            self.orthanc.delete(study_id)
+            if deleted == "all":
+                return
         self.orthanc.store(CHEST, study=study, instance=instance)
         self.clock.move(60)
         if told:
@@ -121,9 +141,30 @@ class Everything(RuleBasedStateMachine):
         else:
             del self.broker.messages[: 1 if what == "loses one" else None]
 
+    @rule(study=STUDIES)
+    def another_gateway_sends_an_image_of_a_study(self, study: str) -> None:
+        study_id = orthanc_id(study)
+        self.others[study_id] = frozenset({orthanc_id(study, "series", "theirs")})
+        self.target[study_id] = self.target.get(study_id, frozenset()) | self.others[study_id]
+
+    @rule(study=STUDIES)
+    def somebody_gives_up_the_missing_originals(self, study: str) -> None:
+        for one in self.ledger.studies().studies:
+            if (one.study_id, one.reason) == (orthanc_id(study), Reason.ORIGINALS_MISSING):
+                assert self.ledger.again(one.job_id, revision=one.revision, actor="user me")
+                self.exported.pop(one.study_id, None)
+
     @rule(answers=st.booleans(), takes=st.booleans())
     def the_target_goes_or_comes(self, answers: bool, takes: bool) -> None:
         self.target_answers, self.target_takes = answers, takes
+
+    @rule(stage=st.sampled_from(Stage))
+    def somebody_pauses_or_lets_go_on(self, stage: Stage) -> None:
+        pauses = [one for one in self.ledger.pauses() if one.stage is stage]
+        for pause in pauses:
+            assert self.ledger.resume(stage, actor="user me", since=pause.since)
+        if not pauses:
+            assert self.ledger.pause(stage, actor="user me", reason=Reason.PAUSED_WORK)
 
     @rule(
         seconds=st.sampled_from([1, 40, 200, 1000, int(RECALL_AFTER.total_seconds()) + 1]),
@@ -164,6 +205,12 @@ class Everything(RuleBasedStateMachine):
             assert study.study_id in self.target
             assert study.study_id != UNSAFE
 
+    @invariant()
+    def nothing_is_lost_at_the_target_that_nobody_gave_up(self) -> None:
+        for kept in (self.exported, self.others):
+            for study_id, images in kept.items():
+                assert images <= self.target.get(study_id, frozenset())
+
     # --- Inside -------------------------------------------------------------------------------
 
     def _start(self) -> None:
@@ -176,7 +223,7 @@ class Everything(RuleBasedStateMachine):
             take_existing=self.existing,
             clock=self.clock,
         )
-        self.relay = Relay(self.ledger, self.broker, self.clock)
+        self.relay = Relay(self.ledger, self.broker, self.clock, at_least=256)
         self.backfiller = Backfiller(studies, self.ledger, self.clock)
 
     def _take(self, worker: str) -> None:
@@ -184,9 +231,12 @@ class Everything(RuleBasedStateMachine):
             return
         message = self.broker.messages.pop(0)
         claim = self.ledger.report(report_of(message, State.PROCESSING, worker_id=worker))
+        assert not (claim.proceed and holds(self.ledger.pauses(), message.targets))
         if claim.proceed:
             content = self._held(message.study_id)
-            self.working[worker] = Work(message, claim.attempt, claim.left, content)
+            self.working[worker] = Work(
+                message, claim.attempt, claim.left, content, frozenset(claim.images)
+            )
 
     def _go_on(self, worker: str, *, killed: bool) -> None:
         """With ``killed``, it dies after all that it does at the target, before it says so."""
@@ -203,8 +253,15 @@ class Everything(RuleBasedStateMachine):
         members = self.orthanc._instances.items()
         return frozenset(name for name, one in members if one.study == study_id)
 
-    def _holds(self, worker: str, work: Work) -> bool:
-        asks = report_of(work.message, State.PROCESSING, worker_id=worker, attempt=work.attempt)
+    def _holds(self, worker: str, work: Work, sends: frozenset[str] = frozenset()) -> bool:
+        asks = report_of(
+            work.message,
+            State.PROCESSING,
+            worker_id=worker,
+            attempt=work.attempt,
+            originals=tuple(sorted(sends)),
+            images=tuple(sorted(map(mark_of, sends))),
+        )
         return self.ledger.report(asks).proceed
 
     def _do(self, worker: str, work: Work) -> tuple[State | None, Reason | None]:
@@ -215,7 +272,8 @@ class Everything(RuleBasedStateMachine):
         if work.left == 0 or not work.content or study == UNSAFE:
             if not self.target_answers:
                 return State.QUEUED, Reason.TARGET_UNREACHABLE
-            self.target.pop(study, None)
+            self._withdraw(study, work.may_remove)
+            self.exported.pop(study, None)
             if work.left == 0:
                 return State.FAILED, Reason.TOO_MANY_ATTEMPTS
             if not work.content:
@@ -227,8 +285,18 @@ class Everything(RuleBasedStateMachine):
             return State.QUEUED, Reason.TARGET_UNREACHABLE
         if not self.target_takes:
             return State.QUEUED, Reason.TARGET_REFUSED
-        self.target[study] = work.content
+        if not self._holds(worker, work, work.content):
+            return None, None
+        before = self.exported.get(study, frozenset())
+        assert before <= work.content, "no export loses what nobody gave up"
+        self._withdraw(study, work.may_remove)
+        self.target[study] = self.target.get(study, frozenset()) | work.content
+        self.exported[study] = work.content
         return State.EXPORTED, None
+
+    def _withdraw(self, study: str, marks: frozenset[str]) -> None:
+        left = {one for one in self.target.get(study, frozenset()) if mark_of(one) not in marks}
+        self.target[study] = frozenset(left)
 
     def _tell(self, worker: str, work: Work, state: State, reason: Reason | None) -> None:
         report = report_of(work.message, state, reason, worker_id=worker, attempt=work.attempt)
@@ -238,6 +306,8 @@ class Everything(RuleBasedStateMachine):
         """Let everything work again, and see where all studies come to."""
         self.target_answers = self.target_takes = True
         self.broker.down = False
+        for pause in self.ledger.pauses():
+            self.ledger.resume(pause.stage, actor="user me", since=pause.since)
         self.orthanc.stable.update(self.orthanc._updated)
         self.ledger.start_backfill(per_minute=MAX_RATE, total=len(self.orthanc._updated), by="me")
         for _ in range(400):
@@ -263,13 +333,19 @@ class Everything(RuleBasedStateMachine):
         for study_id in self.orthanc._updated:
             study = known[study_id]
             if study.state is State.EXPORTED:
-                assert self.target[study_id] == self._held(study_id), "as it is now"
+                ours = self.target[study_id] - self.others.get(study_id, frozenset())
+                assert ours == self._held(study_id), "as it is now"
             elif study.state is State.QUARANTINED:
                 assert study_id == UNSAFE
+            elif study.state is State.REJECTED:
+                assert study.reason is Reason.ORIGINALS_MISSING
+                assert self.exported.get(study_id), "it stands there, and something is missing here"
             else:
                 assert study.state is State.FAILED
                 assert study.reason in (Reason.TOO_MANY_ATTEMPTS, Reason.GONE)
-        assert UNSAFE not in self.target
+        ours = self.target.get(UNSAFE, frozenset()) - self.others.get(UNSAFE, frozenset())
+        assert not ours
+        assert self.ledger.verdict().whole
 
 
 TestEverything = Everything.TestCase

@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prichexy_plugin.intake import InstanceFacts, Rule, decide, facts_of, may_match
+from prichexy_plugin.intake import (
+    PRIORITIES,
+    InstanceFacts,
+    Rank,
+    Rule,
+    decide,
+    facts_of,
+    is_settled,
+    may_match,
+    stream_of,
+    targets_of,
+)
 from prichexy_testing.plugin_fakes import CHEST, HIP
 from prichexy_worker.contract import Reason
 
@@ -139,3 +150,105 @@ def test_only_series_that_can_fit_a_rule_need_reading() -> None:
     assert may_match([CHEST_RULE], "dx ")
     assert not may_match([CHEST_RULE], "CT")
     assert may_match([Rule("anything")], "CT")
+
+
+# --- where to -------------------------------------------------------------------------------
+
+PORTABLE = Rule("portable", view=frozenset({"AP"}), targets=frozenset({"research", "archive"}))
+UPRIGHT = Rule("upright", view=frozenset({"PA"}), targets=frozenset({"archive", "teaching"}))
+
+
+def test_a_study_goes_to_the_targets_of_every_rule_that_one_of_its_instances_fits() -> None:
+    rules = [PORTABLE, UPRIGHT, CHEST_RULE]
+    frontal, bedside = _facts(ViewPosition="PA"), _facts(ViewPosition="AP")
+    assert decide([frontal], rules, copy=False).targets == ("archive", "teaching")
+    both = ("archive", "research", "teaching")
+    assert decide([frontal, bedside], rules, copy=False).targets == both
+    assert decide([bedside, frontal], rules[::-1], copy=False).targets == both
+
+
+def test_a_study_whose_rules_name_no_target_names_none() -> None:
+    rules = [PORTABLE, CHEST_RULE]
+    decision = decide([_facts(ViewPosition="LL")], rules, copy=False)
+    assert decision.taken
+    assert decision.targets == ()
+
+
+def test_what_is_turned_away_goes_nowhere() -> None:
+    own = _facts(ViewPosition="AP", DeidentificationMethod="PriCheXy gateway 0.1.0")
+    assert decide([own], [PORTABLE], copy=False).targets == ()
+    assert decide([_facts(ViewPosition="AP")], [PORTABLE], copy=True).targets == ()
+
+
+def test_a_decision_is_settled_when_no_rule_could_add_a_target() -> None:
+    assert not is_settled([CHEST_RULE], [])
+    assert is_settled([CHEST_RULE], [CHEST_RULE])
+    assert not is_settled([CHEST_RULE, PORTABLE], [CHEST_RULE])
+    assert is_settled([CHEST_RULE, PORTABLE], [PORTABLE])
+    assert not is_settled([PORTABLE, UPRIGHT], [PORTABLE])
+    assert is_settled([PORTABLE, UPRIGHT], [PORTABLE, UPRIGHT])
+
+
+URGENT = Rule("emergency", station=frozenset({"ER"}), priority=Rank.URGENT)
+GPU = Rule("large", view=frozenset({"PA"}), queue="gpu", priority=Rank.LOW)
+CPU = Rule("others", modality=frozenset({"CR"}), queue="cpu")
+
+
+def test_the_most_urgent_rule_and_the_first_one_with_a_queue_decide() -> None:
+    rules = [URGENT, GPU, CPU]
+    decision = decide([_facts(StationName="er")], rules, copy=False)
+    assert (decision.priority, decision.queue, decision.source) == (Rank.URGENT, "gpu", "CR1")
+    lateral = decide([_facts(ViewPosition="LL")], rules, copy=False)
+    assert (lateral.priority, lateral.queue) == (Rank.NORMAL, "cpu")
+    both = decide([_facts(ViewPosition="LL"), _facts(Modality="DX")], rules, copy=False)
+    assert (both.priority, both.queue) == (Rank.NORMAL, "gpu")
+    assert decide([_facts()], [CHEST_RULE], copy=False).queue == "", "the gateway's own"
+
+
+def test_a_decision_is_settled_when_no_rule_could_make_it_more_urgent_or_change_its_queue() -> None:
+    assert is_settled([URGENT, CPU], [URGENT, CPU])
+    assert not is_settled([URGENT, CPU], [CPU])
+    assert is_settled([CPU, GPU], [CPU])
+    assert not is_settled([GPU, CPU], [CPU])
+
+
+RULES = st.builds(
+    Rule,
+    name=st.uuids().map(str),
+    targets=st.frozensets(st.sampled_from("abc")),
+    priority=st.sampled_from(PRIORITIES),
+    queue=st.sampled_from(["", "gpu", "cpu"]),
+)
+
+
+@given(st.lists(RULES, min_size=1, max_size=4), st.data())
+def test_what_is_settled_is_changed_by_no_further_instance(
+    rules: list[Rule], data: st.DataObject
+) -> None:
+    """A rule without lists fits everything, so which ones fit is told by their modality here."""
+    named = [
+        Rule(
+            rule.name,
+            modality=frozenset({str(number)}),
+            targets=rule.targets,
+            priority=rule.priority,
+            queue=rule.queue,
+        )
+        for number, rule in enumerate(rules)
+    ]
+    fitting = data.draw(st.sets(st.sampled_from(range(len(rules))), min_size=1))
+    more = data.draw(st.sets(st.sampled_from(range(len(rules)))))
+    if is_settled(named, [named[number] for number in fitting]):
+        facts = [InstanceFacts(modality=str(number)) for number in sorted(fitting)]
+        further = [InstanceFacts(modality=str(number)) for number in sorted(more)]
+        assert decide(facts, named, copy=False) == decide(facts + further, named, copy=False)
+
+
+@given(
+    st.sets(st.from_regex(r"[a-z0-9]{1,8}([_-][a-z0-9]{1,8})?", fullmatch=True), max_size=4),
+    st.text(max_size=16),
+)
+def test_a_stream_tells_its_targets_whatever_the_sender_is_called(
+    targets: set[str], source: str
+) -> None:
+    assert targets_of(stream_of(targets, source)) == tuple(sorted(targets))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -85,18 +87,13 @@ def test_a_study_goes_its_whole_way_and_every_step_is_in_the_trail(
 
 
 def test_what_was_noted_is_there_after_the_program_was_killed(
-    tmp_path: Path, clock: FakeClock
+    open_ledger_database: Callable[[], Engine], clock: FakeClock
 ) -> None:
-    url = f"sqlite:///{tmp_path}/ledger.sqlite"
-    first = open_database(url)
-    message = _take_in(Ledger(first, clock), clock)
+    message = _take_in(Ledger(open_ledger_database(), clock), clock)
     # No closing of the first: as after kill -9.
-    second = open_database(url)
-    again = Ledger(second, clock)
+    again = Ledger(open_ledger_database(), clock)
     assert again.outbox() == (message,)
     assert again.cursor() == 1
-    first.dispose()
-    second.dispose()
 
 
 def test_a_study_not_taken_in_is_recorded_with_the_reason(ledger: Ledger, clock: FakeClock) -> None:
@@ -334,6 +331,37 @@ def test_a_worker_started_anew_under_the_same_name_keeps_a_forgotten_study_a_day
     assert ledger.recall(timedelta(hours=2)) == 1
 
 
+def test_a_study_noted_while_the_clock_was_ahead_is_looked_at_when_it_is_right_again(
+    ledger: Ledger, clock: FakeClock
+) -> None:
+    ledger.note({STUDY: clock() + timedelta(days=1)}, cursor=1)
+    assert ledger.due() == (STUDY,)
+    ledger.look_later(STUDY, clock() + timedelta(hours=1))
+    assert ledger.due() == ()
+
+
+def test_a_worker_that_died_while_the_clock_was_ahead_is_found_dead_when_it_is_right_again(
+    ledger: Ledger, clock: FakeClock
+) -> None:
+    clock.move(86_400)
+    message = _take_in(ledger, clock)
+    ledger.sent(message)
+    ledger.announce(announcement_of("worker-1"))
+    ledger.report(report_of(message, State.PROCESSING))
+    clock.move(-86_400)
+    assert ledger.recall_orphans() == 1
+
+
+def test_what_a_broker_lost_while_the_clock_was_ahead_is_put_back_when_it_is_right_again(
+    ledger: Ledger, clock: FakeClock
+) -> None:
+    clock.move(86_400)
+    ledger.sent(_take_in(ledger, clock))
+    clock.move(-86_400)
+    assert ledger.silent_since(timedelta(hours=2))
+    assert ledger.recall(timedelta(hours=2)) == 1
+
+
 def test_a_study_sent_again_and_again_that_no_worker_claims_is_given_up(
     ledger: Ledger, clock: FakeClock
 ) -> None:
@@ -470,3 +498,58 @@ def test_a_database_error_names_no_value(tmp_path: Path, clock: FakeClock) -> No
         Ledger(engine, clock).note({STUDY: clock()}, cursor=1)
     engine.dispose()
     assert STUDY not in str(caught.value)
+
+
+def test_a_study_is_sent_with_the_targets_of_its_newest_revision(
+    ledger: Ledger, clock: FakeClock
+) -> None:
+    ledger.note({STUDY: clock()}, cursor=1)
+    ledger.settle(STUDY, Decision(None, ("archive", "research")), content="c1", instances=1)
+    (message,) = ledger.outbox()
+    assert message.targets == ("archive", "research")
+    assert ledger.studies().studies[0].targets == message.targets
+    ledger.settle(STUDY, TAKEN, content="c2", instances=2)
+    (message,) = ledger.outbox()
+    assert (message.revision, message.targets) == (2, ())
+
+
+@pytest.mark.parametrize(
+    ("left", "told"), [(0, ""), (1, "left at an export target:"), (2, "left at 2 export targets:")]
+)
+def test_people_are_told_where_something_of_a_study_may_be_left(
+    ledger: Ledger, clock: FakeClock, left: int, told: str
+) -> None:
+    message = _take_in(ledger, clock)
+    ledger.report(report_of(message, State.PROCESSING))
+    measures = {"targets_not_withdrawn": float(left)} if left else {}
+    ledger.report(
+        report_of(message, State.QUARANTINED, Reason.COLOUR, attempt=1, measures=measures)
+    )
+    sentence = ledger.studies().studies[0].reason_sentence
+    assert sentence is not None
+    assert sentence.startswith(Reason.COLOUR.sentence)
+    assert told in sentence
+    assert (sentence == Reason.COLOUR.sentence) == (left == 0)
+
+
+def test_people_are_told_where_an_earlier_export_may_be_left(
+    ledger: Ledger, clock: FakeClock
+) -> None:
+    message = _take_in(ledger, clock)
+    ledger.report(report_of(message, State.PROCESSING))
+    measures = {"targets_not_withdrawn": 1.0, "targets_unproved": 0.0}
+    ledger.report(
+        report_of(message, State.EXPORTED, attempt=1, measures=measures, left_at=("old",))
+    )
+    [study] = ledger.studies().studies
+    assert study.reason_sentence == (
+        "Exported. An earlier export may be left at old, to which the study does not go."
+    )
+    assert study.proved
+
+
+def test_a_study_that_is_turned_away_has_no_targets(ledger: Ledger, clock: FakeClock) -> None:
+    ledger.note({STUDY: clock()}, cursor=1)
+    ledger.settle(STUDY, Decision(None, ("research",)), content="c1", instances=1)
+    ledger.settle(STUDY, Decision(Reason.OWN_OUTPUT), content="", instances=1)
+    assert ledger.studies().studies[0].targets == ()

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import ClassVar
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+from pydantic import SecretStr
+from sqlalchemy import Engine
 
 from prichexy_plugin.database import open_database
-from prichexy_plugin.intake import Decision
+from prichexy_plugin.intake import PRIORITIES, Decision, Rank
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.records import StudyRecord
+from prichexy_plugin.stops import concerns
 from prichexy_plugin.transitions import LEGAL
 from prichexy_testing.fake_orthanc import orthanc_id
 from prichexy_testing.plugin_fakes import FakeClock, announcement_of, report_of
+from prichexy_testing.servers import PostgresServer
 from prichexy_worker.contract import (
     ENDED,
     MAX_CLAIMS,
     REPORTABLE,
+    Errand,
     Reason,
     State,
     StudyMessage,
@@ -28,6 +35,13 @@ from prichexy_worker.retry import RETRIABLE
 STUDIES = st.sampled_from([orthanc_id(name) for name in "abcd"])
 WORKERS = st.sampled_from(["worker-1", "worker-2"])
 CONTENTS = st.sampled_from(["c1", "c2", "c3"])
+DECISIONS = st.builds(
+    Decision,
+    reason=st.none(),
+    targets=st.sampled_from([(), (), ("one",), ("one", "two")]),
+    priority=st.sampled_from(PRIORITIES),
+    source=st.sampled_from(["", "CR1"]),
+)
 
 
 class Histories(RuleBasedStateMachine):
@@ -35,14 +49,25 @@ class Histories(RuleBasedStateMachine):
 
     messages: Bundle[StudyMessage] = Bundle("messages")
 
-    @initialize()
-    def open(self) -> None:
+    @initialize(target=messages, decision=DECISIONS)
+    def open(self, decision: Decision) -> StudyMessage:
+        """Begin with one study that was handed out: chance alone seldom comes that far."""
         self.clock = FakeClock()
-        self.engine = open_database("sqlite://")
+        self.engine = self.opened()
         self.ledger = Ledger(self.engine, self.clock)
         self.cursor = 0
         self.revisions: dict[str, int] = {}
         self.claims: dict[str, tuple[StudyMessage, int]] = {}
+        study = orthanc_id("a")
+        self.ledger.note({study: self.clock()}, cursor=self.cursor)
+        self.ledger.settle(study, decision, content="c1", instances=1)
+        [message] = self.ledger.outbox()
+        self.ledger.sent(message)
+        return message
+
+    def opened(self) -> Engine:
+        """Open an empty ledger."""
+        return open_database("sqlite://")
 
     def teardown(self) -> None:
         if hasattr(self, "engine"):
@@ -53,10 +78,10 @@ class Histories(RuleBasedStateMachine):
         self.cursor += 1
         self.ledger.note({study: self.clock()}, cursor=self.cursor)
 
-    @rule(content=CONTENTS)
-    def the_due_are_taken_in(self, content: str) -> None:
+    @rule(content=CONTENTS, decision=DECISIONS)
+    def the_due_are_taken_in(self, content: str, decision: Decision) -> None:
         for study in self.ledger.due():
-            self.ledger.settle(study, Decision(None), content=content, instances=1)
+            self.ledger.settle(study, decision, content=content, instances=1)
 
     @rule(reason=st.sampled_from([Reason.NO_RULE_MATCHES, Reason.OWN_OUTPUT]))
     def the_due_are_turned_away(self, reason: Reason) -> None:
@@ -106,7 +131,7 @@ class Histories(RuleBasedStateMachine):
             assert before is not None
             assert after.attempts == before.attempts, "what is put back costs nothing"
             circuits = self.ledger.circuits().values()
-            assert any(not circuit.admits(message.job_id) for circuit in circuits)
+            assert any(circuit.holds(message.job_id, after.targets) for circuit in circuits)
         elif after is not None and after.reason is not Reason.TOO_MANY_ATTEMPTS:
             assert after == before
 
@@ -114,16 +139,19 @@ class Histories(RuleBasedStateMachine):
         worker=WORKERS,
         state=st.sampled_from(sorted(REPORTABLE)),
         reason=st.sampled_from([None, *sorted(RETRIABLE), Reason.BURNED_IN_TEXT]),
+        at_fault=st.sampled_from(["", "one", "two"]),
     )
     def a_worker_reports_under_its_claim(
-        self, worker: str, state: State, reason: Reason | None
+        self, worker: str, state: State, reason: Reason | None, at_fault: str
     ) -> None:
         if worker not in self.claims:
             return
         message, attempt = self.claims[worker]
         before = self.ledger.study(message.job_id)
         events = self.ledger.events(message.job_id)
-        report = report_of(message, state, reason, worker_id=worker, attempt=attempt)
+        report = report_of(
+            message, state, reason, worker_id=worker, attempt=attempt, target=at_fault
+        )
         claim = self.ledger.report(report)
         after = self.ledger.study(message.job_id)
         assert before is not None
@@ -136,12 +164,74 @@ class Histories(RuleBasedStateMachine):
         else:
             assert claim.attempt == attempt
             assert after.state is state
+            if after != before and state in (State.EXPORTED, State.REJECTED):
+                withdrawn = message.errand is Errand.WITHDRAW
+                assert withdrawn is (state is State.REJECTED), "it does what it was asked for"
+
+    @rule(
+        message=messages,
+        worker=WORKERS,
+        state=st.sampled_from([State.EXPORTED, State.QUARANTINED, State.QUEUED]),
+        reason=st.sampled_from(sorted(RETRIABLE)),
+        at_fault=st.sampled_from(["", "one", "two"]),
+    )
+    def a_worker_comes_to_a_verdict(
+        self, message: StudyMessage, worker: str, state: State, reason: Reason, at_fault: str
+    ) -> None:
+        self.a_worker_claims(message, worker)
+        said = {State.EXPORTED: None, State.QUARANTINED: Reason.BURNED_IN_TEXT}.get(state, reason)
+        self.a_worker_reports_under_its_claim(worker, state, said, at_fault)
 
     @rule(message=messages, state=st.sampled_from(sorted(REPORTABLE - {State.PROCESSING})))
     def a_report_without_a_claim_is_void(self, message: StudyMessage, state: State) -> None:
         before = self.ledger.study(message.job_id)
         assert not self.ledger.report(report_of(message, state)).proceed
         assert self.ledger.study(message.job_id) == before
+
+    @rule(message=messages, changed=st.sampled_from([0, 0, 0, 1]))
+    def somebody_tries_it_again(self, message: StudyMessage, changed: int) -> None:
+        before = self.ledger.study(message.job_id)
+        seen = 1 if before is None else before.revision + changed
+        done = self.ledger.again(message.job_id, revision=seen, actor="user omar")
+        after = self.ledger.study(message.job_id)
+        assert done is (before is not None and before.state in ENDED and not changed)
+        if not done:
+            assert after == before
+        elif before is not None and after is not None and before.state is not State.REJECTED:
+            assert (after.state, after.targets) == (State.PENDING, before.targets)
+            assert after.revision == before.revision + 1
+
+    @rule(message=messages)
+    def somebody_turns_it_away(self, message: StudyMessage) -> None:
+        before = self.ledger.study(message.job_id)
+        seen = 1 if before is None else before.revision
+        done = self.ledger.turn_away(
+            message.job_id, revision=seen, actor="user omar", reason=Reason.NOT_NEEDED
+        )
+        after = self.ledger.study(message.job_id)
+        if done:
+            assert before is not None
+            assert after is not None
+            assert before.state in (State.QUARANTINED, State.FAILED)
+            assert (after.state, after.reason) == (State.REJECTED, Reason.NOT_NEEDED)
+            assert after.measures == before.measures
+        else:
+            assert after == before
+
+    @rule(message=messages)
+    def an_administrator_has_its_export_withdrawn(self, message: StudyMessage) -> None:
+        before = self.ledger.study(message.job_id)
+        seen = 1 if before is None else before.revision
+        done = self.ledger.order_withdrawal(
+            message.job_id, revision=seen, actor="user ada", reason=Reason.WITHDRAWN_WRONG
+        )
+        after = self.ledger.study(message.job_id)
+        assert done is (before is not None and before.can_be_withdrawn)
+        if before is not None and after is not None and done:
+            assert (after.state, after.revision) == (State.PENDING, before.revision + 1)
+            assert after.orders.errand is Errand.WITHDRAW
+        else:
+            assert after == before
 
     @rule(worker=WORKERS)
     def a_worker_announces_itself(self, worker: str) -> None:
@@ -178,12 +268,15 @@ class Histories(RuleBasedStateMachine):
                 assert study.attempts >= 1, "nothing ends in a worker's hands without a claim"
             assert study.revision >= self.revisions.get(study.job_id, 1), "it never goes back"
             self.revisions[study.job_id] = study.revision
-        opened = [circuit for circuit in self.ledger.circuits().values() if circuit.is_open]
-        assert len({circuit.probe for circuit in opened} - {None}) <= 1, "one probe at a time"
+        held = [one for one in self.ledger.circuits().values() if one.is_open]
+        for message in self.ledger.outbox(stops=held):
+            rank = Rank.WITHDRAWAL if message.errand is Errand.WITHDRAW else Rank.NORMAL
+            assert not any(concerns(one, message.targets, rank) for one in held), "it has to wait"
         pending = {
             (study.job_id, study.revision) for study in page.studies if study.state is State.PENDING
         }
         assert {(one.job_id, one.revision) for one in self.ledger.outbox()} == pending
+        assert self.ledger.verdict().standing == (), "the tables say what the trail says"
 
     def _the_trail_is_legal_and_ends_where_the_study_is(self, study: StudyRecord) -> None:
         state: State | None = None
@@ -197,5 +290,23 @@ class Histories(RuleBasedStateMachine):
         assert moment == study.updated
 
 
+class HistoriesOnPostgreSQL(Histories):
+    """The same on a real PostgreSQL."""
+
+    server: ClassVar[PostgresServer]
+
+    def opened(self) -> Engine:
+        return open_database(self.server.new_database(), SecretStr(self.server.password))
+
+
 TestHistories = Histories.TestCase
 TestHistories.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+
+
+@pytest.mark.postgres
+class TestHistoriesOnPostgreSQL(HistoriesOnPostgreSQL.TestCase):  # type: ignore[misc, name-defined]
+    settings = settings(max_examples=5, stateful_step_count=20, deadline=None)
+
+    @pytest.fixture(autouse=True)
+    def on_the_server(self, postgres: PostgresServer) -> None:
+        HistoriesOnPostgreSQL.server = postgres

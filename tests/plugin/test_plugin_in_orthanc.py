@@ -22,6 +22,7 @@ import httpx
 import pytest
 from pydicom.uid import generate_uid
 
+from prichexy_testing.browsers import logged_in, running_browser
 from prichexy_testing.dicoms import CANARIES, canary_values, radiograph_dataset, write
 from prichexy_testing.plugin_fakes import announcement_of, report_of
 from prichexy_testing.plugin_servers import REPO, PluginOrthanc, running_plugin_orthanc
@@ -31,9 +32,11 @@ from prichexy_worker.contract import (
     REQUEST_HEADER,
     TASK_NAME,
     Claim,
+    PatientsAsked,
     Reason,
     State,
     StudyMessage,
+    StudyReport,
     TextPictures,
 )
 
@@ -45,8 +48,6 @@ QUICK = 1.5
 TRIES = 5
 #: Seconds in which Orthanc ends although Redis hangs; it is killed, which shows, after many more.
 STOPS = 40.0
-#: Milliseconds for each step of a browser, which starts slowly on a busy machine.
-PAGE = 120_000
 
 
 @pytest.fixture
@@ -97,6 +98,13 @@ def _c_store(orthanc: PluginOrthanc, content: bytes, folder: Path) -> None:
     file.write_bytes(content)
     command = [program, "-aec", "ORTHANC", "localhost", str(orthanc.dicom_port), str(file)]
     subprocess.run(command, check=True, timeout=120, capture_output=True)
+
+
+def _announce_workers(orthanc: PluginOrthanc, count: int) -> None:
+    """Let workers be known: two studies for each of them are handed to the broker."""
+    for number in range(count):
+        answer = orthanc.post_as_worker("/workers", announcement_of(f"worker-{number}").to_json())
+        assert answer.is_success
 
 
 def _state(orthanc: PluginOrthanc, study_id: str) -> str | None:
@@ -301,6 +309,7 @@ def test_studies_that_come_all_at_once_are_each_sent_once(
         lambda: sum(study["instances"] for study in orthanc.studies()) == 120,
         what="every instance is counted",
     )
+    _announce_workers(orthanc, 30)
     orthanc.wait_for({"queued": 60})
     newest = {message.study_id: message.revision for _, message in _messages(redis)}
     assert len(newest) == 60
@@ -391,9 +400,130 @@ def test_pictures_of_what_is_in_doubt_lie_beside_the_study_and_go_with_it(
     assert "no-store" in answer.headers["Cache-Control"]
     assert orthanc.ask("GET", path, auth=("worker", orthanc.worker_password)).status_code == 403
     assert orthanc.ask("GET", path, anonymous=True).status_code == 401
-    assert path.removeprefix("/") in orthanc.get("/prichexy").text
+    shown = orthanc.get(f"/prichexy/studies/{message.job_id}").text
+    assert f"../..{path}" in shown
     assert orthanc.ask("DELETE", f"/studies/{study_id}").status_code == 200
     assert orthanc.get(path).status_code == 404
+
+
+def test_an_original_is_deleted_by_the_button_and_the_study_stays_exported(
+    orthanc: PluginOrthanc,
+) -> None:
+    study_id = _store(orthanc, _radiograph())["ParentStudy"]
+    orthanc.wait_for({"queued": 1})
+    [study] = orthanc.studies()
+    message = StudyMessage(study["job_id"], study_id, revision=1)
+    for report in (
+        report_of(message, State.PROCESSING),
+        report_of(message, State.EXPORTED, attempt=1),
+    ):
+        assert orthanc.post_as_worker("/reports", report.to_json()).status_code == 200
+    path = f"/prichexy/studies/{message.job_id}/delete"
+    found = re.search(r'name="token" value="([^"]+)"', orthanc.get(path).text)
+    assert found is not None
+    fields = {"token": found[1], "revision": "1", "reason": Reason.DELETED_DONE.value}
+    answer = orthanc.ask(
+        "POST",
+        path,
+        content=urlencode(fields).encode(),
+        headers={"content-type": "application/x-www-form-urlencoded", "origin": orthanc.url},
+    )
+    assert answer.status_code == 303
+    assert answer.headers["location"] == f"../{message.job_id}?note=deleted"
+    wait_until(
+        lambda: orthanc.get(f"/studies/{study_id}").status_code == 404, what="the original is gone"
+    )
+    [after] = orthanc.studies()
+    assert (after["state"], after["revision"]) == ("exported", 1)
+    page = orthanc.get(f"/prichexy/studies/{message.job_id}").text
+    assert f"by user {orthanc.user}" in page
+    assert Reason.DELETED_DONE.sentence in page
+
+
+def test_what_arrives_in_a_pause_is_taken_in_when_it_goes_on_after_a_restart(
+    orthanc: PluginOrthanc,
+) -> None:
+    pause = {"stage": "intake", "reason": Reason.PAUSED_WORK.value}
+    assert orthanc.submit("/prichexy/pauses", pause).status_code == 303
+    _store(orthanc, _radiograph("before"))
+    orthanc.wait_for({"watched": 1})
+    orthanc.stop()
+    orthanc.start()
+    _store(orthanc, _radiograph("after"))
+    orthanc.wait_for({"watched": 2})
+    [told] = orthanc.health()["pauses"]
+    assert (told["stage"], told["reason"]) == ("intake", Reason.PAUSED_WORK.value)
+    # Both have been stable for longer than it takes to decide.
+    wait_until(
+        lambda: all(orthanc.get(f"/studies/{one}").json()["IsStable"] for one in _ids(orthanc)),
+        what="both are stable",
+    )
+    assert orthanc.counts() == {"watched": 2}
+    assert orthanc.submit("/prichexy/pauses", {"stage": "intake"}).status_code == 303
+    orthanc.wait_for({"queued": 2})
+    assert orthanc.health()["pauses"] == []
+    trail = orthanc.get("/prichexy/audit?deed=action").text
+    assert trail.count(f"user {orthanc.user}") >= 2
+    assert Reason.PAUSED_WORK.sentence in trail
+
+
+def _ids(orthanc: PluginOrthanc) -> list[str]:
+    return [study["study_id"] for study in orthanc.studies()]
+
+
+def test_a_dry_run_on_a_real_orthanc_tells_what_other_rules_would_do(
+    orthanc: PluginOrthanc,
+) -> None:
+    for number in range(3):
+        _store(orthanc, _radiograph(f"chest {number}"))
+    _store(orthanc, _radiograph("hip", body_part="HIP"))
+    orthanc.wait_for({"queued": 3, "rejected": 1})
+    rules = '[{"Name": "hips", "BodyPart": ["HIP"], "Targets": ["archive"]}]'
+    answer = orthanc.submit("/prichexy/rules", {"rules": rules})
+    assert answer.status_code == 200
+    assert "<strong>4 of 4 studies</strong>" in answer.text
+    assert "taken in for archive" in answer.text
+    assert orthanc.counts() == {"queued": 3, "rejected": 1}
+
+
+def test_who_asks_too_often_is_told_so_by_a_page_and_when_to_come_again(
+    redis: RedisServer,
+) -> None:
+    section = {**_broker(redis), "Limits": {"SearchesPerMinute": 2, "RefusalsPerMinute": 2}}
+    with running_plugin_orthanc(section) as orthanc:
+        wait_until(lambda: bool(orthanc.health()["ledger"] == "ok"), what="the ledger is open")
+        answers = [orthanc.get("/prichexy/audit") for _ in range(3)]
+        forged = [
+            orthanc.ask("POST", "/prichexy/backfill", content=b"token=1.0", headers={"x": "y"})
+            for _ in range(3)
+        ]
+    assert [answer.status_code for answer in answers] == [200, 200, 503]
+    assert [answer.status_code for answer in forged] == [403, 403, 503]
+    for answer in (answers[-1], forged[-1]):
+        assert 1 <= int(answer.headers["Retry-After"]) <= 30
+        assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+        assert "no-store" in answer.headers["Cache-Control"]
+        assert "A moment, please" in answer.text
+
+
+def test_a_persons_deed_is_found_in_the_trail_by_the_name_as_browsers_write_it(
+    served: PluginOrthanc,
+) -> None:
+    # Nothing is there to be deleted: the trail says who was about to, all the same.
+    served.ask("DELETE", "/studies/0f0f0f0f-0f0f0f0f-0f0f0f0f-0f0f0f0f-0f0f0f0f")
+    actor = f"user {served.user}"
+    form = urlencode({"actor": actor, "deed": "action"})
+    page = served.get(f"/prichexy/audit?{form}").text
+    assert f'name="actor" value="{actor}"' in page
+    assert f"<td>{actor}</td>" in page
+    assert "No line fits this search" not in page
+    # What the page's own link to the file says, and another spelling of the same.
+    for query in (form, form.replace("+", "%20")):
+        rows = served.get(f"/prichexy/audit.csv?{query}").text.splitlines()[1:]
+        assert rows
+        assert all(f",{actor}," in row for row in rows)
+    form = urlencode({"actor": f"{actor}+"})
+    assert f'value="{actor}+"' in served.get(f"/prichexy/audit?{form}").text
 
 
 @pytest.mark.parametrize("body", [b"[" * 900, b"[" * 60_000, b'{"a":' * 900])
@@ -403,6 +533,34 @@ def test_a_deeply_nested_body_is_refused_and_orthanc_lives(
     answer = served.ask_as_worker("POST", f"{API_ROOT}/reports", body)
     assert answer.status_code == 422
     assert served.get("/system").is_success
+
+
+def test_a_worker_is_told_whether_the_study_that_it_has_is_of_two_patients(
+    served: PluginOrthanc,
+) -> None:
+    study = _store(served, _radiograph("of two"))["ParentStudy"]
+    wait_until(lambda: _state(served, study) == "pending", what="the study is taken in")
+    [job] = (one["job_id"] for one in served.studies() if one["study_id"] == study)
+    asked = PatientsAsked(job, 1, 1).to_json()
+
+    def told() -> Any:
+        answer = served.post_as_worker("/patients", asked)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    assert told() == {"version": 3, "proceed": False, "patients": 0}
+    claim = StudyReport(job, 1, State.PROCESSING, "worker-1")
+    assert served.post_as_worker("/reports", claim.to_json()).json()["proceed"]
+    assert told() == {"version": 3, "proceed": True, "patients": 1}
+    uids = {
+        "StudyInstanceUID": generate_uid(entropy_srcs=["study", "of two"]),
+        "SeriesInstanceUID": generate_uid(entropy_srcs=["series", "of another"]),
+        "SOPInstanceUID": generate_uid(entropy_srcs=["instance", "of another"]),
+    }
+    identity = {**CANARIES, **uids, "PatientID": "ANOTHER"}
+    other = _store(served, write(radiograph_dataset(identity=identity)))["ParentStudy"]
+    assert other != study
+    assert told() == {"version": 3, "proceed": True, "patients": 2}
 
 
 def test_the_workers_password_opens_only_what_workers_use(served: PluginOrthanc) -> None:
@@ -416,7 +574,6 @@ def test_the_workers_password_opens_only_what_workers_use(served: PluginOrthanc)
         assert status("GET", path) == 200
         assert status("GET", f"{path}?_method=delete") == 403
     assert status("GET", f"{API_ROOT}/health") == 200
-    assert status("POST", "/tools/lookup") == 200
     for method, path in (
         ("DELETE", study),
         ("DELETE", instance),
@@ -425,6 +582,7 @@ def test_the_workers_password_opens_only_what_workers_use(served: PluginOrthanc)
         ("POST", "/instances"),
         ("POST", "/modalities/elsewhere/store"),
         ("POST", "/tools/find"),
+        ("POST", "/tools/lookup"),
         ("GET", "/patients"),
         ("GET", f"{study}/archive"),
         ("GET", f"{API_ROOT}/studies"),
@@ -500,7 +658,7 @@ def test_what_was_there_before_is_taken_in_by_the_button_and_goes_on_after_a_kil
             )
 
         def token() -> str:
-            found = re.search(r'name="token" value="(\w+)"', orthanc.get("/prichexy").text)
+            found = re.search(r'name="token" value="([^"]+)"', orthanc.get("/prichexy").text)
             assert found is not None
             return found[1]
 
@@ -513,6 +671,7 @@ def test_what_was_there_before_is_taken_in_by_the_button_and_goes_on_after_a_kil
         orthanc.start()
         wait_until(lambda: bool(orthanc.health()["ledger"] == "ok"), what="the ledger is open")
         assert press(6000, token()).status_code == 303
+        _announce_workers(orthanc, 7)
         orthanc.wait_for({"queued": 13})
         wait_until(lambda: not orthanc.health()["backfill"]["running"], what="it has ended")
         walk = orthanc.health()["backfill"]
@@ -531,6 +690,9 @@ def test_the_page_and_its_files_carry_their_headers_through_orthanc(served: Plug
     style = served.get("/prichexy/static/dashboard.css")
     assert style.headers["content-type"] == "text/css"
     assert served.get("/prichexy/nothing").status_code == 404
+    # Orthanc sends its own "Method Not Allowed", without a page: so ours arrives as a bad request.
+    refused = served.post("/prichexy/nothing", b"")
+    assert (refused.status_code, refused.headers.get_list("allow")) == (400, ["GET"])
     moved = served.get("/prichexy/prichexy/static/dashboard.css")
     assert moved.status_code == 302
     assert moved.headers["location"] == "../../../prichexy/static/dashboard.css"
@@ -539,10 +701,6 @@ def test_the_page_and_its_files_carry_their_headers_through_orthanc(served: Plug
 
 @pytest.mark.browser
 def test_a_person_finds_the_page_from_orthanc_explorer(served: PluginOrthanc) -> None:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not installed")
     # Other tests leave studies in this Orthanc: what is waited for and looked at is this one.
     study = _store(served, _radiograph("seen", body_part="HIP"))["ParentStudy"]
     wait_until(lambda: _state(served, study) == "rejected", what="the study is decided")
@@ -551,30 +709,53 @@ def test_a_person_finds_the_page_from_orthanc_explorer(served: PluginOrthanc) ->
     def note(message: Any) -> None:
         complaints.append(message.text)
 
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=chromium, args=["--no-sandbox"], timeout=PAGE
-        )
-        try:
-            login = {"username": served.user, "password": served.password}
-            page = browser.new_context(http_credentials=login).new_page()
-            page.set_default_timeout(PAGE)
-            page.goto(f"{served.url}/app/explorer.html")
-            page.click("#prichexy-link")
-            page.wait_for_url(f"{served.url}/prichexy")
-            page.on("console", note)
-            page.reload()
-            row = page.locator("tr", has=page.locator(f"a[href$='{study}']"))
-            assert row.locator("td.why").inner_text() == "No intake rule takes this study in."
-            corner = page.evaluate("getComputedStyle(document.querySelector('.chip')).borderRadius")
-            assert corner != "0px", "the style sheet is applied"
-            page.remove_listener("console", note)  # what follows is Orthanc's own page
-            row.locator("td.go a").click()
-            page.wait_for_url(lambda url: "/app/explorer.html#study?uuid=" in url)
-            page.wait_for_selector("#study-info li >> visible=true")
-        finally:
-            browser.close()
+    with running_browser() as browser:
+        page = logged_in(browser, served.user, served.password)
+        page.goto(f"{served.url}/app/explorer.html")
+        page.click("#prichexy-link")
+        page.wait_for_url(f"{served.url}/prichexy")
+        page.on("console", note)
+        page.reload()
+        page.click("nav a:text-is('Studies')")
+        row = page.locator("tr", has=page.locator(f"a[href$='{study}']"))
+        assert row.locator("td.why").inner_text() == "No intake rule takes this study in."
+        corner = page.evaluate("getComputedStyle(document.querySelector('.chip')).borderRadius")
+        assert corner != "0px", "the style sheet is applied"
+        page.remove_listener("console", note)  # what follows is Orthanc's own page
+        row.locator("td.go a").click()
+        page.wait_for_url(lambda url: "/app/explorer.html#study?uuid=" in url)
+        page.wait_for_selector("#study-info li >> visible=true")
     assert complaints == [], "the content security policy lets everything of the page pass"
+
+
+@pytest.mark.browser
+def test_orthanc_explorer_shows_at_a_study_where_it_is_and_leads_to_what_can_be_done(
+    served: PluginOrthanc,
+) -> None:
+    study = _store(served, _radiograph("explored", body_part="HIP"))["ParentStudy"]
+    wait_until(lambda: _state(served, study) == "rejected", what="the study is decided")
+    other = _store(served, _radiograph("explored too", body_part="HIP"))["ParentStudy"]
+    wait_until(lambda: _state(served, other) == "rejected", what="the other one is decided")
+    jobs = {one["study_id"]: one["job_id"] for one in served.studies()}
+    errors: list[str] = []
+    with running_browser() as browser:
+        for name in (study, other):
+            page = logged_in(browser, served.user, served.password)
+            page.on("pageerror", lambda error: errors.append(str(error)))
+            page.goto(f"{served.url}/app/explorer.html#study?uuid={name}")
+            part = page.locator("#prichexy-study")
+            part.locator("text=Open in PriCheXy").wait_for()
+            assert "rejected: No intake rule takes this study in." in part.inner_text()
+            links = part.locator("a").evaluate_all("all => all.map(one => one.pathname)")
+            own = f"/prichexy/studies/{jobs[name]}"
+            assert links[:2] == [own, f"{own}/retry"]
+            assert all(link.startswith(own) for link in links)
+        part.locator("text=Try again").click()
+        page.wait_for_url(lambda url: url.endswith(f"{jobs[other]}/retry"))
+        # The page of the dashboard asks, with a token of its own.
+        page.click("button:text-is('Try again')")
+        page.wait_for_url(lambda url: "note=retried" in url)
+    assert errors == []
 
 
 def test_the_process_of_orthanc_loads_no_numeric_library(redis: RedisServer) -> None:
@@ -582,7 +763,7 @@ def test_the_process_of_orthanc_loads_no_numeric_library(redis: RedisServer) -> 
     everything = sysconfig.get_path("purelib")
     if not (Path(everything) / "torch").exists():
         pytest.skip("torch is not installed here")
-    paths = os.pathsep.join([str(REPO / "worker"), everything])
+    paths = os.pathsep.join([str(REPO / "worker"), str(REPO / "model"), everything])
     with running_plugin_orthanc(_broker(redis), paths=paths) as orthanc:
         _store(orthanc, _radiograph())
         orthanc.wait_for({"queued": 1})

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from prichexy_plugin.intake import Rule
-from prichexy_plugin.settings import Settings, SettingsError, read_settings
+from prichexy_plugin.audit_messages import Source
+from prichexy_plugin.broker import BrokerTls
+from prichexy_plugin.intake import Rank, Rule
+from prichexy_plugin.limits import DEFAULTS, Limits
+from prichexy_plugin.retention import Rules
+from prichexy_plugin.section import SettingsError
+from prichexy_plugin.security import Role, Roles
+from prichexy_plugin.settings import Audit, Settings, read_settings
+from prichexy_plugin.syslog import TlsSender, UdpSender
+from prichexy_testing.certificates import Authority
+from prichexy_worker.contract import State
 
 FOLDER = Path("/etc/orthanc")
 
@@ -54,6 +64,8 @@ def test_without_a_section_the_defaults_take_cr_and_dx_of_the_chest() -> None:
     assert settings.worker_user == "worker"
     assert settings.take_existing
     assert settings.stable_age == 60
+    assert settings.limits == DEFAULTS
+    assert settings.roles == Roles(), "each user is an administrator, as Orthanc itself has it"
 
 
 def test_the_ledger_lies_in_orthancs_storage_relative_to_its_configuration() -> None:
@@ -67,18 +79,28 @@ def test_the_ledger_lies_in_orthancs_storage_relative_to_its_configuration() -> 
 
 def test_everything_can_be_set(tmp_path: Path) -> None:
     (tmp_path / "password").write_text("hush\n")
+    for name in ("ca.pem", "own.pem", "own.key"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "own.key").chmod(0o600)
     settings = read_settings(
         {
             "AuthenticationEnabled": True,
-            "RegisteredUsers": {"worker": "x"},
+            "RegisteredUsers": dict.fromkeys(("worker", "watch", "ada", "omar", "vera"), "x"),
             "StableAge": 5,
             "PriCheXy": {
                 "Broker": {
                     "Url": "rediss://redis:6380/1",
+                    "User": "gateway",
                     "PasswordFile": "password",
+                    "CaFile": "ca.pem",
+                    "CertificateFile": "own.pem",
+                    "KeyFile": "own.key",
                     "Queue": "q",
                 },
-                "Ledger": {"Url": "postgresql+psycopg://ledger@db/prichexy"},
+                "Ledger": {
+                    "Url": "postgresql+psycopg://ledger@db/prichexy",
+                    "PasswordFile": "password",
+                },
                 "Intake": {
                     "Existing": False,
                     "Rules": [
@@ -90,19 +112,36 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
                             "View": ["AP"],
                             "CallingAET": ["DX1"],
                             "Station": ["room 1 "],
+                            "Targets": ["research", "long-term"],
+                            "Priority": "urgent",
+                            "Queue": "gpu",
                         }
                     ],
                 },
+                "Retention": {
+                    "ExportedDays": 30,
+                    "RejectedDays": 2,
+                    "PicturesDays": 7,
+                    "LedgerDays": 365,
+                },
+                "Limits": {"ChangesPerMinute": 30, "PicturesPerMinute": None},
+                "Models": {"Store": "models"},
+                "Pseudonyms": {"AcceptKeys": ["0123456789abcdef"]},
                 "WorkerUser": "worker",
+                "MonitorUser": "watch",
+                "Roles": {"Administrators": ["ada"], "Operators": ["omar"], "Viewers": ["vera"]},
             },
         },
         tmp_path,
     )
     assert settings == Settings(
         broker_url="rediss://redis:6380/1",
+        broker_user="gateway",
         broker_password=SecretStr("hush"),
+        broker_tls=BrokerTls(tmp_path / "ca.pem", tmp_path / "own.pem", tmp_path / "own.key"),
         queue="q",
         ledger_url="postgresql+psycopg://ledger@db/prichexy",
+        ledger_password=SecretStr("hush"),
         rules=(
             Rule(
                 name="portable",
@@ -112,11 +151,26 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
                 view=frozenset({"AP"}),
                 calling_aet=frozenset({"DX1"}),
                 station=frozenset({"ROOM 1"}),
+                targets=frozenset({"research", "long-term"}),
+                priority=Rank.URGENT,
+                queue="gpu",
             ),
         ),
         take_existing=False,
         worker_user="worker",
+        monitor_user="watch",
         stable_age=5.0,
+        storage=tmp_path / "OrthancStorage",
+        roles=Roles({"ada": Role.ADMINISTRATOR, "omar": Role.OPERATOR, "vera": Role.VIEWER}),
+        audit=Audit(digest=settings.audit.digest, key=None, sender=None, source=Source("")),
+        retention=Rules(
+            originals={State.EXPORTED: timedelta(days=30), State.REJECTED: timedelta(days=2)},
+            pictures=timedelta(days=7),
+            ledger=timedelta(days=365),
+        ),
+        limits=Limits(changes=30, pictures=None),
+        model_store=tmp_path / "models",
+        accepted_keys=frozenset({"0123456789abcdef"}),
     )
 
 
@@ -133,12 +187,49 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
         ({"Broker": {"Password": "hush", "PasswordFile": "x"}}, "PriCheXy.Broker: set Password "),
         ({"Broker": {"PasswordFile": "absent"}}, "PriCheXy.Broker.PasswordFile: cannot be read"),
         ({"Broker": {"Queue": ""}}, "PriCheXy.Broker.Queue: "),
+        ({"MonitorUser": "nobody"}, "PriCheXy.MonitorUser: is not one of RegisteredUsers"),
+        ({"MonitorUser": "worker"}, "PriCheXy.MonitorUser: is the WorkerUser"),
+        ({"Broker": {"Queue": "a b"}}, "PriCheXy.Broker.Queue: "),
+        ({"Broker": {"User": "me"}}, "PriCheXy.Broker: User is only given"),
+        ({"Broker": {"User": "a:b", "Password": "hush"}}, "PriCheXy.Broker.User: "),
+        ({"Broker": {"CaFile": "x"}}, "PriCheXy.Broker: CaFile and CertificateFile are for"),
+        (
+            {"Broker": {"Url": "rediss://x", "KeyFile": "x"}},
+            "PriCheXy.Broker: CertificateFile and KeyFile are only given",
+        ),
+        ({"Broker": {"Url": "rediss://x", "CaFile": "x"}}, "PriCheXy.Broker.CaFile: cannot be"),
         ({"Ledger": {"Url": "not a url"}}, "PriCheXy.Ledger: Url "),
+        ({"Ledger": {"Url": "mysql://x/y"}}, "PriCheXy.Ledger: Url must be one of"),
+        ({"Ledger": {"Password": "hush"}}, "PriCheXy.Ledger: Password and PasswordFile are for"),
+        (
+            {"Ledger": {"Url": "postgresql://a:hush@x/y", "Password": "hush"}},
+            "PriCheXy.Ledger: Url holds a password",
+        ),
+        (
+            {"Intake": {"Rules": [{"Name": "a", "Priority": "hush"}]}},
+            "PriCheXy.Intake.Rules[0].Priority: ",
+        ),
+        (
+            {"Intake": {"Rules": [{"Name": "a", "Queue": "hush!"}]}},
+            "PriCheXy.Intake.Rules[0].Queue: ",
+        ),
         ({"Intake": {"Rules": [{"Modality": ["CR"]}]}}, "PriCheXy.Intake.Rules[0].Name: "),
         ({"Intake": {"Rules": [{"Name": "a", "Modality": "CR"}]}}, "PriCheXy.Intake.Rules[0].Mod"),
         ({"Intake": {"Rules": [{"Name": "a"}, {"Name": "a"}]}}, "PriCheXy.Intake: two Rules "),
+        (
+            {"Intake": {"Rules": [{"Name": "a", "Targets": ["a", "hush!"]}]}},
+            "PriCheXy.Intake.Rules[0].Targets[1]: has no form",
+        ),
         ({"Intake": {"Existing": "yes"}}, "PriCheXy.Intake.Existing: "),
         ({"WorkerUser": ""}, "PriCheXy.WorkerUser: "),
+        ({"Roles": {"Admins": []}}, "PriCheXy.Roles.Admins: "),
+        ({"Roles": {"Viewers": "worker"}}, "PriCheXy.Roles.Viewers: "),
+        (
+            {"Roles": {"Viewers": ["a"], "Operators": ["a"]}},
+            "PriCheXy.Roles: a user is named twice",
+        ),
+        ({"Roles": {"Viewers": ["worker"]}}, "PriCheXy.Roles: WorkerUser "),
+        ({"Roles": {"Viewers": ["nobody"]}}, "PriCheXy.Roles: names a user that is not one of "),
     ],
 )
 def test_what_is_wrong_is_named_by_its_key(section: Any, key: str) -> None:
@@ -190,3 +281,100 @@ def test_a_workers_user_needs_orthancs_authentication() -> None:
 
 def test_a_secret_does_not_show_in_the_settings_text() -> None:
     assert "hush" not in repr(_read({"Broker": {"Password": "hush"}}))
+
+
+def test_without_rules_everything_is_kept_and_nobody_is_told() -> None:
+    settings = _read()
+    assert settings.retention == Rules()
+    assert settings.audit.key is None
+    assert settings.audit.sender is None
+
+
+def test_the_trail_may_have_a_key_and_a_syslog_server(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    own = authority.pair("gateway", host="")
+    key = tmp_path / "audit.key"
+    key.write_text("k" * 64 + "\n")
+    key.chmod(0o600)
+    syslog = {
+        "Url": "tls://logs.example:6515",
+        "CAFile": authority.certificate.name,
+        "CertificateFile": own.certificate.name,
+        "KeyFile": own.key.name,
+        "SourceID": "ward 3",
+        "SiteID": "clinic",
+    }
+    section = {"WorkerUser": "worker", "Audit": {"KeyFile": "audit.key", "Syslog": syslog}}
+    audit = read_settings({**LOGIN, "PriCheXy": section}, tmp_path).audit
+    assert audit.key is not None
+    assert isinstance(audit.sender, TlsSender)
+    assert audit.source == Source("ward 3", "clinic")
+    assert "k" * 64 not in repr(audit)
+    plain = _read({"Audit": {"Syslog": {"Url": "udp://logs.example"}}}).audit
+    assert isinstance(plain.sender, UdpSender)
+    assert plain.source == Source("prichexy")
+    for file, name in ((key, "Audit.KeyFile"), (own.key, "Audit.Syslog.KeyFile")):
+        file.chmod(0o640)
+        with pytest.raises(SettingsError) as caught:
+            read_settings({**LOGIN, "PriCheXy": section}, tmp_path)
+        [found] = caught.value.problems
+        assert found == f"PriCheXy.{name}: others can read or alter the file; chmod 600 it."
+        file.chmod(0o400)
+
+
+@pytest.mark.parametrize(
+    ("section", "problem"),
+    [
+        ({"Audit": {"KeyFile": "absent"}}, "Audit.KeyFile: cannot be read."),
+        ({"Audit": {"KeyFile": "short"}}, "Audit.KeyFile: holds less than 32 characters."),
+        ({"Audit": {"Syslog": {"Url": "tcp://hush:1"}}}, "Audit.Syslog: Url must look like"),
+        ({"Audit": {"Syslog": {"Url": "tls://x", "CAFile": "absent"}}}, "CAFile: cannot be read."),
+        (
+            {"Audit": {"Syslog": {"Url": "tls://x", "KeyFile": "short"}}},
+            "Audit.Syslog: set both CertificateFile and KeyFile, or neither.",
+        ),
+        (
+            {"Audit": {"Syslog": {"Url": "udp://x", "CAFile": "short"}}},
+            "Audit.Syslog: CAFile and CertificateFile go with a tls:// Url.",
+        ),
+        (
+            {
+                "Audit": {
+                    "Syslog": {"Url": "tls://x", "KeyFile": "short", "CertificateFile": "short"}
+                }
+            },
+            "Audit.Syslog.CertificateFile, KeyFile: cannot be read, or do not fit.",
+        ),
+        ({"Retention": {"ExportedDays": 0}}, "Retention.ExportedDays: "),
+        ({"Retention": {"PicturesDays": "7"}}, "Retention.PicturesDays: "),
+    ],
+)
+def test_what_is_wrong_with_audit_and_retention_is_named(
+    tmp_path: Path, section: dict[str, Any], problem: str
+) -> None:
+    (tmp_path / "short").write_text("hush")
+    with pytest.raises(SettingsError) as caught:
+        read_settings({**LOGIN, "PriCheXy": {"WorkerUser": "worker", **section}}, tmp_path)
+    [found] = caught.value.problems
+    assert problem in found
+    assert "hush" not in found
+
+
+def test_the_digest_of_the_settings_tells_changes_and_not_the_password() -> None:
+    first = _read({"Broker": {"Password": "one"}}).audit.digest
+    assert _read({"Broker": {"Password": "two"}}).audit.digest == first
+    assert _read({"Broker": {"Queue": "other"}}).audit.digest != first
+    for url in (
+        "postgresql://anna:{}@db/prichexy",
+        "postgresql://anna:{}/?#@db/prichexy",
+        "postgresql://anna@db/prichexy?password={}",
+        "postgresql://anna@db/prichexy?sslmode=require&sslpassword={}",
+    ):
+        one, two = (_read({"Ledger": {"Url": url.format(word)}}).audit.digest for word in "ab")
+        assert one == two, url
+        assert _read({"Ledger": {"Url": url.replace("@db", "@other")}}).audit.digest != one
+    one, two = (
+        _read({"Broker": {"Url": f"redis://h:6379/0?password={word}"}}).audit.digest
+        for word in "ab"
+    )
+    assert one == two

@@ -21,7 +21,7 @@ def _arrows() -> list[tuple[str, str]]:
 def _rows() -> Iterator[tuple[str, ...]]:
     for line in PAGE.splitlines():
         cells = tuple(cell.strip() for cell in line.strip("|").split("|"))
-        if len(cells) == 4 and cells[2] in ("plugin", "worker"):
+        if len(cells) == 4 and cells[2] in ("plugin", "worker", "person"):
             yield cells
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import Engine
 
 from prichexy_plugin.intake import Decision
 from prichexy_plugin.ledger import Ledger
@@ -21,6 +20,7 @@ from prichexy_worker.contract import ENDED, Reason, State
 
 NOW = datetime(2026, 3, 1, 8, 0, tzinfo=UTC)
 AROUND = Surroundings(NOW, held=False, broker_reachable=True, living=frozenset({"worker-1"}))
+UNSERVED = replace(AROUND, served=frozenset({""}), named=frozenset({""}))
 HOURS = timedelta(hours=3)
 
 
@@ -53,6 +53,18 @@ def test_each_state_that_is_no_end_has_its_patience() -> None:
         (_waiting(State.PENDING), replace(AROUND, broker_reachable=False), Cause.BROKER_AWAY),
         (_waiting(State.PENDING), replace(AROUND, living=frozenset()), Cause.NO_WORKER),
         (_waiting(State.PENDING), AROUND, Cause.BEHIND_OTHERS),
+        (_waiting(State.PENDING, queue="gpu"), UNSERVED, Cause.QUEUE_OF_NO_RULE),
+        (_waiting(State.QUEUED, queue="gpu"), UNSERVED, Cause.QUEUE_OF_NO_RULE),
+        (
+            _waiting(State.PENDING, queue="gpu"),
+            replace(UNSERVED, named=frozenset({"", "gpu"})),
+            Cause.NO_WORKER,
+        ),
+        (
+            _waiting(State.PENDING, queue="gpu"),
+            replace(UNSERVED, served=frozenset({"gpu"})),
+            Cause.BEHIND_OTHERS,
+        ),
         (_waiting(State.QUEUED), AROUND, Cause.BEHIND_OTHERS),
         (_waiting(State.QUEUED), replace(AROUND, living=frozenset()), Cause.NO_WORKER),
         (_waiting(State.QUEUED), replace(AROUND, held=True), Cause.HELD),
@@ -117,12 +129,10 @@ def test_the_ledger_finds_the_late_of_every_state(ledger: Ledger, clock: FakeClo
 
 
 def test_a_watched_study_that_nobody_would_look_at_is_looked_at(
-    tmp_path: Path, ledger: Ledger, clock: FakeClock
+    engine: Engine, ledger: Ledger, clock: FakeClock
 ) -> None:
     ledger.note({orthanc_id("a"): clock() + HOURS}, cursor=1)
     assert ledger.due() == ()
-    connection = sqlite3.connect(tmp_path / "ledger.sqlite")
-    with connection:
-        connection.execute("UPDATE studies SET look_at = NULL")
-    connection.close()
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE studies SET look_at = NULL")
     assert ledger.due() == (orthanc_id("a"),)

@@ -222,6 +222,19 @@ def test_series_of_other_modalities_are_not_read(ingest: Ingest) -> None:
     assert sum("simplified-tags" in path for path in ingest.orthanc.asked) == 1
 
 
+@pytest.mark.parametrize("place", range(4))
+def test_instances_are_read_until_no_rule_could_send_the_study_elsewhere(place: int) -> None:
+    routed = Rule("routed", view=frozenset({"LL"}), targets=frozenset({"research"}))
+    ingest = Ingest(rules=(CHEST_RULE, routed))
+    for number in range(4):
+        view = "LL" if number == place else "PA"
+        study = ingest.orthanc.store({**CHEST, "ViewPosition": view}, instance=str(number))
+    ingest.clock.move(STABLE_AGE)
+    ingest.orthanc.settle(study)
+    ingest.run()
+    assert ingest.study(study).targets == ("research",)
+
+
 def test_no_more_than_a_limit_of_instances_is_read(ingest: Ingest) -> None:
     for number in range(INSPECTED_INSTANCES + 10):
         study = ingest.orthanc.store(HIP, instance=str(number))

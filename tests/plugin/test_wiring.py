@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -15,17 +16,20 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
 from prichexy_plugin import fallback
-from prichexy_plugin.dashboard.http import Request
+from prichexy_plugin.chain import PERSON
+from prichexy_plugin.dashboard.http import Request, plain
 from prichexy_plugin.dashboard.routes import Site
 from prichexy_plugin.database import open_database
+from prichexy_plugin.ownership import number_of
+from prichexy_plugin.pictures import OrthancPictures
 from prichexy_plugin.runtime import Runtime
-from prichexy_plugin.schema import SCHEMA_VERSION, FactRow
+from prichexy_plugin.schema import SCHEMA_VERSION, FactRow, StudyRow
 from prichexy_plugin.settings import read_settings
 from prichexy_plugin.studies import OrthancStudies
 from prichexy_testing.fake_orthanc import FakeOrthanc
-from prichexy_testing.plugin_fakes import CHEST, FakeBroker, FakeClock, load_script
+from prichexy_testing.plugin_fakes import CHEST, FakeBroker, FakeClock, load_script, report_of
 from prichexy_testing.servers import free_port, wait_until
-from prichexy_worker.contract import API_ROOT
+from prichexy_worker.contract import API_ROOT, Reason, State
 
 
 def _configuration(folder: Path, **section: Any) -> dict[str, Any]:
@@ -50,10 +54,16 @@ class Running:
         self.orthanc = FakeOrthanc(clock=self.clock)
         self.broker = FakeBroker()
         self.log: list[str] = []
-        settings = read_settings(_configuration(folder), folder)
+        self.settings = read_settings(_configuration(folder), folder)
         studies = OrthancStudies(self.orthanc)
         self.runtime = Runtime(
-            settings, studies, self.broker, clock=self.clock, log=self.log.append
+            self.settings,
+            studies,
+            self.broker,
+            pictures=OrthancPictures(self.orthanc),
+            number=partial(number_of, self.orthanc),
+            clock=self.clock,
+            log=self.log.append,
         )
 
     def receive(self, name: str) -> None:
@@ -76,10 +86,31 @@ def test_a_stable_study_goes_to_the_broker(running: Running) -> None:
     wait_until(lambda: len(running.broker.messages) == 1, what="the message is sent")
 
 
+def test_a_study_tried_again_is_sent_to_a_queue_that_the_rules_of_now_name(
+    running: Running,
+) -> None:
+    running.receive("a")
+    wait_until(lambda: len(running.broker.messages) == 1, what="the message is sent")
+    [message] = running.broker.messages
+    ledger = running.runtime.ledger
+    assert ledger is not None
+    claim = ledger.report(report_of(message, State.PROCESSING))
+    failed = report_of(message, State.FAILED, Reason.UNEXPECTED, attempt=claim.attempt)
+    assert ledger.report(failed).proceed
+    engine = open_database(running.settings.ledger_url)
+    with Session(engine) as session, session.begin():
+        session.get_one(StudyRow, message.study_id).queue = "of before"
+    engine.dispose()
+    assert ledger.again(message.job_id, revision=1, actor=f"{PERSON}somebody")
+    running.runtime.wake()
+    wait_until(lambda: len(running.broker.messages) == 2, what="the message is sent again")
+    assert running.broker.queues[message.job_id] == ""
+
+
 def test_a_callback_never_waits_for_a_hung_broker(running: Running) -> None:
     entered, release = threading.Event(), threading.Event()
 
-    def hang() -> int:
+    def hang(_queue: str = "") -> int:
         entered.set()
         release.wait(300)
         return 0
@@ -203,6 +234,23 @@ def test_orthancs_own_life_starts_and_stops_the_plugin(tmp_path: Path) -> None:
     assert not orthanc.filter("/studies", method=2, headers={"sec-fetch-site": "cross-site"})
 
 
+def test_what_an_address_asks_for_is_read_as_the_browser_meant_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orthanc = FakeOrthanc(_configuration(tmp_path))
+    load_script(orthanc)
+    asked: list[Request] = []
+    monkeypatch.setattr(
+        Site, "answer", lambda _site, request: asked.append(request) or plain(200, "")
+    )
+    orthanc.request("GET", "/prichexy/audit?actor=user+J%C3%BCrgen%2BEva&x%40y=%ff&empty=")
+    assert asked[0].query == {
+        "actor": "user Jürgen+Eva",
+        "x@y": "\N{REPLACEMENT CHARACTER}",
+        "empty": "",
+    }
+
+
 def test_with_a_wrong_configuration_orthanc_serves_and_the_key_is_named(tmp_path: Path) -> None:
     orthanc = FakeOrthanc(_configuration(tmp_path, Intake={"Rules": [{}]}))
     load_script(orthanc)
@@ -221,7 +269,7 @@ def test_an_error_while_answering_is_logged_by_its_kind_only(
     orthanc = FakeOrthanc(_configuration(tmp_path))
     load_script(orthanc)
     monkeypatch.setattr(
-        "prichexy_plugin.dashboard.pages.studies_page", lambda *_a, **_k: {}["DOE^JANE"]
+        "prichexy_plugin.dashboard.routes.overview_page", lambda *_a, **_k: {}["DOE^JANE"]
     )
     assert orthanc.request("GET", "/prichexy").status == 500
     assert orthanc.log == ["E PriCheXy: KeyError while answering a request."]

@@ -19,6 +19,9 @@ from prichexy_worker.contract import (
     API_ROOT,
     REQUEST_HEADER,
     Claim,
+    ImagePictures,
+    PatientsAsked,
+    PatientsTold,
     State,
     StudyReport,
     TextPictures,
@@ -55,6 +58,7 @@ class FakeIngest:
         self.reports: list[StudyReport] = []
         self.announcements: list[WorkerAnnouncement] = []
         self.pictures: list[TextPictures] = []
+        self.images: list[ImagePictures] = []
         self.answer: tuple[int, bytes] | None = None
         self.on_report: Callable[[StudyReport], None] = lambda _report: None
         self.others: dict[str, OtherStudy] = {}
@@ -86,13 +90,6 @@ class FakeIngest:
 
     def take(self, path: str, body: bytes) -> tuple[int, bytes]:
         """Answer a POST."""
-        if path == "/tools/lookup":
-            studies = {
-                STUDY_ID: self.study_uid,
-                **{id_: one.uid for id_, one in self.others.items()},
-            }
-            found = [name for name, uid in studies.items() if uid.encode() == body]
-            return 200, json.dumps([{"ID": name, "Type": "Study"} for name in found]).encode()
         if self.answer is not None:
             return self.answer
         if path == f"{API_ROOT}/reports":
@@ -108,6 +105,12 @@ class FakeIngest:
         if path == f"{API_ROOT}/pictures":
             self.pictures.append(TextPictures.from_json(json.loads(body)))
             return 200, json.dumps(Claim(proceed=True, attempt=1).to_json()).encode()
+        if path == f"{API_ROOT}/images":
+            self.images.append(ImagePictures.from_json(json.loads(body)))
+            return 200, json.dumps(Claim(proceed=True, attempt=1).to_json()).encode()
+        if path == f"{API_ROOT}/patients":
+            PatientsAsked.from_json(json.loads(body))
+            return 200, json.dumps(PatientsTold(proceed=True, patients=1).to_json()).encode()
         if path == f"{API_ROOT}/workers":
             self.announcements.append(WorkerAnnouncement.from_json(json.loads(body)))
             return 200, b"{}"

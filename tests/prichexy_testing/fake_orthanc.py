@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 __all__ = ["Answer", "FakeOrthanc", "FakeOrthancError", "orthanc_id"]
@@ -26,6 +26,24 @@ def orthanc_id(*parts: str) -> str:
     """Give an id of Orthanc's form, always the same for the same parts."""
     digest = hashlib.sha1("|".join(parts).encode()).hexdigest()
     return "-".join(digest[place : place + 8] for place in range(0, 40, 8))
+
+
+#: The statuses that Orthanc 1.10 has a name for, but for those that it sends in another way.
+_SENDABLE: Final = frozenset(
+    {
+        *range(200, 209),
+        226,
+        300,
+        *range(302, 308),
+        *range(400, 405),
+        *range(406, 418),
+        422,
+        423,
+        424,
+        426,
+        *range(500, 508),
+    }
+)
 
 
 @dataclass
@@ -53,8 +71,12 @@ class Answer:
             raise TypeError("Bad types for the arguments (3 arguments expected)")
         else:
             assert size[0] == len(body.encode()), "Orthanc cuts the body at this size"
+        assert status in _SENDABLE, "Orthanc closes the connection and sends nothing"
         self.status, self.body = status, body
         self.mime = self.headers.get("Content-Type", "")
+
+    def SendMethodNotAllowed(self, allowed: str, /) -> None:
+        self.status, self.headers = 405, {"Allow": allowed}
 
     def SetHttpHeader(self, key: str, value: str, /) -> None:
         assert not self.status, "a header after the answer is lost"
@@ -105,6 +127,8 @@ class FakeOrthanc:
         self.explorer = ""
         #: By study and number.
         self.attachments: dict[tuple[str, str], bytes] = {}
+        #: What its database keeps for plugins.
+        self.properties: dict[int, str] = {}
         self._path = path
         self._clock = clock
         self._instances: dict[str, _Instance] = {}
@@ -148,6 +172,10 @@ class FakeOrthanc:
             key: one for key, one in self._instances.items() if one.study != study_id
         }
 
+    def studies(self) -> list[str]:
+        """Name the studies that it holds."""
+        return [*self._updated]
+
     def change(self, kind: int, resource: str = "") -> None:
         """Call the change callback."""
         if self.on_change is not None:
@@ -169,8 +197,9 @@ class FakeOrthanc:
             "headers": {key.lower(): value for key, value in (headers or {}).items()},
         }
         if method == "GET":
-            query = parse_qs(parts.query, keep_blank_values=True)
-            raw["get"] = {key: values[-1] for key, values in query.items()}
+            # As they stand in the address: Orthanc decodes none of them.
+            words = (word.partition("=") for word in parts.query.split("&") if word)
+            raw["get"] = {key: value for key, _, value in words}
         else:
             raw["body"] = body
         answer = Answer()
@@ -188,6 +217,14 @@ class FakeOrthanc:
 
     def GetConfigurationPath(self) -> str:
         return self._path
+
+    def GetGlobalProperty(self, name: int, default: str, /) -> str:
+        self._require_property(name)
+        return self.properties.get(name, default)
+
+    def SetGlobalProperty(self, name: int, value: str, /) -> None:
+        self._require_property(name)
+        self.properties[name] = value
 
     def LogError(self, text: str, /) -> None:
         self.log.append(f"E {text}")
@@ -229,7 +266,11 @@ class FakeOrthanc:
             ).encode()
         if words == ["changes"]:
             return json.dumps(self._changes(query)).encode()
-        if words[0] == "studies" and words[2:3] == ["attachments"]:
+        if words[0] == "studies" and words[1] in self._updated and words[2:] == ["attachments"]:
+            return json.dumps(
+                [name for study, name in self.attachments if study == words[1]]
+            ).encode()
+        if words[0] == "studies" and words[2:3] == ["attachments"] and words[3:]:
             content = self.attachments.get((words[1], words[3]))
             if content is not None and words[4:] == ["data"]:
                 return content
@@ -239,6 +280,15 @@ class FakeOrthanc:
         if words[0] == "instances" and words[1] in self._instances:
             return self._instance(words[1], words[2:])
         raise FakeOrthancError(self.ErrorCode.UNKNOWN_RESOURCE, "Unknown resource")
+
+    def RestApiPost(self, path: str, body: bytes, /) -> bytes:
+        self.asked.append(f"POST {path}")
+        assert path == "/tools/lookup"
+        if self.broken:
+            raise FakeOrthancError(2038, "the database is not there")
+        uid = body.decode()
+        found = [study for study in self._updated if self._study_uid(study) == uid]
+        return json.dumps([{"ID": one, "Type": "Study"} for one in found]).encode()
 
     def RestApiPut(self, path: str, body: bytes, /) -> bytes:
         words = path.strip("/").split("/")
@@ -250,7 +300,37 @@ class FakeOrthanc:
         self.attachments[words[1], words[3]] = body
         return b"{}"
 
+    def RestApiDelete(self, path: str, /) -> bytes:
+        self.asked.append(f"DELETE {path}")
+        words = path.strip("/").split("/")
+        if f"DELETE {path}" == self.break_at:
+            self.broken = True
+        fault = self.faults.get(f"DELETE {path}")
+        if self.broken or isinstance(fault, int):
+            raise FakeOrthancError(fault or 2038, "the database is not there")
+        if words[0] == "instances" and words[1] in self._instances:
+            study = self._instances.pop(words[1]).study
+            if not any(one.study == study for one in self._instances.values()):
+                del self._updated[study]
+                self.attachments = {
+                    key: one for key, one in self.attachments.items() if key[0] != study
+                }
+            return b"{}"
+        if words[2:3] == ["attachments"] and (words[1], words[3]) in self.attachments:
+            del self.attachments[words[1], words[3]]
+            return b"{}"
+        raise FakeOrthancError(self.ErrorCode.UNKNOWN_RESOURCE, "Unknown resource")
+
     # --- Inside -------------------------------------------------------------------------------
+
+    def _study_uid(self, study_id: str) -> str:
+        own = (one for one in self._instances.values() if one.study == study_id)
+        return str(next((one.tags.get("StudyInstanceUID", "") for one in own), ""))
+
+    def _require_property(self, name: int) -> None:
+        assert 1024 <= name < 2**31, "Orthanc keeps the others for itself"
+        if self.broken:
+            raise FakeOrthancError(2038, "the database is not there")
 
     def _record(self, kind: str, resource: str, level: str) -> None:
         self._number += 1
@@ -293,6 +373,7 @@ class FakeOrthanc:
             ]
         study = {
             "ID": study_id,
+            "MainDicomTags": {"StudyInstanceUID": self._study_uid(study_id)},
             "IsStable": study_id in self.stable,
             "LastUpdate": _written(self._updated[study_id]),
             "Series": series,

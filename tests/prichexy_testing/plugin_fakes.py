@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -57,27 +58,29 @@ class FakeBroker:
     def __init__(self) -> None:
         self.messages: list[StudyMessage] = []
         self.sent: list[StudyMessage] = []
+        self.queues: dict[str, str] = {}
         self.taken = 0
         self.down = False
         self.closed = False
 
-    def send(self, message: StudyMessage) -> None:
+    def send(self, message: StudyMessage, queue: str = "") -> None:
         if self.down:
             raise BrokerUnavailable("Redis at here:1: TimeoutError")
         self.messages.append(message)
         self.sent.append(message)
+        self.queues[message.job_id] = queue
 
-    def waiting(self) -> int:
+    def waiting(self, queue: str = "") -> int:
         if self.down:
             raise BrokerUnavailable("Redis at here:1: TimeoutError")
-        return len(self.messages)
+        return sum(self.queues.get(one.job_id, "") == queue for one in self.messages)
 
     def unacknowledged(self) -> int:
         if self.down:
             raise BrokerUnavailable("Redis at here:1: TimeoutError")
         return self.taken
 
-    def jobs(self) -> frozenset[str] | None:
+    def jobs(self, queues: Collection[str] = ("",)) -> frozenset[str] | None:
         if self.down:
             raise BrokerUnavailable("Redis at here:1: TimeoutError")
         return frozenset(one.job_id for one in (self.sent if self.taken else self.messages))

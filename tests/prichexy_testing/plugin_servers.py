@@ -11,10 +11,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import pytest
 
+from prichexy_testing.dashboard_reader import FORM, filled_in
 from prichexy_testing.servers import OrthancServer, _folder, free_port, wait_until
 from prichexy_worker.contract import API_ROOT, REQUEST_HEADER
 
@@ -32,7 +34,8 @@ def plugin_paths(environment: Path = ENVIRONMENT) -> str:
         pytest.skip(f"{environment.name} is not there: run script/bootstrap")
     script = "import sysconfig; print(sysconfig.get_path('purelib'))"
     asked = subprocess.run([python, "-c", script], capture_output=True, check=True, text=True)
-    return os.pathsep.join([str(REPO / "worker"), asked.stdout.strip()])
+    ours = [str(REPO / area) for area in ("worker", "model")]
+    return os.pathsep.join([*ours, asked.stdout.strip()])
 
 
 class PluginOrthanc(OrthancServer):
@@ -108,6 +111,13 @@ class PluginOrthanc(OrthancServer):
             content=content,
             headers={REQUEST_HEADER: "1"},
         )
+
+    def submit(self, path: str, chosen: Mapping[str, str]) -> httpx.Response:
+        """Send the first form of a page whose hidden fields go with ``chosen``, filled in so."""
+        wait_until(lambda: bool(self.health()["ledger"] == "ok"), what="the ledger is open")
+        content = urlencode(filled_in(self.get(path).text, chosen)).encode()
+        headers = {"content-type": FORM, "origin": self.url}
+        return self.ask("POST", path, content=content, headers=headers)
 
     def wait_for(self, counts: Mapping[str, int]) -> None:
         """Wait until the ledger counts exactly this."""

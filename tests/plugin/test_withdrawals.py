@@ -1,0 +1,341 @@
+"""An export that somebody has taken back is taken back, whatever comes in or goes meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from prichexy_plugin.intake import Decision, Rank
+from prichexy_plugin.ledger import Ledger
+from prichexy_plugin.pauses import Stage
+from prichexy_plugin.records import StudyRecord
+from prichexy_plugin.retention import Rules
+from prichexy_plugin.schema import StudyRow
+from prichexy_testing.fake_orthanc import orthanc_id
+from prichexy_testing.one_study import STUDY, Gateway, originals
+from prichexy_testing.plugin_fakes import report_of
+from prichexy_worker.contract import Errand, Reason, State, StudyMessage
+from prichexy_worker.retry import LIMITS, Blame, Circuit
+
+PAUSES = (timedelta(seconds=5),)
+
+
+@pytest.fixture
+def gateway() -> Iterator[Gateway]:
+    """Give a gateway whose one study is exported."""
+    one = Gateway()
+    one.look("1", "2")
+    one.export("1", "2")
+    yield one
+    one.engine.dispose()
+
+
+def study_of(gateway: Gateway) -> StudyRecord:
+    (study,) = gateway.ledger.studies(study_id=STUDY).studies
+    return study
+
+
+def order(gateway: Gateway, reason: Reason = Reason.WITHDRAWN_WRONG) -> bool:
+    study = study_of(gateway)
+    return gateway.ledger.order_withdrawal(
+        study.job_id, revision=study.revision, actor="user ada", reason=reason
+    )
+
+
+def ends(gateway: Gateway, state: State, reason: Reason, **said: Any) -> None:
+    """Have a worker take the withdrawal and report this."""
+    message, attempt = gateway.take()
+    assert message.errand is Errand.WITHDRAW
+    gateway.ledger.sent(message)
+    assert gateway.ledger.report(report_of(message, state, reason, attempt=attempt, **said)).proceed
+
+
+def is_done(gateway: Gateway) -> None:
+    ends(gateway, State.REJECTED, Reason.WITHDRAWN)
+
+
+def is_given_back(gateway: Gateway) -> None:
+    ends(gateway, State.QUEUED, Reason.TARGET_UNREACHABLE, target="export")
+
+
+def fails(gateway: Gateway) -> None:
+    left = {"targets_not_withdrawn": 1.0}
+    ends(gateway, State.FAILED, Reason.TARGET_REFUSED, measures=left, left_at=("export",))
+
+
+def stays_unreadable(gateway: Gateway) -> None:
+    for _ in range(1 + len(PAUSES)):
+        gateway.ledger.look_failed(STUDY, PAUSES)
+
+
+def waits(_gateway: Gateway) -> None:
+    pass
+
+
+def is_claimed(gateway: Gateway) -> None:
+    gateway.take()
+
+
+UNDONE = pytest.mark.parametrize("meanwhile", [waits, is_claimed, is_given_back, fails])
+HAPPENINGS: dict[str, Callable[[Gateway], object]] = {
+    "one more image": lambda one: one.look("1", "2", "3"),
+    "a missing original": lambda one: one.look("1", "3"),
+    "no rule any more": lambda one: one.look("1", "2", "3", refused=Reason.NO_RULE_MATCHES),
+    "it is gone": lambda one: one.ledger.gone(STUDY),
+    "unreadable": stays_unreadable,
+}
+
+
+@UNDONE
+@pytest.mark.parametrize("happening", HAPPENINGS)
+def test_nothing_that_comes_in_or_goes_drops_a_withdrawal(
+    gateway: Gateway, meanwhile: Callable[[Gateway], None], happening: str
+) -> None:
+    assert order(gateway)
+    meanwhile(gateway)
+    before = study_of(gateway)
+    HAPPENINGS[happening](gateway)
+    after = study_of(gateway)
+    assert (after.state, after.revision, after.orders) == (
+        before.state,
+        before.revision,
+        before.orders,
+    )
+    assert {message.errand for message in gateway.ledger.outbox()} <= {Errand.WITHDRAW}
+    if after.state is State.FAILED:
+        assert gateway.ledger.again(after.job_id, revision=after.revision, actor="user omar")
+        is_done(gateway)
+        assert gateway.state() == (State.REJECTED, Reason.WITHDRAWN_WRONG)
+
+
+def test_what_came_in_meanwhile_is_looked_at_when_the_withdrawal_is_done(gateway: Gateway) -> None:
+    order(gateway)
+    gateway.look("1", "2", "3")
+    assert gateway.ledger.due() == ()
+    is_done(gateway)
+    assert gateway.ledger.due() == (STUDY,)
+    assert gateway.look("1", "2", "3") == (State.PENDING, None)
+    gateway.export("1", "2", "3")
+
+
+def test_where_nothing_came_in_a_withdrawn_study_is_left_alone(gateway: Gateway) -> None:
+    order(gateway)
+    gateway.look("1", "2")
+    is_done(gateway)
+    assert gateway.ledger.due() == ()
+    assert gateway.look("1", "2") == (State.REJECTED, Reason.WITHDRAWN_WRONG)
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_an_export_withdrawn_for_want_of_consent_stays_withdrawn(
+    gateway: Gateway, early: bool
+) -> None:
+    order(gateway, Reason.WITHDRAWN_CONSENT)
+    if early:
+        gateway.look("1", "2", "3")
+    is_done(gateway)
+    for held in (("1", "2", "3"), ("4",), ("1", "2")):
+        assert gateway.look(*held) == (State.REJECTED, Reason.WITHDRAWN_CONSENT)
+    assert gateway.look("5", refused=Reason.NO_RULE_MATCHES)[1] is Reason.WITHDRAWN_CONSENT
+    assert gateway.ledger.due() == ()
+    study = study_of(gateway)
+    assert gateway.ledger.again(study.job_id, revision=study.revision, actor="user ada")
+    assert gateway.look("1", "2") == (State.PENDING, None)
+
+
+@pytest.mark.parametrize("reason", [Reason.WITHDRAWN_CONSENT, Reason.WITHDRAWN_FAULTY])
+def test_a_rule_for_old_rows_forgets_no_withdrawal_for_want_of_consent(
+    gateway: Gateway, reason: Reason
+) -> None:
+    order(gateway, reason)
+    is_done(gateway)
+    gateway.clock.move(100 * 86400)
+    rules = Rules(ledger=timedelta(days=10))
+    lasts = reason is Reason.WITHDRAWN_CONSENT
+    assert gateway.ledger.forgettable(rules, 10) == (() if lasts else (STUDY,))
+    assert gateway.ledger.forget(STUDY, rules) is not lasts
+
+
+def rank_of(gateway: Gateway) -> int:
+    with Session(gateway.engine) as session:
+        return session.get_one(StudyRow, STUDY).rank
+
+
+def test_a_look_at_the_study_leaves_a_withdrawal_its_precedence(gateway: Gateway) -> None:
+    gateway.ledger.pause(Stage.EXPORT, actor="user omar", reason=Reason.PAUSED_WORK)
+    order(gateway)
+    for held in (("1", "2"), ("1", "2", "3")):
+        gateway.look(*held)
+        assert rank_of(gateway) == Rank.WITHDRAWAL
+        assert len(gateway.ledger.outbox(stops=gateway.ledger.pauses())) == 1
+    gateway.clock.move(86400)
+    (late,) = gateway.ledger.late(gateway.clock(), broker_reachable=True)
+    assert late.cause.value != "export_paused"
+    is_done(gateway)
+
+
+def another(gateway: Gateway, name: str) -> StudyMessage:
+    """Have another study taken in, and hand it out."""
+    gateway.clock.move(1)
+    study = orthanc_id(name)
+    gateway.ledger.note({study: gateway.clock()}, cursor=1)
+    gateway.ledger.settle(study, Decision(None), content=name, instances=1, present=(study,))
+    return next(one for one in gateway.ledger.outbox(200) if one.study_id == study)
+
+
+def end(gateway: Gateway, message: StudyMessage, state: State, reason: Reason | None) -> None:
+    gateway.ledger.sent(message)
+    claim = gateway.ledger.report(report_of(message, State.PROCESSING))
+    assert claim.proceed
+    said = report_of(message, state, reason, attempt=claim.attempt)
+    assert gateway.ledger.report(said).proceed
+
+
+def opened(gateway: Gateway) -> list[Circuit]:
+    return [one for one in gateway.ledger.circuits().values() if one.is_open]
+
+
+def test_what_breaks_results_holds_no_withdrawal(gateway: Gateway) -> None:
+    for number in range(LIMITS[Blame.RESULT]):
+        message = another(gateway, f"b{number}")
+        end(gateway, message, State.QUARANTINED, Reason.CONFORMANCE_BROKEN)
+    waiting = another(gateway, "waiting")
+    order(gateway)
+    (message,) = gateway.ledger.outbox(stops=opened(gateway))
+    assert message.errand is Errand.WITHDRAW
+    gateway.clock.move(60)
+    assert gateway.ledger.probe() == waiting, "a withdrawal would show no result"
+    end(gateway, message, State.REJECTED, Reason.WITHDRAWN)
+    assert gateway.ledger.probe() == waiting
+
+
+def test_a_withdrawal_is_the_first_probe_of_a_target_and_not_each(gateway: Gateway) -> None:
+    messages = [another(gateway, f"b{number}") for number in range(3)]
+    for message in messages:
+        end(gateway, message, State.QUEUED, Reason.TARGET_UNREACHABLE)
+        gateway.ledger.recall(timedelta(0))
+    for number in range(3):
+        another(gateway, f"c{number}")
+    assert len(opened(gateway)) == 1
+    order(gateway)
+    errands = []
+    for _ in range(4):
+        gateway.clock.move(3600)
+        probe = gateway.ledger.probe()
+        assert probe is not None
+        errands.append(probe.errand)
+        end(gateway, probe, State.QUEUED, Reason.TARGET_REFUSED)
+        gateway.ledger.recall(timedelta(0))
+    assert errands == [Errand.WITHDRAW, Errand.ANONYMIZE] * 2
+
+
+def test_a_claim_that_ends_a_study_says_of_no_export_that_it_is_gone(gateway: Gateway) -> None:
+    gateway.look("1", "2", "3")
+    (message,) = gateway.ledger.outbox()
+    gateway.ledger.sent(message)
+    while gateway.ledger.report(report_of(message, State.PROCESSING)).proceed:
+        pass
+    assert gateway.state() == (State.FAILED, Reason.TOO_MANY_ATTEMPTS)
+    assert study_of(gateway).stands
+    assert gateway.look("1", "3", "4") == (State.REJECTED, Reason.ORIGINALS_MISSING)
+
+
+NAME = "2.25.17"
+
+
+def export(gateway: Gateway, name: str, *held: str, key_id: str = "") -> None:
+    """Have the study exported by a worker that tells its name at the targets."""
+    message, attempt = gateway.take()
+    said = {"attempt": attempt, "key_id": key_id}
+    told = {"originals": originals(*held), "study_uid": name}
+    assert gateway.ledger.report(report_of(message, State.PROCESSING, **said, **told)).proceed
+    end = report_of(message, State.EXPORTED, **said, instances=len(held))
+    assert gateway.ledger.report(end).proceed
+
+
+def test_a_claim_to_withdraw_tells_each_name_and_no_other_claim_does(gateway: Gateway) -> None:
+    for name, held in ((NAME, ("1", "2", "3")), ("2.25.18", ("1", "2", "3", "4"))):
+        gateway.look(*held)
+        export(gateway, name, *held)
+    assert "2.25" not in repr([line.details for line in gateway.ledger.lines()])
+    order(gateway)
+    (message,) = gateway.ledger.outbox()
+    claim = gateway.ledger.report(report_of(message, State.PROCESSING))
+    assert claim.study_uids == (NAME, "2.25.18")
+    done = report_of(message, State.REJECTED, Reason.WITHDRAWN, attempt=claim.attempt)
+    assert gateway.ledger.report(done).proceed
+    assert not study_of(gateway).named, "nothing stands under it any more"
+    gateway.look("1")
+    (message,) = gateway.ledger.outbox()
+    assert gateway.ledger.report(report_of(message, State.PROCESSING)).study_uids == ()
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_an_export_whose_originals_were_deleted_is_withdrawn_by_its_name(
+    gateway: Gateway, told: bool
+) -> None:
+    if told:
+        gateway.look("1", "2", "3")
+        export(gateway, NAME, "1", "2", "3")
+    study = study_of(gateway)
+    assert gateway.ledger.order_disposal(
+        study.job_id,
+        revision=study.revision,
+        actor="user ada",
+        reason=Reason.DELETED_DONE,
+        instances=originals("1", "2"),
+    )
+    gateway.ledger.end_disposal(STUDY)
+    assert study_of(gateway).can_be_withdrawn is told
+    assert order(gateway) is told
+    if told:
+        is_done(gateway)
+        assert gateway.state() == (State.REJECTED, Reason.WITHDRAWN_WRONG)
+        assert not order(gateway), "nothing stands any more"
+
+
+def test_an_export_that_still_stands_is_withdrawn_whatever_became_of_the_study(
+    gateway: Gateway,
+) -> None:
+    assert gateway.look("1", "3") == (State.REJECTED, Reason.ORIGINALS_MISSING)
+    assert order(gateway)
+    is_done(gateway)
+    assert gateway.ledger.due() == (), "nothing new came in"
+    assert gateway.ledger.verdict().standing == ()
+    assert gateway.look("1", "3", "4") == (State.PENDING, None)
+
+
+@pytest.mark.parametrize("state", [State.QUARANTINED, State.FAILED])
+def test_what_a_target_did_not_let_go_of_can_be_withdrawn_later(
+    gateway: Gateway, state: State
+) -> None:
+    gateway.look("1", "2", "3")
+    message, attempt = gateway.take()
+    left = {"targets_not_withdrawn": 1.0}
+    end = report_of(message, state, Reason.COLOUR, attempt=attempt, measures=left)
+    assert gateway.ledger.report(end).proceed
+    assert order(gateway)
+    is_done(gateway)
+    assert not study_of(gateway).stands
+
+
+@pytest.mark.parametrize("name", [NAME, ""])
+def test_a_worker_without_the_former_key_withdraws_what_the_ledger_can_name(
+    gateway: Gateway, name: str
+) -> None:
+    one, other = "1" * 16, "2" * 16
+    gateway.look("1", "2", "3")
+    export(gateway, name, "1", "2", "3", key_id=one)
+    gateway.ledger = Ledger(gateway.engine, gateway.clock, accepted_keys=[other])
+    order(gateway)
+    (message,) = gateway.ledger.outbox()
+    asks = report_of(message, State.PROCESSING, key_id=other)
+    claim = gateway.ledger.report(asks)
+    done = report_of(message, State.REJECTED, Reason.WITHDRAWN, attempt=claim.attempt, key_id=other)
+    assert gateway.ledger.report(done).proceed
+    study = study_of(gateway)
+    assert (study.state is State.REJECTED, study.stands) == (bool(name), not name)
