@@ -9,15 +9,18 @@ import typer
 from typer.main import get_command
 
 from prichexy_gateway.commands.anonymize import anonymize
+from prichexy_gateway.commands.audit import audit_app
 from prichexy_gateway.commands.backfill import backfill
+from prichexy_gateway.commands.backup import backup, restore
 from prichexy_gateway.commands.crosswalk import crosswalk
 from prichexy_gateway.commands.doctor import doctor
 from prichexy_gateway.commands.explain import explain
+from prichexy_gateway.commands.ledger import ledger_app
 from prichexy_gateway.commands.model import model_app
 from prichexy_gateway.commands.serve import serve
 from prichexy_gateway.commands.status import status
 from prichexy_gateway.commands.submit import submit
-from prichexy_gateway.errors import Failed, Interrupted, Misconfigured
+from prichexy_gateway.errors import Failed, Interrupted, Misconfigured, WrongUse
 from prichexy_worker.contract import SOFTWARE_VERSION
 from prichexy_worker.logs import where
 
@@ -36,9 +39,12 @@ def create_app() -> typer.Typer:
         rich_markup_mode=None,
     )
     app.callback()(_prichexy)
-    for command in (serve, anonymize, explain, submit, status, backfill, doctor, crosswalk):
+    commands = (serve, anonymize, explain, submit, status, backfill, doctor, crosswalk)
+    for command in (*commands, backup, restore):
         app.command()(command)
     app.add_typer(model_app(), name="model")
+    app.add_typer(audit_app(), name="audit")
+    app.add_typer(ledger_app(), name="ledger")
     return app
 
 
@@ -76,7 +82,7 @@ def main() -> None:
     """
     try:
         get_command(create_app())()
-    except Misconfigured as error:
+    except (Misconfigured, WrongUse) as error:
         _end(str(error), 2)
     except Failed as error:
         _end(str(error), 1)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 import httpx
 
+from prichexy_gateway.deeds import DoneDeed
 from prichexy_gateway.errors import Failed, Misconfigured
+from prichexy_store.history import Change
 from prichexy_worker.contract import API_ROOT, REQUEST_HEADER, State
 from prichexy_worker.settings import Settings
 
@@ -22,6 +24,9 @@ __all__ = ["Health", "OrthancClient", "StudyRow", "Unreachable", "ingest_of"]
 _JOB_ID_LENGTH: Final = 32
 #: The largest page that the plugin gives.
 _NEWEST: Final = 500
+#: As many changes as the plugin takes at once (prichexy_plugin.model_changes), held together by a
+#: test.
+_CHANGES_AT_A_TIME: Final = 10
 
 
 class Unreachable(Failed):
@@ -80,6 +85,11 @@ class Health:
     circuits: Sequence[Mapping[str, Any]] = ()
     late: Sequence[Mapping[str, Any]] = ()
     backfill: Mapping[str, Any] | None = None
+    targets: Sequence[str] = ()  # that the intake rules name
+    queues: Sequence[str] = ()  # that they send to; none from older software
+    other_keys: Sequence[Mapping[str, Any]] = ()  # workers that get no study for their key
+    pauses: Sequence[Mapping[str, Any]] = ()  # what somebody stopped for a while
+    ledger_place: str = ""  # "postgresql", or the path of SQLite's file
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -95,6 +105,11 @@ class Health:
             circuits=tuple(data.get("circuits") or ()),
             late=tuple(data.get("late") or ()),
             backfill=data.get("backfill"),
+            targets=tuple(str(name) for name in data.get("targets") or ()),
+            queues=tuple(str(name) for name in data.get("queues") or ()),
+            other_keys=tuple(data.get("other_keys") or ()),
+            pauses=tuple(data.get("pauses") or ()),
+            ledger_place=str(data.get("ledger_place") or ""),
         )
 
 
@@ -210,6 +225,22 @@ class OrthancClient:
         data = self._parsed(self._ask("POST", path, content), path)
         return data if isinstance(data, Mapping) else {}
 
+    def tell_model_changes(self, changes: Sequence[Change]) -> None:
+        """Have the plugin's audit trail say what a model store's history says; once each line."""
+        path = f"{API_ROOT}/models"
+        whole = [change.for_the_trail(place) for place, change in enumerate(changes, start=1)]
+        for begin in range(0, len(whole), _CHANGES_AT_A_TIME):
+            part = {"changes": whole[begin : begin + _CHANGES_AT_A_TIME]}
+            self._parsed(self._ask("POST", path, json.dumps(part).encode()), path)
+
+    def tell_deeds(self, deeds: Sequence[DoneDeed]) -> None:
+        """Have the plugin's audit trail say what the command line did; once each deed."""
+        path = f"{API_ROOT}/deeds"
+        whole = [asdict(deed) for deed in deeds]
+        for begin in range(0, len(whole), _CHANGES_AT_A_TIME):
+            part = {"deeds": whole[begin : begin + _CHANGES_AT_A_TIME]}
+            self._parsed(self._ask("POST", path, json.dumps(part).encode()), path)
+
     def studies(self, study_id: str | None = None, limit: int = 100) -> tuple[int, list[StudyRow]]:
         """Give how many studies the ledger holds and the newest of them."""
         query = f"?limit={limit}" + (f"&study_id={study_id}" if study_id else "")
@@ -308,21 +339,16 @@ class OrthancClient:
             raise Unreachable(f"{self.name} at {self.url} answered {response.status_code}.")
         return response.content
 
-    def takes_uploads(self) -> bool:
-        """Say whether this user may store; nothing is stored.
 
-        An upload that is no DICOM is refused as such (400) only after the user was let in.
-        """
-        return self._ask("POST", "/instances", content=b"no DICOM").status_code == 400
-
-
-def ingest_of(settings: Settings) -> OrthancClient:
-    """Give a client of the ingest Orthanc as the worker with these settings."""
+def ingest_of(
+    settings: Settings, user: str | None = None, password: str | None = None
+) -> OrthancClient:
+    """Give a client of a worker's ingest Orthanc: as that worker, or as another user of it."""
     return OrthancClient(
         "The ingest Orthanc",
         settings.ingest.url,
-        settings.ingest.user,
-        settings.ingest.secret() or "",
+        settings.ingest.user if user is None else user,
+        (settings.ingest.secret() if user is None else password) or "",
         ca_file=settings.ingest.ca_file,
     )
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Final
 
 import pydicom
-import pyrage
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
@@ -23,7 +22,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from prichexy_gateway.client import OrthancClient
 from prichexy_gateway.dicom_files import DicomFile
-from prichexy_gateway.errors import Failed, Misconfigured
+from prichexy_gateway.errors import Failed
+from prichexy_gateway.sealed import seal
 from prichexy_worker import inspection
 from prichexy_worker.errors import Rejected
 from prichexy_worker.header import Profile
@@ -127,21 +127,11 @@ def encrypted(rows: Sequence[Row], recipients: Sequence[str]) -> bytes:
     Any of them can decrypt it: ``age --decrypt -i KEY``. Raises Misconfigured where one is no
     recipient, or there is none.
     """
-    if not recipients:
-        raise Misconfigured("a crosswalk is never written in the clear: name a --recipient")
-    known = []
-    for number, recipient in enumerate(recipients, start=1):
-        try:
-            known.append(pyrage.x25519.Recipient.from_str(recipient.strip()))
-        except pyrage.RecipientError:
-            raise Misconfigured(
-                f"recipient {number} is none of age's (age1…): make a pair with age-keygen"
-            ) from None
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(field.name for field in fields(Row))
     writer.writerows(astuple(row) for row in rows)
-    return bytes(pyrage.encrypt(text.getvalue().encode(), known))
+    return seal(text.getvalue().encode(), recipients)
 
 
 def write_new(path: Path, content: bytes) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -17,6 +19,7 @@ import redis
 
 from prichexy_gateway.client import Health, OrthancClient, Unreachable, ingest_of
 from prichexy_gateway.errors import Misconfigured
+from prichexy_gateway.expiry import certificate_files, valid_until
 from prichexy_model.bundle import WEIGHTS_FILE, Bundle, read_bundle
 from prichexy_model.weights import WeightsError
 from prichexy_worker import gate
@@ -26,9 +29,12 @@ from prichexy_worker.export import create_target
 from prichexy_worker.project import read_project
 from prichexy_worker.pseudonyms import Pseudonyms
 from prichexy_worker.settings import Settings
+from prichexy_worker.target_settings import Folder, PngFolder, default_names
 
 __all__ = ["Check", "examine"]
 
+#: A certificate that ends sooner is to be seen to.
+_SOON_DAYS: Final = 30
 #: A worker that missed this many announcements is taken for dead.
 _MISSED: Final = 3
 
@@ -50,6 +56,7 @@ def examine(settings: Settings) -> Iterator[Check]:
     bundle, check = _model(settings.model.bundle)
     yield check
     yield _release_gate()
+    yield from _certificates(settings, datetime.now(UTC))
     with ingest_of(settings) as ingest:
         reachable = _reachable(ingest)
         yield reachable
@@ -59,9 +66,14 @@ def examine(settings: Settings) -> Iterator[Check]:
             yield check
             if health is not None:
                 yield from _what_the_plugin_says(health)
-                yield from _workers(health.workers, bundle)
+                alive = _alive(health.workers)
+                yield from _workers(alive, bundle)
+                yield from _other_keys(health.other_keys)
+                if health.queues:
+                    yield _queues(health.queues, alive)
+                yield _routes(health.targets, settings)
     yield _broker(settings)
-    yield from _export(settings)
+    yield from _targets(settings)
 
 
 def _key_file(path: Path) -> Check:
@@ -110,6 +122,23 @@ def _release_gate() -> Check:
         remedy = "Run script/install again where the workers run. Until then no worker starts."
         return Check(name, False, str(error), remedy)
     return Check(name, True, "dciodvfy runs here")
+
+
+def _certificates(settings: Settings, now: datetime) -> Iterator[Check]:
+    """Look until when the certificates that the settings name are valid."""
+    for key, file in certificate_files(settings):
+        name = f"Certificate {key}"
+        remedy = f"Put a newer one into {file}, then start again whatever reads it: at start alone."
+        try:
+            end = valid_until(file)
+        except ValueError as error:
+            yield Check(name, False, str(error), remedy)
+            continue
+        days = (end - now).days
+        finding = f"valid until {end:%Y-%m-%d}"
+        if end <= now:
+            finding = f"has been invalid since {end:%Y-%m-%d}"
+        yield Check(name, days >= _SOON_DAYS, finding, remedy)
 
 
 def _reachable(client: OrthancClient) -> Check:
@@ -168,12 +197,15 @@ def _what_the_plugin_says(health: Health) -> Iterator[Check]:
     )
 
 
-def _workers(workers: Sequence[Mapping[str, Any]], bundle: Bundle | None) -> Iterator[Check]:
-    alive = [
+def _alive(workers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [
         worker
         for worker in workers
         if float(worker["seen_seconds_ago"]) < _MISSED * ANNOUNCE_INTERVAL_SECONDS
     ]
+
+
+def _workers(alive: Sequence[Mapping[str, Any]], bundle: Bundle | None) -> Iterator[Check]:
     if not alive:
         yield Check("Workers", False, "none is alive", "Start one; its log says why it ended.")
     for worker in alive:
@@ -196,6 +228,39 @@ def _workers(workers: Sequence[Mapping[str, Any]], bundle: Bundle | None) -> Ite
                 f"with model {model['digest'][:12]}…"
             )
             yield Check(name, True, finding)
+
+
+def _other_keys(refused: Sequence[Mapping[str, Any]]) -> Iterator[Check]:
+    for one in refused:
+        finding = f"has key {one['key_id']}, but was exported under {one['known']}; gets no study"
+        remedy = "Give it the right pseudonyms.key_file; see docs/pseudonyms.md, Changing the key."
+        yield Check(f"Pseudonym key of worker {one['worker_id']}", False, finding, remedy)
+
+
+def _queues(named: Sequence[str], alive: Sequence[Mapping[str, Any]]) -> Check:
+    """Look whether a worker takes studies from every queue that a rule of the plugin sends to."""
+    name = "Intake rules and queues"
+    # One of older software does not tell its queues.
+    any_queue = any(not worker.get("queues") for worker in alive)
+    taken = {queue for worker in alive for queue in worker.get("queues") or ()}
+    waiting = [] if any_queue else [queue for queue in named if queue not in taken]
+    if waiting:
+        remedy = "Start a worker with broker.queue set to it, or correct Queue in Intake.Rules."
+        return Check(name, False, f"no worker takes studies from {', '.join(waiting)}", remedy)
+    return Check(name, True, f"workers take studies from {', '.join(named)}")
+
+
+def _routes(named: Sequence[str], settings: Settings) -> Check:
+    """Look whether these workers have every target that a rule of the plugin names."""
+    name = "Intake rules and export targets"
+    known = settings.export_targets()
+    missing = [target for target in named if target not in known]
+    if missing:
+        remedy = "Add them as targets.NAME to the workers' settings, or correct Intake.Rules."
+        return Check(name, False, f"rules name unknown targets: {', '.join(missing)}", remedy)
+    default = ", ".join(sorted(default_names(known)))
+    finding = f"rules name {', '.join(named) or 'none'}; studies of other rules go to {default}"
+    return Check(name, True, finding)
 
 
 def _broker(settings: Settings) -> Check:
@@ -227,28 +292,21 @@ def _problem(question: Callable[[], object]) -> str:
     return ""
 
 
-def _export(settings: Settings) -> Iterator[Check]:
-    name = "Export target"
-    remedy = "Check the section export of the worker's settings, and the target itself."
-    try:
-        create_target(settings.export).check()
-    except (Retryable, Misconfigured) as error:
-        yield Check(name, False, str(error), remedy)
-        return
-    if settings.export.kind == "folder":
-        yield Check(name, True, "the folder can be written to")
-        return
-    with OrthancClient(
-        "The export Orthanc",
-        settings.export.url or "",
-        settings.export.user,
-        settings.export.secret() or "",
-        ca_file=settings.export.ca_file,
-    ) as client:
+def _targets(settings: Settings) -> Iterator[Check]:
+    for key, target in settings.export_targets().items():
+        name = f"Export target {key}"
         try:
-            if client.takes_uploads():
-                yield Check(name, True, f"{client.url} takes what {settings.export.user} sends")
-            else:
-                yield Check(name, False, "it takes no uploads from this user", remedy)
-        except Unreachable as error:
+            with closing(create_target(target)) as made:
+                made.check()
+        except (Retryable, Misconfigured) as error:
+            remedy = f"Check the section of {key} in the worker's settings, and the target itself."
             yield Check(name, False, str(error), remedy)
+            continue
+        way = "" if target.encrypted else ", not encrypted on the way"
+        if (
+            isinstance(target, Folder | PngFolder)
+            and not target.marker
+            and target.folder.is_mount()
+        ):
+            way = "; it is a mount point, which is there without its share, too: give it a marker"
+        yield Check(name, True, f"{target.place} takes what we send{way}")

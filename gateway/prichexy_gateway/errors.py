@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
+from prichexy_store.errors import Failed, Refused, WrongUse
 from prichexy_worker.errors import Misconfigured
 
-__all__ = ["Failed", "Interrupted", "Misconfigured", "Refused"]
-
-
-class Failed(Exception):
-    """The command cannot go on; the text says what failed and what to do. No patient's data."""
-
-
-class Refused(Failed):
-    """What was asked for would do harm; nothing was changed."""
+__all__ = ["Failed", "Interrupted", "Misconfigured", "Refused", "WrongUse"]
 
 
 class Interrupted(Exception):

@@ -4,6 +4,7 @@
 
     gateway.json        addresses and process ids of the running (or last) gateway
     lock                held while a gateway runs here
+    restoring           there while a restore puts things in place, or when that was cut off
     secrets/            one file a password, and pseudonyms.key; mode 0600
     redis/ ingest/ export/ worker/    one folder a service
     models/             the bundles that were in use, and which is now; see model_store
@@ -20,14 +21,16 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Final
 
 from prichexy_gateway.errors import Failed, Misconfigured
+from prichexy_store.bundle_files import sync_folder
 from prichexy_worker.pseudonyms import Pseudonyms
 
 __all__ = [
+    "LEDGER_FILE",
     "PASSWORDS",
     "Addresses",
     "Home",
@@ -42,6 +45,8 @@ __all__ = [
 
 #: The passwords that ``Home.prepare`` makes; each is a file in secrets/.
 PASSWORDS: Final = ("admin", "worker", "export", "broker")
+#: As the plugin calls it in Orthanc's storage (prichexy_plugin.settings), held together by a test.
+LEDGER_FILE: Final = "prichexy-ledger.sqlite"
 _HOME_VARIABLE: Final = "PRICHEXY_HOME"
 _RECORD_VERSION: Final = 1
 
@@ -89,6 +94,16 @@ def read_secret(path: Path) -> str:
         raise Misconfigured(f"{path}: the secret cannot be read ({error.strerror})") from None
 
 
+def _is_seen_as(file: Path, place: Path) -> bool:
+    """Say whether ``place`` is this file's path, or that path below some folder above it."""
+    if not place.is_absolute():
+        return False
+    if place.resolve() == file.resolve():
+        return True
+    words = place.parts[1:]
+    return len(words) > 1 and file.resolve().parts[-len(words) :] == words
+
+
 def _lock_soon(stream: IO[str]) -> None:
     """Lock a file for this process, at once or in half a second. Raises BlockingIOError.
 
@@ -129,12 +144,16 @@ class RunningProcess:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What gateway.json says: the addresses of the last start, and what it started."""
+    """What gateway.json says: the addresses of the last start, and what it started.
+
+    ``ledger`` is where the plugin kept its ledger, "postgresql" or a path; "" when it is not known.
+    """
 
     addresses: Addresses
     model_bundle: str
     supervisor: RunningProcess
     processes: tuple[RunningProcess, ...] = ()
+    ledger: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Give the JSON object that ``from_json`` reads."""
@@ -151,6 +170,7 @@ class Record:
                 model_bundle=str(data["model_bundle"]),
                 supervisor=RunningProcess(**data["supervisor"]),
                 processes=tuple(RunningProcess(**item) for item in data["processes"]),
+                ledger=str(data.get("ledger", "")),
             )
         except (KeyError, TypeError) as error:
             raise ValueError("gateway.json: missing or unknown keys") from error
@@ -194,7 +214,16 @@ class Home:
         return self.root / "gateway.json"
 
     def prepare(self) -> None:
-        """Make what is missing: folders for this user alone, passwords, the pseudonym key."""
+        """Make what is missing: folders for this user alone, passwords, the pseudonym key.
+
+        Raises Failed where a restore was cut off: what is there may not belong together, and a new
+        key in the place of one that is missing would make another patient of every patient.
+        """
+        if self._restoring.exists():
+            raise Failed(
+                f"A restore in {self.root} was cut off before it was done. Do it again: "
+                "prichexy restore … --replace. What was there before is kept as *.replaced."
+            )
         self._make_folder(self.root)
         for name in ("secrets", "redis", "ingest", "export", "worker", "logs", "pictures"):
             self._make_folder(self.root / name)
@@ -203,6 +232,28 @@ class Home:
                 write_privately(self.password_file(name), secrets.token_urlsafe(24) + "\n")
         if not self.key_file.exists():
             Pseudonyms.create_key_file(self.key_file)
+
+    @property
+    def _restoring(self) -> Path:
+        return self.root / "restoring"
+
+    @contextmanager
+    def restoring(self) -> Iterator[None]:
+        """Mark what is here as being replaced: ``prepare`` refuses it until that is done.
+
+        The mark stays when this process is killed, and goes with an OSError only if no earlier
+        restore had left it. Raises OSError.
+        """
+        earlier = self._restoring.exists()
+        self._restoring.touch(mode=0o600)
+        sync_folder(self.root)
+        try:
+            yield
+        except OSError:
+            if not earlier:
+                self._restoring.unlink()
+            raise
+        self._restoring.unlink()
 
     @staticmethod
     def _make_folder(folder: Path) -> None:
@@ -234,6 +285,33 @@ class Home:
     def write_record(self, record: Record) -> None:
         """Replace gateway.json."""
         write_privately(self.record_file, json.dumps(record.to_json(), indent=2) + "\n")
+
+    def note_ledger(self, place: str) -> None:
+        """Keep where the gateway that runs here has its ledger; see ``Record``."""
+        record = self.read_record()
+        if record is not None:
+            self.write_record(replace(record, ledger=place))
+
+    @property
+    def ledger_file(self) -> Path:
+        """The file of the ledger, unless ingest.json names another place for it."""
+        return self.root / "ingest" / LEDGER_FILE
+
+    def ledger(self) -> Path:
+        """Give the file of the ledger.
+
+        Raises Misconfigured when the last gateway here had its ledger elsewhere: what may still
+        stand in the file is of before.
+        """
+        record = self.read_record()
+        place = "" if record is None else record.ledger
+        # An Orthanc in a root folder of its own tells the path as it is from there.
+        if not place or _is_seen_as(self.ledger_file, Path(place)):
+            return self.ledger_file
+        where = place if "/" in place else f"a database ({place})"
+        raise Misconfigured(
+            f"the gateway that ran here last keeps its ledger in {where}, not in {self.ledger_file}"
+        )
 
     def _is_locked(self) -> bool:
         """Whether a gateway holds this folder."""

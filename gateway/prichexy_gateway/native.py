@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from prichexy_gateway.bundle_check import describe_bundle
+from prichexy_gateway.bundle_check import store_at
+from prichexy_gateway.deeds import check_read, noted
 from prichexy_gateway.errors import Failed, Refused
 from prichexy_gateway.home import Addresses, Home, Record, RunningProcess, checkout, default_bundle
-from prichexy_gateway.model_store import ModelStore
 from prichexy_gateway.orthanc_runtime import OrthancRuntime, native_runtime
 from prichexy_gateway.ports import Ports, choose_ports
 from prichexy_gateway.services import (
+    INGEST,
     LOOPBACK,
     Plan,
     export_service,
@@ -34,7 +35,9 @@ from prichexy_gateway.services import (
 )
 from prichexy_gateway.supervisor import Supervisor, start_time, stop_leftovers
 from prichexy_gateway.waiting import wait_until
-from prichexy_gateway.worker_settings import Sections, load_settings_at
+from prichexy_gateway.worker_settings import Sections, export_elsewhere, load_settings_at
+from prichexy_store.bundles import describe_bundle
+from prichexy_store.store import ModelStore
 from prichexy_worker.settings import Settings
 
 __all__ = ["CALLED_AET", "CALLING_AET", "NativeGateway", "Options", "running_gateway"]
@@ -54,8 +57,9 @@ class Options:
 
     ``model_bundle`` is promoted before the start; without one, the model in use stays in use, and
     the checkout's is the first. ``worker_settings`` are merged over the worker's generated ones;
-    with a section ``export`` that names its kind, the worker exports there and no export Orthanc
-    is started.
+    where they name export targets, the worker exports there and no export Orthanc is started.
+    ``all_must_start``: unless it is so, the ingest Orthanc alone has to be ready at the start, and
+    the others are for a ``Keeper`` to look after.
     """
 
     ports: Ports = field(default_factory=Ports)
@@ -65,6 +69,7 @@ class Options:
     orthanc_config: Path | None = None
     model_bundle: Path | None = None
     worker_settings: Sections = field(default_factory=dict)
+    all_must_start: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,20 +119,30 @@ def running_gateway(
             device=options.device,
             worker_settings=options.worker_settings,
         )
-        exports_here = "kind" not in plan.worker_settings.get("export", {})
+        exports_here = not export_elsewhere(plan.worker_settings)
         worker = worker_service(plan)
         # Before anything starts: a wrong setting is said here, not in a log.
         settings = load_settings_at(worker_configuration(home))
-        orthancs = (ingest_service(plan), *([export_service(plan)] if exports_here else []))
-        with Supervisor(_recorder(plan)) as supervisor:
-            for tier in ((redis_service(plan),), orthancs, (worker,)):
-                for service in tier:
+        # Reception first: it waits for nobody.
+        servers = [ingest_service(plan), redis_service(plan)]
+        if exports_here:
+            servers.append(export_service(plan))
+        with Supervisor(_recorder(plan, tell)) as supervisor:
+            for together in (servers, [worker]):
+                for service in together:
                     supervisor.start(service)
-                for service in tier:
-                    supervisor.wait_until_ready(service.name, called_off)
+                for service in together:
+                    try:
+                        supervisor.wait_until_ready(service.name, called_off)
+                    except Failed as error:
+                        if options.all_must_start or service.name == INGEST:
+                            raise
+                        tell(f"{str(error).removesuffix('.')}. All else goes on.")
+                        continue
                     tell(f"{service.name} is ready")
-                    if service.name == "ingest":
+                    if service.name == INGEST:
                         _check_plugin(plan, called_off)
+                        _tell_the_trail(plan, tell)
             yield NativeGateway(home, plan.addresses, supervisor, settings, exports_here)
 
 
@@ -137,7 +152,7 @@ def _model_in_use(home: Home, bundle: Path | None, tell: Callable[[str], None]) 
     Until somebody promotes another one, it is the one that this version was shipped with.
     """
     if bundle is not None:
-        store = ModelStore(home.models)
+        store = store_at(home.models)
         store.promote(bundle, "prichexy serve --model")
         return store.current
     # The worker loads it in a moment: it need not be loaded here first.
@@ -155,6 +170,8 @@ def _model_in_use(home: Home, bundle: Path | None, tell: Callable[[str], None]) 
 
 def _check_plugin(plan: Plan, called_off: threading.Event | None) -> None:
     """Raise Failed when the plugin cannot do its work, with what it says; Interrupted.
+
+    Notes where it keeps its ledger, for those who back it up.
 
     Its ledger is opened a moment after it answers, and a trouble may pass: that is waited for.
     """
@@ -175,15 +192,37 @@ def _check_plugin(plan: Plan, called_off: threading.Event | None) -> None:
         raise Failed(f"The plugin cannot work. The ledger {health.ledger}.")
     if health.problems:
         raise Failed(f"The plugin cannot work. {' '.join(health.problems)}")
+    plan.home.note_ledger(health.ledger_place)
 
 
-def _recorder(plan: Plan) -> Callable[[tuple[RunningProcess, ...]], None]:
-    """Give what keeps gateway.json true: who runs, and where they are reached."""
+def _tell_the_trail(plan: Plan, tell: Callable[[str], None]) -> None:
+    """Have the audit trail say what the command line did while no gateway ran."""
+    try:
+        with ingest_client(plan.home, plan.addresses) as client:
+            client.tell_model_changes(store_at(plan.home.models).history())
+            client.tell_deeds(noted(plan.home))
+        check_read(plan.home)
+    except Failed as error:
+        tell(f"the audit trail was not told of all: {error}")
+
+
+def _recorder(
+    plan: Plan, tell: Callable[[str], None]
+) -> Callable[[tuple[RunningProcess, ...]], None]:
+    """Give what keeps gateway.json true: who runs, and where they are reached.
+
+    On a full disk the file stays as it was: no service has to end for it.
+    """
     us = RunningProcess("prichexy", os.getpid(), start_time(os.getpid()) or 0)
     record = Record(plan.addresses, str(plan.model_bundle), us)
 
     def remember(processes: tuple[RunningProcess, ...]) -> None:
-        plan.home.write_record(replace(record, processes=processes))
+        known = plan.home.read_record()
+        ledger = "" if known is None else known.ledger
+        try:
+            plan.home.write_record(replace(record, processes=processes, ledger=ledger))
+        except OSError as error:
+            tell(f"{plan.home.record_file} cannot be written ({error.strerror})")
 
     return remember
 

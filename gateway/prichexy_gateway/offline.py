@@ -25,6 +25,10 @@ from prichexy_gateway.home import write_privately
 from prichexy_worker.contract import (
     REPORTABLE,
     Claim,
+    ImageInDoubt,
+    ImagePictures,
+    PatientsAsked,
+    PatientsTold,
     Reason,
     State,
     StudyMessage,
@@ -32,6 +36,7 @@ from prichexy_worker.contract import (
     TextPictures,
     WorkerAnnouncement,
 )
+from prichexy_worker.destinations import Destinations
 from prichexy_worker.errors import Retryable
 from prichexy_worker.export.folder import FolderExport
 from prichexy_worker.pipeline import Tools
@@ -201,6 +206,21 @@ class _LastReport:
         self.pictures = pictures.pictures
         return Claim(proceed=True)
 
+    def show_whole(self, image: ImageInDoubt) -> Claim:
+        """Keep nothing: the original lies beside what is kept."""
+        del image
+        return Claim(proceed=True)
+
+    def show_image(self, pictures: ImagePictures) -> Claim:
+        """Keep none."""
+        del pictures
+        return Claim(proceed=False)
+
+    def patients(self, asked: PatientsAsked, study_uid: str) -> PatientsTold:
+        """Tell of one: the files were put together by their own identifiers."""
+        del asked, study_uid
+        return PatientsTold(proceed=True, patients=1)
+
     def announce(self, announcement: WorkerAnnouncement) -> None:
         """Nobody asks."""
 
@@ -217,7 +237,7 @@ def anonymize_study(study: FileStudy, places: Places, tools: Tools) -> StudyResu
         process_study(
             _message(study),
             _Files(study),
-            FolderExport(staging),
+            Destinations.only(FolderExport(staging)),
             reporter,
             tools,
             max_instances=len(study.files),

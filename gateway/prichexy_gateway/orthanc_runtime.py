@@ -66,5 +66,5 @@ def native_runtime() -> OrthancRuntime:
     return OrthancRuntime(
         script=root / "plugin" / "prichexy_orthanc.py",
         # Editable installs need .pth files, which PYTHONPATH does not process: name the areas.
-        python_path=(root / "plugin", root / "worker", *packages),
+        python_path=(root / "plugin", root / "worker", root / "model", *packages),
     )

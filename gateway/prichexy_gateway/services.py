@@ -23,8 +23,11 @@ from prichexy_gateway.home import Addresses, Home, write_privately
 from prichexy_gateway.orthanc_runtime import OrthancRuntime
 from prichexy_gateway.supervisor import Service
 from prichexy_gateway.worker_settings import Sections, merged, toml
+from prichexy_worker.settings import Limits
 
 __all__ = [
+    "INGEST",
+    "LETS_GO_WITHIN",
     "LOOPBACK",
     "Plan",
     "export_client",
@@ -36,7 +39,10 @@ __all__ = [
     "worker_service",
 ]
 
+#: The one service without which nothing is received.
+INGEST: Final = "ingest"
 LOOPBACK: Final = "127.0.0.1"
+LETS_GO_WITHIN: Final = 60.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +125,7 @@ def ingest_service(plan: Plan) -> Service:
 
     return _orthanc(
         plan,
-        "ingest",
+        INGEST,
         ready,
         {
             "PRICHEXY_INGEST_HTTP_PORT": str(urlsplit(plan.addresses.ingest_url).port),
@@ -130,6 +136,7 @@ def ingest_service(plan: Plan) -> Service:
             "PRICHEXY_BROKER_URL": plan.addresses.broker_url,
             "PRICHEXY_BROKER_PASSWORD": plan.home.password("broker"),
             "PRICHEXY_STABLE_AGE": str(plan.stable_age),
+            "PRICHEXY_MODEL_STORE": plan.runtime.inside(plan.home.models),
             "PYTHONPATH": ":".join(plan.runtime.inside(path) for path in plan.runtime.python_path),
         },
     )
@@ -181,7 +188,9 @@ def worker_service(plan: Plan) -> Service:
         "pseudonyms": {"key_file": str(home.key_file)},
         "model": {"bundle": str(plan.model_bundle), "device": plan.device},
     }
-    write_privately(configuration, toml(merged(sections, plan.worker_settings)))
+    whole = merged(sections, plan.worker_settings)
+    write_privately(configuration, toml(whole))
+    stop_seconds = whole.get("limits", {}).get("stop_seconds", Limits().stop_seconds)
 
     def ready(age: float) -> bool:
         with ingest_client(home, addresses) as client:
@@ -200,6 +209,9 @@ def worker_service(plan: Plan) -> Service:
         tier=2,
         environment=dict(os.environ) | {"PRICHEXY_WORKER_CONFIG": str(configuration)},
         ready_within=300.0,  # it loads torch and the search for text
+        # It gives its study back after the first part; the rest is for the step under way, and to
+        # withdraw what was exported of the study.
+        stop_within=float(str(stop_seconds)) + LETS_GO_WITHIN,
     )
 
 

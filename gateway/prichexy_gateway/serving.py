@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pydicom.data
@@ -18,11 +18,13 @@ from prichexy_gateway.dicom_files import DicomFile, Found, find_dicom_files
 from prichexy_gateway.errors import Failed, Interrupted
 from prichexy_gateway.following import exit_code, follow, ids_of, latest_rows
 from prichexy_gateway.home import Home
+from prichexy_gateway.keeping import Keeper, ReceptionEnded
 from prichexy_gateway.native import CALLING_AET, NativeGateway, Options, running_gateway
 from prichexy_gateway.sending import send
 from prichexy_gateway.services import ingest_client
 from prichexy_gateway.waiting import stopped_by_signals
 from prichexy_worker.contract import State
+from prichexy_worker.logs import where
 
 __all__ = ["Request", "run", "sample"]
 
@@ -32,12 +34,16 @@ _INTERRUPTED = 130
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the command line asked for; without ``source`` the sample is sent."""
+    """What the command line asked for; without ``source`` the sample is sent.
+
+    ``sends`` False: nothing is, and the gateway serves at once.
+    """
 
     home: Home
     options: Options
     source: Path | None
     once: bool
+    sends: bool = True
 
 
 def sample() -> Path:
@@ -52,27 +58,34 @@ def sample() -> Path:
 
 
 def run(request: Request, console: Console) -> int:
-    """Run the gateway; give the exit code. Raises Failed, Misconfigured."""
+    """Run the gateway; give the exit code.
+
+    Once it serves, only an ingest Orthanc that does not start any more ends it, unless ``once``.
+    Raises Failed, Misconfigured.
+    """
     stop = threading.Event()
     started = time.monotonic()
 
     def tell(sentence: str) -> None:
         console.print(f"  {time.monotonic() - started:5.1f} s  {sentence}")
 
-    is_sample = request.source is None
-    found = find_dicom_files(request.source or sample())
-    if not found.files:
+    found = find_dicom_files(request.source or sample()) if request.sends else None
+    if found is not None and not found.files:
         raise Failed("SOURCE holds no DICOM object.")
+    options = replace(request.options, all_must_start=request.once)
     console.print(f"Starting the gateway in {request.home.root}")
     code = _INTERRUPTED
     with stopped_by_signals(stop):
         try:
-            with running_gateway(request.home, request.options, stop, tell) as gateway:
+            with running_gateway(request.home, options, stop, tell) as gateway:
                 _show_addresses(gateway, console)
-                code = _send_through(gateway, found, stop, console, is_sample=is_sample)
+                keeper = Keeper(gateway.supervisor, tell)
+                code = 0
+                if found is not None:
+                    code = _sent_through(gateway, keeper, found, stop, console, request)
                 if not request.once:
                     console.print("\nServing. Ctrl-C stops all of it.")
-                    _keep_serving(gateway, stop)
+                    _keep_serving(keeper, stop)
                 console.print("Stopping …")
         except Interrupted:
             console.print("Stopped.")
@@ -97,24 +110,43 @@ def _export_place(gateway: NativeGateway) -> str:
     """Say where results go."""
     if gateway.exports_here:
         return f"{gateway.addresses.export_url}   user admin, the same password"
-    export = gateway.settings.export
-    return str(export.folder if export.kind == "folder" else export.url)
+    return ", ".join(target.place for target in gateway.settings.export_targets().values())
 
 
-def _keep_serving(gateway: NativeGateway, stop: threading.Event) -> None:
-    """Return when told to stop. Raises Failed when a service dies."""
+def _keep_serving(keeper: Keeper, stop: threading.Event) -> None:
+    """Return when told to stop. Raises ReceptionEnded."""
     while not stop.wait(0.5):
-        _all_alive(gateway)
+        keeper.look()
 
 
-def _all_alive(gateway: NativeGateway) -> None:
-    deaths = gateway.supervisor.deaths()
-    if deaths:
-        raise Failed("; ".join(death.sentence() for death in deaths) + ". All was stopped.")
+def _sent_through(
+    gateway: NativeGateway,
+    keeper: Keeper,
+    found: Found,
+    stop: threading.Event,
+    console: Console,
+    request: Request,
+) -> int:
+    """Send the files through the gateway; give the exit code.
+
+    What goes wrong with them ends no gateway that is to serve others. Raises Failed.
+    """
+    is_sample = request.source is None
+    try:
+        return _send_through(gateway, keeper, found, stop, console, is_sample=is_sample)
+    except ReceptionEnded:
+        raise
+    except (Failed, OSError) as error:
+        if request.once:
+            raise
+        text = str(error) if isinstance(error, Failed) else f"It cannot be shown: {where(error)}"
+        console.print(text, soft_wrap=True)
+        return 1
 
 
 def _send_through(
     gateway: NativeGateway,
+    keeper: Keeper,
     found: Found,
     stop: threading.Event,
     console: Console,
@@ -149,7 +181,7 @@ def _send_through(
                 ingest,
                 study_ids,
                 stop,
-                lambda: _all_alive(gateway),
+                keeper.look,
                 lambda rows: waiting.update(f"Waiting for the export … {_counted(rows)}"),
             )
         elapsed = time.monotonic() - start

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,8 @@ from prichexy_worker import deform, header, inspection, pixels, view
 from prichexy_worker.contract import SOFTWARE_VERSION, ModelInfo
 from prichexy_worker.engine import Engine
 from prichexy_worker.errors import Retryable
-from prichexy_worker.export import create_target
-from prichexy_worker.ports import ExportTarget, InstanceName
+from prichexy_worker.export import create_destinations
+from prichexy_worker.ports import InstanceName, Readable
 from prichexy_worker.project import read_project
 from prichexy_worker.pseudonyms import Pseudonyms
 from prichexy_worker.settings import Settings
@@ -26,7 +28,7 @@ __all__ = ["exported_copy", "picture_of"]
 
 def exported_copy(
     original: Dataset,
-    target: ExportTarget,
+    target: Readable,
     pseudonyms: Pseudonyms,
     profile: header.Profile,
     model: ModelInfo,
@@ -60,8 +62,8 @@ def picture_of(file: DicomFile, settings: Settings, place: Path) -> ModelInfo:
     profile = read_project(settings.profile.file).profile
     pseudonyms = profile.pseudonyms(Pseudonyms.from_key_file(settings.pseudonyms.key_file))
     engine = Engine.load(settings.model.bundle, device="cpu")
-    target = create_target(settings.export)
-    copy = exported_copy(original, target, pseudonyms, profile, engine.model)
+    with _readable(settings) as target:
+        copy = exported_copy(original, target, pseudonyms, profile, engine.model)
     result = inspection.read(copy)
     before, after = _view(original), _view(result)
     field = engine.displacement(view.shrink(before, engine.input_size))
@@ -76,6 +78,20 @@ def picture_of(file: DicomFile, settings: Settings, place: Path) -> ModelInfo:
     )
     save_png(draw(panels), place)
     return engine.model
+
+
+@contextmanager
+def _readable(settings: Settings) -> Iterator[Readable]:
+    """Give a target that studies without a choice of their own go to. Raises Failed."""
+    destinations = create_destinations(settings.export_targets())
+    with ExitStack() as stack:
+        for target in destinations.targets.values():
+            stack.callback(target.close)
+        for target in destinations.route(()).chosen.values():
+            if isinstance(target, Readable):
+                yield target
+                return
+        raise Failed("No picture: no export target gives back what it was sent.")
 
 
 def _view(dataset: Dataset) -> NDArray[np.float32]:

@@ -20,6 +20,8 @@ from prichexy_gateway.waiting import wait_until
 
 __all__ = ["Death", "Service", "Supervisor", "is_running", "start_time", "stop_leftovers"]
 
+#: A shell's program: becomes the command, unless the parent that $0 names is gone already.
+_ONLY_WITH_ITS_PARENT: Final = '[ "$PPID" = "$0" ] && exec "$@"'
 _KILL_WITHIN: Final = 10.0  # seconds until a killed process is gone
 _LOG_KEPT: Final = 16 * 1024 * 1024  # bytes; a larger log makes room at the next start
 
@@ -128,13 +130,19 @@ class Supervisor:
         """Start a service and return at once. Raises Failed when it cannot be started.
 
         Its end follows ours even when this process is killed: setpriv (util-linux) has the
-        kernel send it SIGTERM then. Call this from the thread that lives longest.
+        kernel send it SIGTERM then, and where we were gone before that was asked for, it never
+        starts. Call this from the thread that lives longest. A crash leaves no core file behind:
+        patients' data would be in it.
         """
-        _make_room(service.log)
         try:
+            _make_room(service.log)
             with service.log.open("ab") as log:
                 process = subprocess.Popen(
-                    ("setpriv", "--pdeathsig", "TERM", *service.command),
+                    (
+                        *("prlimit", "--core=0", "--"),
+                        *("setpriv", "--pdeathsig", "TERM", "--"),
+                        *("sh", "-c", _ONLY_WITH_ITS_PARENT, str(os.getpid()), *service.command),
+                    ),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -171,6 +179,13 @@ class Supervisor:
                 f"{name} was not ready within {service.ready_within:.0f} s; "
                 f"its log is {service.log}"
             )
+
+    def is_ready(self, name: str) -> bool:
+        """Say whether a service runs and serves, without waiting for it."""
+        process = self._processes.get(name)
+        if process is None or process.poll() is not None:
+            return False
+        return self._services[name].ready(time.monotonic() - self._started_at[name])
 
     def deaths(self) -> list[Death]:
         """Give the services that ended without being told to."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,13 +13,23 @@ from typing import Final
 from prichexy_gateway.errors import Failed, Misconfigured
 from prichexy_worker.settings import CONFIG_VARIABLE, Settings, load_settings
 
-__all__ = ["IN_ENVIRONMENT", "Sections", "load_settings_at", "merged", "read_sections", "toml"]
+__all__ = [
+    "IN_ENVIRONMENT",
+    "Sections",
+    "export_elsewhere",
+    "load_settings_at",
+    "merged",
+    "read_sections",
+    "toml",
+]
 
 Setting = str | float | bool | list[str]
+#: By their names; a section of a section, such as ``targets.research``, by both with a point.
 Sections = Mapping[str, Mapping[str, Setting]]
 
 #: Where this is set, as in an image, a worker is configured without a file.
 IN_ENVIRONMENT: Final = "PRICHEXY_WORKER_INGEST__URL"
+_TARGETS: Final = "targets."
 #: What names the parts that ``prichexy serve`` starts itself.
 _OURS: Final[Mapping[str, frozenset[str]]] = {
     "ingest": frozenset({"url", "user", "password_file", "ca_file"}),
@@ -38,6 +49,10 @@ def read_sections(path: Path) -> Sections:
         raise Misconfigured(f"--worker-config cannot be read ({error.strerror})") from None
     except ValueError:  # of the decoder, too; its text may show a piece of the file
         raise Misconfigured("--worker-config is not TOML") from None
+    targets = data.pop("targets", {})
+    if not isinstance(targets, Mapping):
+        raise Misconfigured("--worker-config: targets is no section")
+    data |= {f"{_TARGETS}{name}": section for name, section in targets.items()}
     for name, section in data.items():
         if not isinstance(section, Mapping):
             raise Misconfigured(f"--worker-config: {name} is no section")
@@ -61,16 +76,23 @@ def read_sections(path: Path) -> Sections:
 def merged(generated: Sections, given: Sections) -> Sections:
     """Give both, key by key; what is given wins.
 
-    A given section ``export`` that names its kind stands alone: our own peer's password must not
-    be sent to another one.
+    Given export targets stand alone: our own peer's password must not be sent to another one.
     """
     result = {name: dict(values) for name, values in generated.items()}
+    if any(name.startswith(_TARGETS) for name in given):
+        result.pop("export", None)
     for name, values in given.items():
         if name == "export" and "kind" in values:
             result[name] = dict(values)
         else:
             result.setdefault(name, {}).update(values)
     return result
+
+
+def export_elsewhere(given: Sections) -> bool:
+    """Tell whether what is given names the export targets: then none of ours is started."""
+    named = any(name.startswith(_TARGETS) for name in given)
+    return named or "kind" in given.get("export", {})
 
 
 def load_settings_at(path: Path) -> Settings:
@@ -104,9 +126,14 @@ def toml(sections: Sections) -> str:
     """Write flat sections as TOML."""
     lines = ["# Written by `prichexy serve` at each start.\n"]
     for name, values in sections.items():
-        lines.append(f"\n[{name}]\n")
+        lines.append(f"\n[{'.'.join(_key(part) for part in name.split('.', 1))}]\n")
         lines.extend(f"{key} = {_value(value)}\n" for key, value in values.items())
     return "".join(lines)
+
+
+def _key(name: str) -> str:
+    """Give a key, quoted where it may not stand as it is."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _value(name)
 
 
 def _value(value: Setting) -> str:

@@ -7,7 +7,9 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import httpx
@@ -17,13 +19,19 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import DeflatedExplicitVRLittleEndian
+from typer.testing import CliRunner
 
+from prichexy_gateway.cli import create_app
 from prichexy_gateway.client import OrthancClient
 from prichexy_gateway.crosswalk import Row, Skipped, encrypted, of_files, of_orthanc, write_new
+from prichexy_gateway.deeds import noted
 from prichexy_gateway.dicom_files import find_dicom_files
 from prichexy_gateway.errors import Failed, Misconfigured
+from prichexy_gateway.home import Addresses, Home, Record, RunningProcess
+from prichexy_plugin.security import allows
 from prichexy_testing.dicoms import CANARIES, canary_values, radiograph_dataset, write
 from prichexy_testing.headers import KEY, PROVENANCE, reread
+from prichexy_testing.http_servers import serving
 from prichexy_worker import inspection
 from prichexy_worker.header import BASIC, Profile, deidentify
 from prichexy_worker.header.options import Option
@@ -166,6 +174,11 @@ def test_an_accession_number_is_its_issuers(tmp_path: Path) -> None:
 
 
 def orthanc_with(dataset: Dataset) -> OrthancClient:
+    transport = httpx.MockTransport(answering(dataset))
+    return OrthancClient("Orthanc", "http://h", "u", "p", transport=transport)
+
+
+def answering(dataset: Dataset) -> Callable[[httpx.Request], httpx.Response]:
     source = reread(dataset)
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -190,7 +203,72 @@ def orthanc_with(dataset: Dataset) -> OrthancClient:
                     return httpx.Response(200, content=value)
         return httpx.Response(404)
 
-    return OrthancClient("Orthanc", "http://h", "u", "p", transport=httpx.MockTransport(answer))
+    return answer
+
+
+@contextmanager
+def guarded(dataset: Dataset) -> Iterator[str]:
+    """Serve what ``orthanc_with`` holds behind the plugin's filter, to whom it lets in."""
+    answer = answering(dataset)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            let_in = allows(self.path, method=1, headers=headers, worker_user="worker")
+            asked = httpx.Request("GET", f"http://h{self.path}")
+            answered = answer(asked) if let_in else httpx.Response(403)
+            self.send_response(answered.status_code)
+            self.send_header("Content-Length", str(len(answered.content)))
+            self.end_headers()
+            self.wfile.write(answered.content)
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    with serving(Handler) as url:
+        yield url
+
+
+WORKER = """
+[ingest]
+url = "{url}"
+user = "worker"
+password_file = "{secrets}/worker.password"
+[broker]
+url = "redis://127.0.0.1:1/0"
+[export]
+kind = "orthanc"
+url = "http://127.0.0.1:1"
+user = "gateway"
+password_file = "{secrets}/export.password"
+[pseudonyms]
+key_file = "{secrets}/pseudonyms.key"
+[model]
+bundle = "{secrets}"
+"""
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["of serve", "another gateway's user"])
+def test_the_ingest_orthancs_crosswalk_is_read_as_somebody_whom_the_plugin_lets_in(
+    tmp_path: Path, named: bool
+) -> None:
+    home = Home(tmp_path / "home")
+    home.prepare()
+    dataset = radiograph_dataset()
+    words = ["crosswalk", str(tmp_path / "out.age"), "--recipient", RECIPIENT]
+    words += ["--home", str(home.root)]
+    with guarded(dataset) as url, home.locked():
+        text = WORKER.format(url=url, secrets=home.folder("secrets"))
+        (home.folder("worker") / "worker.toml").write_text(text)
+        if named:
+            words += ["--user", "ada", "--password-file", str(home.password_file("admin"))]
+        else:
+            us = RunningProcess("prichexy", os.getpid(), 1)
+            home.write_record(Record(Addresses(url, "", 1, "", "", ""), "", us))
+        done = CliRunner().invoke(create_app(), words)
+    assert done.exception is None, done.output
+    [row] = rows_of((tmp_path / "out.age").read_bytes())
+    assert row["patient_id"] == CANARIES["PatientID"]
 
 
 def test_the_ingest_orthancs_studies_have_the_rows_of_their_files(tmp_path: Path) -> None:
@@ -210,3 +288,29 @@ def test_what_has_no_identifier_is_counted(tmp_path: Path) -> None:
     skipped = Skipped()
     assert list(of_files(find_dicom_files(tmp_path).files, PSEUDONYMS, BASIC, skipped)) == []
     assert skipped.count == 1
+
+
+def test_the_gateway_notes_a_crosswalk_before_it_can_be_read(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.prepare()
+    (tmp_path / "originals").mkdir()
+    (tmp_path / "originals" / "a.dcm").write_bytes(write(radiograph_dataset()))
+    words = ["crosswalk", str(tmp_path / "out.age"), "--recipient", RECIPIENT]
+    words += ["--source", str(tmp_path / "originals"), "--key-file", str(home.key_file)]
+    (home.root / "deeds.jsonl").mkdir()
+    refused = CliRunner().invoke(create_app(), [*words, "--home", str(home.root)])
+    assert "cannot be noted" in str(refused.exception)
+    assert not (tmp_path / "out.age").exists()
+    (home.root / "deeds.jsonl").rmdir()
+    done = CliRunner().invoke(create_app(), [*words, "--home", str(home.root)])
+    assert done.exit_code == 0, done.output
+    [deed] = noted(home)
+    assert (deed.action, deed.studies, deed.recipients) == ("crosswalk", 1, 1)
+    assert deed.key_id == Pseudonyms.from_key_file(home.key_file).key_id
+    assert stat.S_IMODE((home.root / "deeds.jsonl").stat().st_mode) == 0o600
+    text = (home.root / "deeds.jsonl").read_text()
+    assert [value for value in canary_values() if value in text] == []
+    words[1] = str(tmp_path / "other.age")
+    alone = CliRunner().invoke(create_app(), [*words, "--home", str(tmp_path / "none")])
+    assert alone.exit_code == 0
+    assert "no audit trail has this" in alone.output

@@ -112,11 +112,6 @@ def test_only_objects_of_the_level_asked_for_are_found() -> None:
     assert answering(200, found).find("Study", "1.2") == ["1"]
 
 
-@pytest.mark.parametrize(("status", "takes"), [(400, True), (200, False), (404, False)])
-def test_a_target_takes_uploads_when_it_looks_at_what_was_sent(status: int, takes: bool) -> None:
-    assert answering(status, {}).takes_uploads() is takes
-
-
 def ledger_going_through(
     *states: State, stable: Sequence[bool] = (True,), instances: Sequence[int] = (1,)
 ) -> OrthancClient:

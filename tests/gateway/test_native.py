@@ -13,7 +13,8 @@ from prichexy_gateway.client import OrthancClient
 from prichexy_gateway.errors import Failed
 from prichexy_worker.contract import SOFTWARE_VERSION
 
-PLAN: Any = SimpleNamespace(home=None, addresses=None)
+NOTED: list[str] = []
+PLAN: Any = SimpleNamespace(home=SimpleNamespace(note_ledger=NOTED.append), addresses=None)
 
 
 def plugin_saying(monkeypatch: pytest.MonkeyPatch, *healths: tuple[str, list[str]]) -> None:
@@ -24,7 +25,14 @@ def plugin_saying(monkeypatch: pytest.MonkeyPatch, *healths: tuple[str, list[str
         ledger, problems = left.pop(0) if len(left) > 1 else left[0]
         health = {"software": SOFTWARE_VERSION, "ledger": ledger, "problems": problems}
         return httpx.Response(
-            200, json=health | {"broker": {"reachable": True}, "counts": {}, "workers": []}
+            200,
+            json=health
+            | {
+                "ledger_place": "postgresql",
+                "broker": {"reachable": True},
+                "counts": {},
+                "workers": [],
+            },
         )
 
     transport = httpx.MockTransport(answer)
@@ -41,6 +49,7 @@ def test_a_ledger_that_opens_a_moment_later_and_a_trouble_that_passes_are_waited
     )
     monkeypatch.setattr(native, "_TROUBLE_PASSES_WITHIN", 120.0)
     native._check_plugin(PLAN, None)
+    assert NOTED == ["postgresql"], "where the ledger is, for backups"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,14 @@ import pytest
 from prichexy_gateway.home import checkout
 
 ROOT = checkout()
-SCRIPTS = ("script/bootstrap", "script/install", "script/server", "script/test", ".ci/run")
+SCRIPTS = (
+    "script/bootstrap",
+    "script/install",
+    "script/server",
+    "script/soak",
+    "script/test",
+    ".ci/run",
+)
 
 
 def run(
@@ -93,7 +100,7 @@ def test_all_checks_are_made(tmp_path: Path) -> None:
         ["mypy"],
         ["lint-imports"],
         ["compat", "-q"],
-        ["pytest"],
+        ["pytest", "--numprocesses"],
     ]
 
 
@@ -125,7 +132,7 @@ class Checkout:
             "setup.cfg",
             "pyproject.toml",
             "requirements/constraints.txt",
-            "worker/prichexy_worker/contract.py",
+            "worker/prichexy_worker/contract/__init__.py",
         ):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, root / name)
@@ -160,8 +167,8 @@ def test_serving_after_testing_installs_and_removes_nothing(tmp_path: Path) -> N
     checkout = Checkout(tmp_path)
     assert checkout.install("gateway")
     _, project = checkout.install("dev")
-    everything = {"worker", "gateway", "sample", "plugin", "train", "bundle", "test", "lint"}
-    assert everything == extras_in(project)
+    everything = {"worker", "gateway", "sample", "plugin", "postgresql", "train", "bundle"}
+    assert everything | {"test", "lint"} == extras_in(project)
     assert checkout.install("gateway") == []
     assert checkout.install("dev") == []
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from pydicom.dataset import FileDataset
+from pynetdicom import AE
+from pynetdicom.sop_class import Verification
 
 from prichexy_gateway.home import PASSWORDS, Home, Record
 from prichexy_gateway.supervisor import is_running
@@ -69,7 +71,7 @@ class Serving:
 
 
 @contextmanager
-def serving(home: Home, source: Path, output: Path) -> Iterator[Serving]:
+def serving(home: Home, source: Path | str, output: Path) -> Iterator[Serving]:
     with output.open("wb") as stream:
         process = subprocess.Popen(
             command("serve", source, "--home", home.root, "--stable-age", 1, "--device", "cpu"),
@@ -174,24 +176,57 @@ def test_the_gateway_serves_checks_itself_and_leaves_nothing_behind(tmp_path: Pa
     assert prichexy("doctor", "--home", home.root).returncode == 1
 
 
-def test_when_a_service_dies_all_are_stopped_and_it_is_named(tmp_path: Path) -> None:
+def receives(record: Record) -> bool:
+    """Say whether the DICOM port takes an association from a known sender (C-ECHO)."""
+    entity = AE(ae_title="PRICHEXY-CLI")
+    entity.add_requested_context(Verification)
+    addresses = record.addresses
+    association = entity.associate(
+        addresses.dicom_host, addresses.dicom_port, ae_title=addresses.dicom_aet
+    )
+    if not association.is_established:
+        return False
+    answer = association.send_c_echo()
+    association.release()
+    return "Status" in answer and answer.Status == 0
+
+
+def test_who_dies_is_started_anew_while_the_gateway_goes_on_receiving(tmp_path: Path) -> None:
     needs_native_parts()
     home = Home(tmp_path / "home")
-    source = tmp_path / "a.dcm"
+    source, second = tmp_path / "a.dcm", tmp_path / "b.dcm"
     source.write_bytes(write(_radiograph()))
+    second.write_bytes(write(_another("1.2.3.9")))
     with serving(home, source, tmp_path / "output") as gateway:
         gateway.wait_until_it_serves()
-        processes = record_of(home).processes
-        (redis,) = (process for process in processes if process.name == "redis")
-        os.kill(redis.pid, signal.SIGKILL)
-        assert gateway.process.wait(STOP) == 1
-        assert "redis was killed by SIGKILL" in gateway.said
-        assert str(home.log("redis")) in gateway.said
-        assert not any(is_running(process) for process in processes)
+        first = record_of(home)
+        pids = {process.name: process.pid for process in first.processes}
+        for name in ("redis", "export", "worker"):
+            os.kill(pids[name], signal.SIGKILL)
+            assert wait_until(lambda name=name: f"{name} was killed by SIGKILL" in gateway.said, 60)
+            assert receives(first)
+
+        def all_again() -> bool:
+            running = {one.name: one.pid for one in record_of(home).processes}
+            return running.keys() == pids.keys() and all(
+                f"{name} is ready again" in gateway.said for name in ("redis", "export", "worker")
+            )
+
+        assert wait_until(all_again, STOP)
+        running = {one.name: one.pid for one in record_of(home).processes}
+        assert {name for name in pids if pids[name] == running[name]} == {"ingest"}
+        os.kill(pids["ingest"], signal.SIGKILL)
+        assert wait_until(lambda: "ingest is ready again" in gateway.said, STOP)
+        assert record_of(home).addresses == first.addresses
+        sent = prichexy("submit", second, "--wait", "--home", home.root)
+        assert sent.returncode == 0, sent.stdout + sent.stderr
+        assert gateway.end(signal.SIGINT) == 0
+        assert record_of(home).processes == ()
 
     # The next start works, at the same address; one killed outright leaves nothing running.
-    with serving(home, source, tmp_path / "output2") as gateway:
+    with serving(home, "--no-source", tmp_path / "output2") as gateway:
         gateway.wait_until_it_serves()
+        assert "by C-STORE" not in gateway.said
         later = record_of(home)
         gateway.process.kill()
         gateway.process.wait(STOP)
@@ -219,7 +254,7 @@ def test_results_go_to_the_peer_that_a_worker_config_names(tmp_path: Path) -> No
     assert len(list(home.folder("pictures").iterdir())) == 1
     # Doctor, too, looks at that peer.
     told = prichexy("doctor", "--home", home.root).stdout
-    assert "ok    Export target: the folder can be written to" in told
+    assert f"ok    Export target export: {peer} takes what we send" in told
 
     # A wrong value is said at once, before anything runs.
     config.write_text("[limits]\ninstances = 0\n")

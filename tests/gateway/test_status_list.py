@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -52,3 +52,33 @@ def test_each_study_takes_one_line_of_80_columns(reason: Reason) -> None:
 )
 def test_the_time_is_said_as_people_say_it(updated: str, said: str) -> None:
     assert lines(row(updated=updated))[1].rstrip().endswith(f"2       {said}".rstrip())
+
+
+@pytest.mark.parametrize(
+    ("circuit", "said"),
+    [
+        ({"blame": "target", "targets": ["research"]}, "of studies for research is stopped: Away."),
+        ({"blame": "target", "targets": ["a", "b"]}, "of studies for a and b is stopped: Away."),
+        ({"blame": "target", "targets": []}, "whose rule names no export target is stopped: Away."),
+        ({"blame": "source"}, "The handing out is stopped: Away."),
+    ],
+)
+def test_it_says_for_which_targets_the_handing_out_is_stopped(
+    circuit: dict[str, Any], said: str
+) -> None:
+    assert status._stopped({**circuit, "reason_sentence": "Away."}).endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("pause", "said"),
+    [
+        ({"stage": "intake", "target": ""}, "The intake is paused since"),
+        ({"stage": "export", "target": ""}, "The export is paused since"),
+        ({"stage": "target", "target": "research"}, "The export to research is paused since"),
+        ({"stage": "target", "target": ""}, "whose rule names no export target is paused since"),
+    ],
+)
+def test_it_says_what_somebody_paused_and_why(pause: dict[str, Any], said: str) -> None:
+    since = datetime.now(UTC) - timedelta(hours=5, minutes=1)
+    told = status._paused({**pause, "since": since.isoformat(), "reason_sentence": "Work."})
+    assert f"{said} 5 h ago. Work." in told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -164,30 +165,59 @@ def test_leftovers_of_a_killed_gateway_are_stopped_and_others_left_alone() -> No
         assert left.wait(120) == -signal.SIGTERM
 
 
-def test_services_end_when_the_gateway_is_killed(tmp_path: Path) -> None:
-    code = (
-        "import sys, pathlib, signal, os\n"
-        "from prichexy_gateway.supervisor import Service, Supervisor\n"
-        "supervisor = Supervisor(lambda _: None)\n"
-        "supervisor.start(Service('one', (sys.executable, '-c', sys.argv[1]),\n"
-        "    pathlib.Path(sys.argv[2]), lambda _: True, 0, dict(os.environ)))\n"
-        "(process,) = supervisor.running()\n"
-        "print(process.pid, process.started, flush=True)\n"
-        "signal.pause()\n"
-    )
-    environment = dict(os.environ) | {"PYTHONPATH": os.pathsep.join(sys.path)}
+#: Starts one service, says which process it is, and waits to be killed.
+GATEWAY = (
+    "import sys, pathlib, signal, os\n"
+    "from prichexy_gateway.supervisor import Service, Supervisor\n"
+    "supervisor = Supervisor(lambda _: None)\n"
+    "supervisor.start(Service('one', (sys.executable, '-c', *sys.argv[1:]),\n"
+    "    pathlib.Path(sys.argv[2] + '.log'), lambda _: True, 0, dict(os.environ)))\n"
+    "(process,) = supervisor.running()\n"
+    "print(process.pid, process.started, flush=True)\n"
+    "signal.pause()\n"
+)
+MARK = "import pathlib, signal, sys; pathlib.Path(sys.argv[1]).touch(); signal.pause()"
+
+
+def killed_gateways_service(mark: Path, path: str, *, once_there: Path) -> RunningProcess:
+    """Give the service of a gateway that was killed as soon as the file `once_there` was."""
+    environment = dict(os.environ) | {"PYTHONPATH": os.pathsep.join(sys.path), "PATH": path}
     with subprocess.Popen(
-        [sys.executable, "-c", code, SLEEP, str(tmp_path / "log")],
-        stdout=subprocess.PIPE,
-        env=environment,
+        [sys.executable, "-c", GATEWAY, MARK, str(mark)], stdout=subprocess.PIPE, env=environment
     ) as gateway:
         assert gateway.stdout is not None
         pid, started = map(int, gateway.stdout.readline().split())
         process = RunningProcess("one", pid, started)
         assert is_running(process)
+        assert wait_until(once_there.exists, 120)
         gateway.kill()
         gateway.wait(120)
+    return process
+
+
+def test_services_end_when_the_gateway_is_killed(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    process = killed_gateways_service(mark, os.environ["PATH"], once_there=mark)
     assert wait_until(lambda: not is_running(process), 120)
+
+
+def test_a_service_of_a_gateway_that_is_gone_already_does_not_start(tmp_path: Path) -> None:
+    # Before the kernel was asked to tell it of the gateway's end, the gateway ends.
+    real = shutil.which("setpriv")
+    slow, knows_its_parent = tmp_path / "bin" / "setpriv", tmp_path / "knows-its-parent"
+    slow.parent.mkdir()
+    slow.write_text(
+        f"""#!/bin/sh
+        touch {knows_its_parent}
+        while kill -0 "$PPID" 2>/dev/null; do sleep 0.1; done
+        exec {real} "$@"
+        """
+    )
+    slow.chmod(0o755)
+    path = f"{slow.parent}{os.pathsep}{os.environ['PATH']}"
+    process = killed_gateways_service(tmp_path / "mark", path, once_there=knows_its_parent)
+    assert wait_until(lambda: not is_running(process), 120)
+    assert not (tmp_path / "mark").exists()
 
 
 def test_a_command_that_is_not_there_is_a_death_with_a_log(tmp_path: Path) -> None:

@@ -10,7 +10,13 @@ import pytest
 
 from prichexy_gateway.errors import Misconfigured
 from prichexy_gateway.home import Home
-from prichexy_gateway.worker_settings import load_settings_at, merged, read_sections, toml
+from prichexy_gateway.worker_settings import (
+    export_elsewhere,
+    load_settings_at,
+    merged,
+    read_sections,
+    toml,
+)
 from prichexy_worker.settings import CONFIG_VARIABLE
 
 
@@ -48,13 +54,53 @@ def test_given_keys_win_and_the_others_stay(home: Home, tmp_path: Path) -> None:
     settings = load_settings_at(written)
     assert settings.limits.instances == 5
     assert (settings.model.threads, settings.model.device) == (2, "cpu")
-    assert settings.export.url == "http://127.0.0.1:3"
+    assert settings.export_targets()["export"].place == "http://127.0.0.1:3"
 
 
 def test_another_export_peer_is_not_sent_our_peers_password(home: Home, tmp_path: Path) -> None:
     mine = given(tmp_path, '[export]\nkind = "orthanc"\nurl = "https://research.example"\n')
     sections = merged(generated(home), read_sections(mine))
     assert sections["export"] == {"kind": "orthanc", "url": "https://research.example"}
+
+
+def test_targets_by_name_stand_in_our_peers_place(home: Home, tmp_path: Path) -> None:
+    mine = given(
+        tmp_path,
+        f"""
+        [targets.research]
+        kind = "orthanc"
+        url = "https://research.example"
+        default = true
+        [targets.archive]
+        kind = "folder"
+        folder = "{tmp_path}/archive"
+        """,
+    )
+    sections = merged(generated(home), read_sections(mine))
+    assert "export" not in sections
+    assert export_elsewhere(read_sections(mine))
+    written = tmp_path / "worker.toml"
+    written.write_text(toml(sections))
+    targets = load_settings_at(written).export_targets()
+    assert {name: target.kind for name, target in targets.items()} == {
+        "research": "orthanc",
+        "archive": "folder",
+    }
+    assert targets["research"].password_file is None
+
+
+@pytest.mark.parametrize(
+    ("text", "elsewhere"),
+    [
+        ("[export]\ntimeout = 5", False),
+        ('[export]\nkind = "folder"\nfolder = "/f"', True),
+        ("", False),
+    ],
+)
+def test_our_peer_is_started_unless_another_target_is_named(
+    tmp_path: Path, text: str, elsewhere: bool
+) -> None:
+    assert export_elsewhere(read_sections(given(tmp_path, text))) is elsewhere
 
 
 def test_what_was_written_is_toml_whatever_it_holds(tmp_path: Path) -> None:
@@ -68,6 +114,8 @@ def test_what_was_written_is_toml_whatever_it_holds(tmp_path: Path) -> None:
         ('[ingest]\nurl = "http://elsewhere"', "ingest.url is set by"),
         ('[broker]\nqueue = "other"', "broker.queue is set by"),
         ('[export]\nkind = "orthanc"\npassword = "CANARY"', "password_file"),
+        ('[targets.a]\nkind = "orthanc"\npassword = "CANARY"', "targets.a.password"),
+        ('targets = "CANARY"', "targets is no section"),
         ('worker_id = "CANARY"', "worker_id is no section"),
         ("[model]\nthreads = [1]", "model.threads"),
         ("CANARY", "not TOML"),

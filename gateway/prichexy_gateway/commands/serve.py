@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,8 @@ import typer
 from rich.console import Console
 
 from prichexy_gateway.commands.options import HomeOption, home_at
+from prichexy_gateway.errors import Misconfigured
+from prichexy_gateway.unfailing import unfailing
 
 __all__ = ["serve"]
 
@@ -28,6 +31,10 @@ def serve(
         typer.Option(
             "--once", help="Stop after SOURCE went through; the exit code says how it went."
         ),
+    ] = False,
+    nothing: Annotated[
+        bool,
+        typer.Option("--no-source", help="Send nothing through it at the start: only serve."),
     ] = False,
     home: HomeOption = None,
     http_port: Annotated[
@@ -80,7 +87,10 @@ def serve(
     First a sample radiograph (or SOURCE) is sent through all of it, and a picture of it before
     and after is made.
 
-    Exit codes: 0 it worked, or stopped by Ctrl-C after it did; 1 something failed or died;
+    A part that dies is started anew while the others go on; only when the ingest Orthanc does not
+    start any more all is stopped.
+
+    Exit codes: 0 it worked, or stopped by Ctrl-C after it did; 1 something failed;
     2 wrong use or configuration; 3 not every study of SOURCE was exported (with --once);
     130 stopped by Ctrl-C before it was done.
     """
@@ -89,6 +99,8 @@ def serve(
     from prichexy_gateway.serving import Request, run  # noqa: PLC0415
     from prichexy_gateway.worker_settings import read_sections  # noqa: PLC0415
 
+    if nothing and (once or source is not None):
+        raise Misconfigured("--no-source goes with neither SOURCE nor --once")
     options = Options(
         ports=Ports(http_port, dicom_port, export_port, redis_port),
         stable_age=stable_age,
@@ -97,5 +109,7 @@ def serve(
         model_bundle=model,
         worker_settings=read_sections(worker_config) if worker_config else {},
     )
-    request = Request(home_at(home), options, source, once=once)
-    raise typer.Exit(run(request, Console(highlight=False)))
+    request = Request(home_at(home), options, source, once=once, sends=not nothing)
+    # A full disk under its log, or a pipe that nobody reads any more, ends no gateway.
+    console = Console(highlight=False, file=unfailing(sys.stdout))
+    raise typer.Exit(run(request, console))

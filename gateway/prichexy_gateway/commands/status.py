@@ -58,6 +58,8 @@ def status(
                 {
                     **whole,
                     "circuits": [*health.circuits],
+                    "pauses": [*health.pauses],
+                    "targets": [*health.targets],
                     "late": [*health.late],
                     "backfill": health.backfill,
                 }
@@ -69,8 +71,14 @@ def status(
     counts = ", ".join(f"{count} {state}" for state, count in health.counts.items() if count)
     studies = "1 study" if total == 1 else f"{total} studies"
     console.print(f"{studies}: {counts}" if total else "No study has arrived yet.")
+    for pause in health.pauses:
+        console.print(_paused(pause))
     for circuit in health.circuits:
-        console.print(f"The handing out is stopped: {circuit.get('reason_sentence') or ''}")
+        console.print(_stopped(circuit))
+    if health.targets:
+        away = {name for circuit in health.circuits for name in circuit.get("targets") or ()}
+        said = (f"{name} (stopped)" if name in away else name for name in health.targets)
+        console.print(f"Export targets that the rules name: {', '.join(said)}")
     if health.backfill and health.backfill.get("running"):
         console.print(sentence(health.backfill))
     for group in health.late:
@@ -80,6 +88,27 @@ def status(
             f"{_ago(oldest['since'], datetime.now(UTC))} (job {oldest['job_id'][:_SHORT]}): "
             f"{group['sentence']}"
         )
+
+
+def _paused(pause: Mapping[str, Any]) -> str:
+    """Say what somebody paused, since when and why."""
+    which = "The intake" if pause.get("stage") == "intake" else "The export"
+    if pause.get("stage") == "target":
+        named = pause.get("target")
+        which += f" to {named}" if named else " of studies whose rule names no export target"
+    since = _ago(str(pause.get("since") or ""), datetime.now(UTC))
+    return f"{which} is paused since {since}. {pause.get('reason_sentence') or ''}"
+
+
+def _stopped(circuit: Mapping[str, Any]) -> str:
+    """Say of which studies the handing out is stopped, and why."""
+    names = circuit.get("targets") or ()
+    which = "The handing out"
+    if names:
+        which += f" of studies for {' and '.join(map(str, names))}"
+    elif circuit.get("blame") == "target":
+        which += " of studies whose rule names no export target"
+    return f"{which} is stopped: {circuit.get('reason_sentence') or ''}"
 
 
 def _show_one(study: Mapping[str, Any], *, as_json: bool) -> None:
