@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -114,6 +116,22 @@ class TestGateway:
         deaths = self.supervisor.deaths()
         assert not deaths, "; ".join(death.sentence() for death in deaths)
 
+    def command(self, *arguments: object) -> str:
+        """Run ``prichexy`` on this gateway as people do; give what it said. Fails with it."""
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "prichexy_gateway", *map(str, arguments)),
+                *("--home", str(self.home.root)),
+            ],
+            env=dict(os.environ) | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
     def stop(self, service: str) -> None:
         """Stop "redis", "ingest", "export" or "worker" in good order."""
         self.supervisor.stop(service)
@@ -146,20 +164,37 @@ def image_runtime(root: Path) -> OrthancRuntime:
 def gateway_in(folder: Path, options: Options | None = None) -> Iterator[TestGateway]:
     """Run a gateway in ``folder`` for the block; skip the test where parts are missing.
 
-    Without ``options``: studies are complete after 1 s, the worker computes on the CPU. An Orthanc
-    of another root folder gets its gateway in there instead.
+    Without ``options``: studies are complete after 1 s, the worker computes on the CPU. The
+    gateway's home is ``folder / "gateway"``, before the block and after it; an Orthanc of another
+    root folder sees nothing else, so that for the block the home is in there.
     """
     options = options or Options(stable_age=1, device="cpu")
+    home = folder / "gateway"
     named = os.environ.get(_ROOT_VARIABLE)
     if named is None:
         needs_native_parts()
-        with running_gateway(Home(folder / "gateway"), options) as running:
+        with running_gateway(Home(home), options) as running:
             yield TestGateway(running.home, running.addresses, running.supervisor)
         return
     root = Path(named).resolve()
     options = replace(options, runtime=image_runtime(root))
     with (
-        TemporaryDirectory(prefix="gateway-", dir=root / "tmp") as inside,
-        running_gateway(Home(Path(inside)), options) as running,
+        _moved_into(root / "tmp", home) as inside,
+        running_gateway(Home(inside), options) as running,
     ):
         yield TestGateway(running.home, running.addresses, running.supervisor)
+
+
+@contextmanager
+def _moved_into(place: Path, folder: Path) -> Iterator[Path]:
+    """Have a folder, there or not yet, under ``place`` for the block; give its path there."""
+    with TemporaryDirectory(prefix="gateway-", dir=place) as made:
+        inside = Path(made, folder.name)
+        if folder.exists():
+            shutil.move(folder, inside)
+        try:
+            yield inside
+        finally:
+            if inside.exists():
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(inside, folder)

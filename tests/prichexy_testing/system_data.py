@@ -13,7 +13,9 @@ from pydicom._uid_dict import UID_dictionary
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian, generate_uid
 
-__all__ = ["as_its_own_study", "identifying_values", "occurrences"]
+from prichexy_testing.dicoms import radiograph_dataset, write
+
+__all__ = ["as_its_own_study", "identifying_values", "occurrences", "radiographs"]
 
 _NAMING_VRS: Final = frozenset({"PN", "LO", "SH", "LT", "ST", "UT", "DA", "TM", "DT", "UI", "AE"})
 _PUBLIC_SCHEMES: Final = frozenset({"DCM", "SCT", "SRT", "SNM3"})
@@ -42,6 +44,27 @@ def as_its_own_study(path: Path, folder: Path) -> Path:
         copy = folder / f"{path.parent.name}-{path.stem}.dcm"
         dataset.save_as(copy, enforce_file_format=True)
     return copy
+
+
+def radiographs(folder: Path, first: int, count: int) -> list[Path]:
+    """Write radiographs, each its own study.
+
+    Shown with all their values: by percentiles, these shapes look like text to the real search.
+    """
+    paths = []
+    for number in range(first, first + count):
+        uid = f"1.2.3.{number}"
+        dataset = radiograph_dataset(
+            window=(2048, 4096),
+            StudyInstanceUID=uid,
+            SeriesInstanceUID=f"{uid}.1",
+            SOPInstanceUID=f"{uid}.2",
+        )
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        path = folder / f"{number}.dcm"
+        path.write_bytes(write(dataset))
+        paths.append(path)
+    return paths
 
 
 def _texts(dataset: Dataset) -> Iterator[str]:

@@ -6,18 +6,23 @@ Neither in what it gives away, nor in what it keeps on its disk, nor in logs, le
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 
 import httpx
 import pytest
+from redis import Redis
 
 from prichexy_gateway import native
 from prichexy_gateway.native import Options
 from prichexy_gateway.services import Plan
 from prichexy_gateway.supervisor import Service
-from prichexy_testing.canaries import Specimen, specimens, survivors
+from prichexy_testing.canaries import Specimen, is_told_by_clocks, specimens, survivors
 from prichexy_testing.gateway import TestGateway, gateway_in
 from prichexy_worker.contract import REQUEST_HEADER, Reason, State
 
@@ -25,6 +30,8 @@ pytestmark = [pytest.mark.orthanc, pytest.mark.redis]
 
 #: One of each transfer syntax.
 COUNT = 11
+#: From when on logs tell of this run.
+BEGAN = datetime.now(UTC)
 
 
 @pytest.fixture(scope="module")
@@ -105,19 +112,63 @@ def test_nothing_planted_is_on_the_disks_behind_ingest(gateway, planted):
     home = gateway.home.root
     folders = [home / "export", home / "redis", home / "worker"]
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
-    files += [gateway.home.log("worker"), *home.rglob("*ledger*")]
+    files += [*(home / "logs").iterdir(), *home.rglob("*ledger*")]
     searched = [path for path in files if path.is_file()]
+    assert {"worker.log", "ingest.log", "prichexy-ledger.sqlite"} <= {one.name for one in searched}
     assert len(searched) >= COUNT
     for path in searched:
         assert telling(planted, path.read_bytes()) == [], path.name
 
 
+def test_nothing_planted_is_in_the_name_of_a_file(gateway, planted):
+    names = [str(path) for path in gateway.home.root.rglob("*")]
+    assert telling(planted, "\n".join(names).encode()) == []
+
+
+def test_nothing_planted_is_in_what_the_plugin_tells(gateway, planted):
+    with httpx.Client(
+        base_url=gateway.addresses.ingest_url,
+        auth=("admin", gateway.home.password("admin")),
+        trust_env=False,
+        timeout=120,
+    ) as http:
+        jobs = [row.job_id for row in gateway.rows().values()]
+        pages = ["/prichexy", "/prichexy/metrics", "/prichexy/api/v1/health"]
+        pages += [f"/prichexy/api/v1/studies/{job}" for job in jobs]
+        for page in pages:
+            answer = http.get(page)
+            assert answer.is_success, page
+            assert telling(planted, answer.content) == [], page
+
+
+def test_nothing_planted_waits_in_redis(gateway, planted):
+    redis = Redis.from_url(
+        gateway.addresses.broker_url, password=gateway.home.password("broker"), socket_timeout=30
+    )
+    with closing(redis):
+        for key in redis.scan_iter():
+            assert telling(planted, key + b"\n" + (redis.dump(key) or b"")) == []
+
+
+def test_no_process_may_leave_its_memory_in_a_core_file(gateway):
+    record = gateway.home.read_record()
+    assert record is not None
+    names = {process.name for process in record.processes}
+    assert {"ingest", "worker", "redis"} <= names
+    for process in record.processes:
+        limits = Path(f"/proc/{process.pid}/limits").read_text(encoding="ascii")
+        assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE), process.name
+
+
 def telling(planted: list[Specimen], content: bytes) -> list[tuple[str, str]]:
     """Give the canaries that bytes of any kind show, but those that others show by chance."""
-    lowered = content.lower()
+    lowered, now = content.lower(), datetime.now(UTC)
     return [
         (canary.place, canary.path)
         for specimen in planted
         for canary in specimen.canaries
-        if any(len(form) >= 8 and form in lowered for form in canary.forms)
+        if any(
+            len(form) >= 8 and form in lowered and not is_told_by_clocks(form, BEGAN, now)
+            for form in canary.forms
+        )
     ]

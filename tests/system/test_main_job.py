@@ -5,6 +5,7 @@ Everything runs for real: Redis, two Orthancs, the plugin inside one, a worker p
 
 from __future__ import annotations
 
+import csv
 import io
 import warnings
 from collections.abc import Iterator
@@ -13,18 +14,19 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+import pyrage
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
+from typer.testing import CliRunner
 
+from prichexy_gateway.cli import create_app
 from prichexy_gateway.client import StudyRow
-from prichexy_gateway.crosswalk import Skipped, of_orthanc
 from prichexy_testing.gateway import TestGateway, gateway_in
 from prichexy_testing.shared_data import CHEST as CHEST_FOLDER
 from prichexy_testing.shared_data import NOT_CHEST, chest_files, need
 from prichexy_testing.system_data import as_its_own_study, identifying_values, occurrences
 from prichexy_worker.contract import Reason, State
-from prichexy_worker.header import BASIC
 
 pytestmark = [pytest.mark.orthanc, pytest.mark.redis]
 
@@ -156,14 +158,20 @@ def test_every_uid_is_new_and_the_patient_is_a_pseudonym(exported, gateway):
     assert after.PatientID != before.get("PatientID")
 
 
-def test_the_crosswalk_of_the_ingest_orthanc_names_who_stands_behind_each_export(exported, gateway):
+def test_the_crosswalk_of_the_ingest_orthanc_names_who_stands_behind_each_export(
+    exported, gateway, tmp_path
+):
     before, after = exported.before(), exported.after()
-    with gateway.ingest() as ingest:
-        rows = list(of_orthanc(ingest, gateway.pseudonyms(), BASIC, Skipped()))
-    behind = {row.pseudonymous_study_instance_uid: row for row in rows}[after.StudyInstanceUID]
-    assert behind.study_instance_uid == before.StudyInstanceUID
-    assert behind.pseudonym == after.PatientID
-    assert behind.patient_id == str(before.get("PatientID") or "").strip()
+    owner = pyrage.x25519.Identity.generate()
+    words = ["crosswalk", str(tmp_path / "crosswalk.age"), "--recipient", str(owner.to_public())]
+    done = CliRunner().invoke(create_app(), [*words, "--home", str(gateway.home.root)])
+    assert done.exit_code == 0, done.output
+    text = pyrage.decrypt((tmp_path / "crosswalk.age").read_bytes(), [owner]).decode()
+    rows = csv.DictReader(io.StringIO(text))
+    behind = {row["pseudonymous_study_instance_uid"]: row for row in rows}[after.StudyInstanceUID]
+    assert behind["study_instance_uid"] == before.StudyInstanceUID
+    assert behind["pseudonym"] == after.PatientID
+    assert behind["patient_id"] == str(before.get("PatientID") or "").strip()
 
 
 def test_the_result_says_what_was_done_to_it_and_no_more(exported):

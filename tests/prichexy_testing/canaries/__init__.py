@@ -8,7 +8,7 @@ where. ``survivors`` seeks it in a result; it shares no code with the worker.
 from prichexy_testing.canaries.mint import Mint, Value
 from prichexy_testing.canaries.originals import Original, built_originals, real_originals
 from prichexy_testing.canaries.planting import Canary
-from prichexy_testing.canaries.search import Haystack, survivors
+from prichexy_testing.canaries.search import Haystack, is_told_by_clocks, survivors
 from prichexy_testing.canaries.specimens import Specimen, specimen, specimens
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Specimen",
     "Value",
     "built_originals",
+    "is_told_by_clocks",
     "real_originals",
     "specimen",
     "specimens",

@@ -10,6 +10,7 @@ import re
 import warnings
 import zlib
 from collections.abc import Iterable
+from datetime import UTC, datetime, time
 from io import BytesIO
 from typing import Final
 
@@ -21,7 +22,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from prichexy_testing.canaries.planting import Canary
 
-__all__ = ["Haystack", "survivors"]
+__all__ = ["Haystack", "is_told_by_clocks", "survivors"]
 
 #: Pseudonymous UIDs and digests: any eight digits stand in one of them by chance at last.
 _CHANCE: Final = re.compile(rb"2\.25\.[0-9]{30,39}|(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
@@ -69,6 +70,22 @@ def survivors(content: bytes, canaries: Iterable[Canary]) -> list[Canary]:
     """Give the canaries that the file ``content`` still shows."""
     haystack = Haystack(content)
     return [canary for canary in canaries if haystack.shows(canary)]
+
+
+def is_told_by_clocks(form: bytes, began: datetime, ended: datetime) -> bool:
+    """Say whether a form is a time of day between two moments, here or in UTC.
+
+    Logs and reports of that time tell it of themselves.
+    """
+    try:
+        told = time.fromisoformat(form.decode("ascii"))
+    except ValueError:
+        return False
+    for zone in (UTC, None):
+        first, last = (at.astimezone(zone).time().replace(microsecond=0) for at in (began, ended))
+        if (first <= told <= last) if first <= last else (told >= first or told <= last):
+            return True
+    return False
 
 
 def _walk(dataset: Dataset, *, strict: bool) -> Iterable[pydicom.DataElement]:

@@ -36,6 +36,7 @@ _SERVICE_KEYS: Final = frozenset(
         "security_opt",
         "stop_grace_period",
         "tmpfs",
+        "ulimits",
         "user",
         "volumes",
     }
@@ -86,6 +87,7 @@ class Service:
     read_only: bool
     drops_all_capabilities: bool
     no_new_privileges: bool
+    leaves_no_core: bool
     stop_grace_period: float
 
 
@@ -173,6 +175,7 @@ def _service(name: str, content: Mapping[str, Any], files: Mapping[str, str], to
         read_only=content.get("read_only") is True,
         drops_all_capabilities=content.get("cap_drop") == ["ALL"],
         no_new_privileges="no-new-privileges:true" in content.get("security_opt", []),
+        leaves_no_core=content.get("ulimits") == {"core": 0},
         stop_grace_period=seconds(content.get("stop_grace_period", "10s")),
     )
 
