@@ -23,12 +23,13 @@ RUN script/install system orthanc && rm -rf /var/lib/apt/lists/*
 # Dependencies before the code: a change of the code does not install them again.
 ENV PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1
 COPY setup.cfg pyproject.toml ./
-COPY worker/prichexy_worker/contract.py worker/prichexy_worker/contract.py
+COPY worker/prichexy_worker/contract/__init__.py worker/prichexy_worker/contract/__init__.py
 RUN script/install python plugin /opt/prichexy/venv --dependencies-only
 
 COPY LICENSE README.md ./
 COPY gateway/ gateway/
 COPY model/prichexy_model/ model/prichexy_model/
+COPY model/prichexy_store/ model/prichexy_store/
 COPY plugin/prichexy_plugin/ plugin/prichexy_plugin/
 COPY train/prichexy_train/ train/prichexy_train/
 COPY worker/ worker/

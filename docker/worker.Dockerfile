@@ -30,7 +30,7 @@ ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 # Dependencies before the code: a change of the code does not install them again.
 ENV PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1
 COPY setup.cfg pyproject.toml ./
-COPY worker/prichexy_worker/contract.py worker/prichexy_worker/contract.py
+COPY worker/prichexy_worker/contract/__init__.py worker/prichexy_worker/contract/__init__.py
 RUN case "$DEVICE" in \
         cpu) arguments="${TORCH_CPU_INDEX:+--extra-index-url $TORCH_CPU_INDEX}" ;; \
         cuda) arguments= ;; \
@@ -45,6 +45,7 @@ RUN case "$DEVICE" in \
 COPY LICENSE README.md ./
 COPY gateway/ gateway/
 COPY model/prichexy_model/ model/prichexy_model/
+COPY model/prichexy_store/ model/prichexy_store/
 COPY plugin/prichexy_plugin/ plugin/prichexy_plugin/
 COPY train/prichexy_train/ train/prichexy_train/
 COPY worker/ worker/

@@ -111,6 +111,7 @@ def test_every_service_is_hardened_and_has_a_health_check(compose: ComposeFile) 
         assert service.read_only, service.name
         assert service.drops_all_capabilities, service.name
         assert service.no_new_privileges, service.name
+        assert service.leaves_no_core, service.name
         assert service.health or image(service).image.health, service.name
         user = service.user or image(service).image.user
         assert not user.startswith("0"), service.name

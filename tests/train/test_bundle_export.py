@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from prichexy_gateway.bundle_check import store_at
 from prichexy_gateway.errors import Refused
-from prichexy_gateway.model_store import ModelStore
 from prichexy_model.bundle import (
     Anonymizer,
     load_anonymizer,
@@ -165,7 +165,7 @@ def test_each_network_comes_back_as_its_run_trained_it(bundle: Path, runs: Runs)
 def test_a_worker_loads_it_and_a_gateway_promotes_it(bundle: Path, tmp_path: Path) -> None:
     engine = Engine.load(bundle, "cpu")
     assert ModelInfo.from_json(engine.model.to_json()).evidence == "trained"
-    store = ModelStore(tmp_path / "store")
+    store = store_at(tmp_path / "store")
     change = store.promote(bundle, "test")
     assert change is not None
     assert change.version.weights == engine.model.digest

@@ -89,7 +89,9 @@ def test_a_table_that_is_there_plain_and_gzipped_is_refused(spoilt: Miniature) -
         read_catalogue(spoilt.folder, "mini", SOURCE, Problems())
 
 
-@pytest.mark.parametrize("content", [b"", gzip.compress(b"a,b\n" * 900)[:-20]])
+@pytest.mark.parametrize(
+    "content", [b"", gzip.compress(b"a,b\n" * 900)[:-20]], ids=["empty", "cut off"]
+)
 def test_a_damaged_gzip_file_is_told(spoilt: Miniature, content: bytes) -> None:
     (spoilt.folder / TABLE).unlink()
     (spoilt.folder / f"{TABLE}.gz").write_bytes(content)
