@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from prichexy_plugin.backfill import DEFAULT_RATE, MAX_RATE, Backfill
-from prichexy_plugin.dashboard.api import steer_backfill
 from prichexy_plugin.dashboard.forms import Forms
 from prichexy_plugin.dashboard.frame import Visit
 from prichexy_plugin.dashboard.http import Response, go_to, plain
 from prichexy_plugin.dashboard.view import Gateway, Overview
 from prichexy_plugin.dashboard.wording import ago
+from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.security import Role
+from prichexy_plugin.studies import StudiesUnavailable
 
-__all__ = ["BackfillPart", "backfill_part", "take_backfill"]
+__all__ = ["BackfillPart", "backfill_part", "steer_backfill", "take_backfill"]
 
 _PURPOSE: Final = "backfill"
 _RATE_DIGITS: Final = 5
@@ -57,3 +58,15 @@ def take_backfill(gateway: Gateway | None, forms: Forms, visit: Visit) -> Respon
     if not steer_backfill(gateway, ledger, int(rate), visit.user or ""):
         return plain(503, "Orthanc does not answer the plugin. Try again.")
     return go_to("../prichexy")
+
+
+def steer_backfill(gateway: Gateway, ledger: Ledger, per_minute: int, user: str) -> bool:
+    """Begin a backfill, or stop it with a rate of 0; False when Orthanc does not answer."""
+    if per_minute == 0:
+        ledger.stop_backfill(user)
+        return True
+    try:
+        gateway.start_backfill(per_minute, user)
+    except StudiesUnavailable:
+        return False
+    return True

@@ -25,6 +25,7 @@ __all__ = [
     "deliver",
     "go_to",
     "json_response",
+    "not_allowed",
     "plain",
     "read_query",
 ]
@@ -152,6 +153,13 @@ def read_query(raw: Mapping[str, str]) -> dict[str, str]:
 def json_response(status: int, value: object) -> Response:
     """Answer with ``value`` as JSON."""
     return Response(status, "application/json", json.dumps(value))
+
+
+def not_allowed(method: str) -> Response:
+    """Refuse a request whose address takes ``method`` alone."""
+    return Response(
+        405, "application/json", '{"error": "method not allowed"}', headers={"Allow": method}
+    )
 
 
 def plain(status: int, sentence: str) -> Response:

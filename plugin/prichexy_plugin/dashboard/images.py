@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from prichexy_plugin.chain import PLUGIN
-from prichexy_plugin.dashboard.api import NotKept, holding_study
+from prichexy_plugin.dashboard.from_workers import NotKept, holding_study
 from prichexy_plugin.dashboard.http import Response
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.pictures import Pictures

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from prichexy_plugin.dashboard.api import holding_study
+from prichexy_plugin.dashboard.from_workers import holding_study
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.studies import Studies
 from prichexy_worker.contract import PatientsAsked, PatientsTold

@@ -15,25 +15,26 @@ from prichexy_plugin.dashboard.audit import AuditFiles, audit_page, chain_page
 from prichexy_plugin.dashboard.backfilling import backfill_part, take_backfill
 from prichexy_plugin.dashboard.forms import Forms, Refused
 from prichexy_plugin.dashboard.frame import Visit, static_file
-from prichexy_plugin.dashboard.from_orthanc import FROM_ORTHANC, go_to_study, tell_of_study
+from prichexy_plugin.dashboard.from_orthanc import FROM_ORTHANC, go_to_study
 from prichexy_plugin.dashboard.http import (
     BadQuery,
     Request,
     Response,
     go_to,
     json_response,
+    not_allowed,
     plain,
 )
 from prichexy_plugin.dashboard.many import many_page, take_many
 from prichexy_plugin.dashboard.metrics import Metrics, metrics_response
 from prichexy_plugin.dashboard.overview import overview_page
-from prichexy_plugin.dashboard.patients import take_question
 from prichexy_plugin.dashboard.pausing import pauses_page, take_pause
 from prichexy_plugin.dashboard.refusing import dressed
 from prichexy_plugin.dashboard.rerun import rerun_page, take_rerun
 from prichexy_plugin.dashboard.rules import DryRuns, rules_page
 from prichexy_plugin.dashboard.settings_page import settings_page
 from prichexy_plugin.dashboard.slowing import kind_of, slow_down
+from prichexy_plugin.dashboard.text_pictures import answer_picture, answer_whole_picture
 from prichexy_plugin.dashboard.told import Told
 from prichexy_plugin.dashboard.verifying import Verifications
 from prichexy_plugin.dashboard.view import Gateway, Overview, overview_of
@@ -48,12 +49,10 @@ from prichexy_plugin.security import Role, Roles, user_of
 from prichexy_plugin.studies import Studies
 from prichexy_plugin.trail import Clock
 from prichexy_store.store import ModelStore
-from prichexy_worker.contract import API_ROOT, DEFAULT_QUEUE, REQUEST_HEADER, version_of
+from prichexy_worker.contract import DEFAULT_QUEUE
 
 __all__ = ["Site"]
 
-_API: Final = API_ROOT.removeprefix("/prichexy")
-_JOB: Final = re.compile(re.escape(_API) + r"/studies/([0-9a-f]{32})")
 _STUDY: Final = re.compile(r"/studies/([0-9a-f]{32})")
 _ACTION: Final = re.compile(r"/studies/([0-9a-f]{32})/([a-z]{1,20})")
 _PICTURE: Final = re.compile(r"/studies/([0-9a-f]{32})/(text|whole)-([1-9][0-9]?)\.png")
@@ -107,6 +106,15 @@ class Site:
         #: Counts from the first question on.
         self._metrics: Metrics | None = None
         self._history = History()
+        self._api = api.Api(
+            gateway,
+            visit_of=self._visit,
+            overview=self._overview,
+            worker_user=worker_user,
+            monitor_user=monitor_user,
+            pictures=pictures,
+            studies=studies,
+        )
 
     def stop(self) -> None:
         """Let go of what pages have begun; Orthanc ends."""
@@ -114,7 +122,7 @@ class Site:
 
     def answer(self, request: Request) -> Response:
         """Answer one request; what the database raises becomes 503."""
-        is_api = request.path == _API or request.path.startswith(f"{_API}/")
+        is_api = request.path == api.ADDRESS or request.path.startswith(f"{api.ADDRESS}/")
         if not is_api:
             request = self._told.believed(request, user_of(request.headers))
         visit = self._visit(request)
@@ -147,7 +155,7 @@ class Site:
 
     def _answer(self, request: Request, *, is_api: bool) -> Response:
         try:
-            return self._api(request) if is_api else self._page(request)
+            return self._api.answer(request) if is_api else self._page(request)
         except BadQuery as error:
             return _refuse(400, f"{error} is not valid", is_api=is_api)
         except SQLAlchemyError as error:
@@ -192,9 +200,9 @@ class Site:
         if request.method == "POST":
             return self._take(visit)
         if request.method != "GET":
-            return _not_allowed("GET")
+            return not_allowed("GET")
         if request.path == "/backfill":
-            return _not_allowed("POST")
+            return not_allowed("POST")
         if request.path == "":
             overview = self._overview()
             part = backfill_part(overview, self._forms, visit)
@@ -239,7 +247,7 @@ class Site:
 
     def _answer_metrics(self, request: Request) -> Response:
         if request.method != "GET":
-            return _not_allowed("GET")
+            return not_allowed("GET")
         feed = None if self._gateway is None else self._gateway.feed
         if self._metrics is None and feed is not None:
             self._metrics = Metrics(feed)
@@ -271,7 +279,7 @@ class Site:
                 return plain(404, "There is no such picture.")
             if match.re is images.ADDRESS:
                 return images.answer_image(ledger, self._pictures, match, visit.actor)
-            answer = api.answer_picture if match[2] == "text" else api.answer_whole_picture
+            answer = answer_picture if match[2] == "text" else answer_whole_picture
             return answer(ledger, self._pictures, match[1], int(match[3]), visit.actor)
         study = ledger.study(match[1])
         if study is None:
@@ -299,7 +307,7 @@ class Site:
             hands = actions.Hands(self._ledger, self._studies, _nothing)
             return desk.take(job or "", deed or "", hands, self._forms, visit)
         if deed is not None:
-            return _not_allowed("POST")
+            return not_allowed("POST")
         return desk.desk_page(self._ledger, self._forms, visit, job)
 
     def _many(self, deed: str, visit: Visit) -> Response:
@@ -330,7 +338,7 @@ class Site:
                 return self._desk(on_desk, visit)
             rerun = match is not None and match[2] == "rerun"
             if match is None or (action is None and not rerun):
-                return _not_allowed("GET")
+                return not_allowed("GET")
             role = Role.ADMINISTRATOR if action is None else action.role
             if not visit.may(role):
                 return _not_for(role)
@@ -346,70 +354,6 @@ class Site:
             return actions.take(action, study, hands, self._forms, visit)
         except Refused:
             return _unseen()
-
-    def _api(self, request: Request) -> Response:
-        path = request.path.removeprefix(_API)
-        if path in ("/health", "/ready"):
-            if request.method != "GET":
-                return _not_allowed("GET")
-            overview = self._overview()
-            if path == "/ready":
-                return api.answer_ready(overview)
-            watches = self._is_monitor(user_of(request.headers))
-            return api.answer_health(overview, names_studies=not watches)
-        ledger = self._ledger
-        if ledger is None:
-            return json_response(503, {"error": "the ledger is not open", "see": "/health"})
-        return self._api_of(ledger, path, request)
-
-    def _api_of(self, ledger: Ledger, path: str, request: Request) -> Response:
-        if path == "/backfill" and self._gateway is not None:
-            if request.method != "POST":
-                return _not_allowed("POST")
-            visit = self._visit(request)
-            if visit.user is None or not visit.may(Role.OPERATOR):
-                return json_response(403, {"error": "this is for users with the role operator"})
-            return api.answer_backfill(self._gateway, ledger, request, visit.user)
-        if path in ("/models", "/deeds"):
-            if request.method != "POST":
-                return _not_allowed("POST")
-            visit = self._visit(request)
-            if not visit.may(Role.ADMINISTRATOR):
-                return json_response(
-                    403, {"error": "this is for users with the role administrator"}
-                )
-            answer = api.answer_deeds if path == "/deeds" else api.answer_model_changes
-            return answer(ledger, request, visit.actor)
-        version = version_of(request.headers.get(REQUEST_HEADER.lower()))
-        takes = {
-            "/reports": api.take_report(ledger, version),
-            "/workers": api.take_announcement(ledger, version),
-        }
-        if self._pictures is not None:
-            takes["/pictures"] = api.take_pictures(ledger, self._pictures, version)
-            takes["/doubts"] = api.take_doubt(ledger, self._pictures, version)
-            takes["/images"] = images.take_images(ledger, self._pictures, version)
-        if self._studies is not None:
-            takes["/patients"] = take_question(ledger, self._studies)
-        if path in takes:
-            if request.method != "POST":
-                return _not_allowed("POST")
-            return api.answer_post(request, self._worker_user, takes[path])
-        job = _JOB.fullmatch(request.path)
-        orthancs = FROM_ORTHANC.fullmatch(path)
-        if path != "/studies" and job is None and (orthancs is None or orthancs[2]):
-            return json_response(404, {"error": "no such address"})
-        if request.method != "GET":
-            return _not_allowed("GET")
-        visit = self._visit(request)
-        role = visit.role
-        if role < Role.VIEWER:
-            return json_response(403, {"error": "this user has no role here"})
-        if orthancs is not None:
-            return tell_of_study(ledger, orthancs[1], visit)
-        if job is not None:
-            return api.answer_study(ledger, job.group(1), role)
-        return api.answer_studies(ledger, request)
 
 
 def _nothing() -> None:
@@ -428,12 +372,6 @@ def _refuse(status: int, what: str, *, is_api: bool) -> Response:
     if is_api:
         return json_response(status, {"error": what})
     return plain(status, f"{what[0].upper()}{what[1:]}.")
-
-
-def _not_allowed(method: str) -> Response:
-    return Response(
-        405, "application/json", '{"error": "method not allowed"}', headers={"Allow": method}
-    )
 
 
 def _not_for(role: Role) -> Response:
