@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from prichexy_plugin.orders import Orders
-from prichexy_worker.contract import ENDED, MOST_PICTURES, Reason, State, WorkerAnnouncement
+from prichexy_worker.contract import (
+    ENDED,
+    MOST_PICTURES,
+    Errand,
+    Reason,
+    State,
+    WorkerAnnouncement,
+)
 
 __all__ = ["EventRecord", "Held", "Page", "Span", "StudyRecord", "WorkerRecord"]
 
@@ -74,12 +81,19 @@ class StudyRecord:
         return max(0, min(int(self.measures.get("text_pictures", 0)), MOST_PICTURES))
 
     @property
+    def replacing(self) -> bool:
+        """Whether attempts may have replaced a part of an export of before, and none all of it."""
+        begun = self.stands and self.attempts > 0 and self.orders.errand is not Errand.WITHDRAW
+        return begun and self.state in (State.QUEUED, State.PROCESSING)
+
+    @property
     def reason_sentence(self) -> str | None:
         """Tell people why the study is where it is.
 
         Of a study given up, also the last trouble; of one that could not be taken back from every
         export target, or of which an export of before stands there, also that; of one that was
-        exported, where an earlier export may be left. Of one whose originals were deleted for want
+        exported, where an earlier export may be left; of one that is being exported anew, that the
+        targets may hold images of two makings. Of one whose originals were deleted for want
         of consent, that it is not taken in any more.
         """
         told = [] if self.reason is None else [self._told_of(self.reason)]
@@ -87,6 +101,11 @@ class StudyRecord:
             where = ", ".join(self.left_at)
             left = f"An earlier export may be left at {where}, to which the study does not go."
             told = ["Exported.", left]
+        if self.replacing:
+            told.append(
+                "An export of before stands at its targets and is replaced image by image: until "
+                "an attempt succeeds they may hold some of both."
+            )
         if self.unconsented:
             told.append("Nothing more of it is taken in: its use is not consented to.")
         return " ".join(told) or None

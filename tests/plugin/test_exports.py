@@ -198,3 +198,26 @@ def test_of_what_was_never_exported_nothing_stands() -> None:
     assert study.targets == ()
     assert study.reason_sentence == Reason.NO_RULE_MATCHES.sentence
     gateway.engine.dispose()
+
+
+def test_while_an_export_is_made_anew_it_is_told_that_both_may_stand_at_its_targets(
+    gateway: Gateway,
+) -> None:
+    told = "until an attempt succeeds they may hold some of both"
+
+    def sentence() -> str:
+        (study,) = gateway.ledger.studies().studies
+        return study.reason_sentence or ""
+
+    gateway.look("1", "2", "3")
+    assert told not in sentence()  # nothing was begun
+    message, attempt = gateway.take()
+    assert told in sentence()
+    again = report_of(message, State.QUEUED, Reason.TARGET_UNREACHABLE, attempt=attempt)
+    assert gateway.ledger.report(again).proceed
+    assert sentence().startswith(Reason.TARGET_UNREACHABLE.sentence)
+    assert told in sentence()
+    attempt = gateway.ledger.report(report_of(message, State.PROCESSING)).attempt
+    end = report_of(message, State.EXPORTED, attempt=attempt, instances=3)
+    assert gateway.ledger.report(end).proceed
+    assert sentence() == ""

@@ -26,7 +26,7 @@ from prichexy_worker.contract import (
     WorkerAnnouncement,
 )
 from prichexy_worker.errors import Rejected, Retryable
-from prichexy_worker.ports import Anonymized, InstanceName, Snapshot
+from prichexy_worker.ports import Anonymized, Check, InstanceName, Snapshot, unhindered
 from prichexy_worker.sent import Image, Named, Sent, older_mark_of
 
 __all__ = [
@@ -183,18 +183,23 @@ class FakeTarget:
         self._may_withdraw()
         self.held.pop(instance.sop_uid, None)
 
-    def withdraw_study(self, study_uid: str, sent: Sent) -> bool:
+    def withdraw_study(self, study_uid: str, sent: Sent, may_go_on: Check = unhindered) -> bool:
         self._may_withdraw()
         self.withdrawn.append(study_uid)
         if study_uid != self.study_uid:
             return True
+        may_go_on()
         mine = self._among(sent)
         self.held = {uid: content for uid, content in self.held.items() if uid not in mine}
         return not self.held
 
-    def withdraw_others(self, kept: Sequence[Anonymized], sent: Sent) -> None:
+    def withdraw_others(
+        self, kept: Sequence[Anonymized], sent: Sent, may_go_on: Check = unhindered
+    ) -> None:
         self._may_withdraw()
         lost = self._among(sent) - {instance.sop_uid for instance in kept}
+        if lost:
+            may_go_on()
         self.held = {uid: content for uid, content in self.held.items() if uid not in lost}
 
     def close(self) -> None:

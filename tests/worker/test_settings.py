@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from prichexy_worker.errors import Misconfigured
 from prichexy_worker.settings import Settings, load_settings
-from prichexy_worker.target_settings import default_names, told_targets
+from prichexy_worker.target_settings import OrthancPeer, default_names, told_targets
 
 SECRET = "hunter2-very-secret"
 
@@ -104,6 +104,12 @@ def test_a_study_is_given_back_before_the_broker_takes_its_worker_for_lost(confi
     assert 0 < broker.study_seconds() < broker.redelivery_seconds
     # What is left is enough for a request under way, and those that withdraw and report.
     assert broker.redelivery_seconds - broker.study_seconds() >= 5 * load_settings().ingest.timeout
+    # No removal is under way any more when another worker gets the study.
+    settings = load_settings()
+    (target,) = settings.export_targets().values()
+    assert isinstance(target, OrthancPeer)
+    latest = broker.withdrawal_seconds() + target.timeout
+    assert broker.study_seconds() < latest < broker.redelivery_seconds
 
 
 def test_the_environment_alone_is_enough(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -401,22 +407,10 @@ def test_a_key_beside_the_results_of_any_target_is_refused(
     assert "a key file lies in targets.night.folder" in complaint()
 
 
-def test_several_targets_leave_time_to_withdraw_from_each_before_another_worker_comes(
-    config: Path,
-) -> None:
-    settings = load_settings()
-    assert settings.study_seconds() == settings.broker.study_seconds()
-    name_targets(config, TWO)
-    assert load_settings().study_seconds() == settings.broker.study_seconds()
-    third = '[targets.third]\nkind = "orthanc"\nurl = "https://third.example"\ntimeout = 30\n'
-    append(config, third)
-    assert load_settings().study_seconds() == settings.broker.study_seconds() - 2 * 30
-
-
-def test_targets_that_leave_no_time_for_a_study_are_refused(config: Path) -> None:
-    third = '[targets.third]\nkind = "orthanc"\nurl = "https://third.example"\ntimeout = 900\n'
-    name_targets(config, TWO.replace("default", "timeout = 900\ndefault") + third)
-    assert "broker.redelivery_seconds: too short" in complaint()
+def test_a_target_is_never_the_ingest_orthanc(config: Path) -> None:
+    ingest = load_settings().ingest.url
+    name_targets(config, f'[targets.one]\nkind = "orthanc"\nurl = "{ingest}"\n')
+    assert "the export target one is the ingest Orthanc" in complaint()
 
 
 @pytest.mark.parametrize(("mode", "fits"), [(0o600, True), (0o400, True), (0o640, False)])

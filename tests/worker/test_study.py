@@ -39,6 +39,7 @@ from prichexy_worker.errors import Doubt, Rejected, Retryable
 from prichexy_worker.header import TABLE_EDITION, Profile
 from prichexy_worker.header.options import Option
 from prichexy_worker.pipeline import Anonymized, Tools
+from prichexy_worker.ports import Check, unhindered
 from prichexy_worker.pseudonyms import Pseudonyms
 from prichexy_worker.sent import Sent
 from prichexy_worker.side_by_side import SideBySide
@@ -162,8 +163,10 @@ def test_no_time_is_left_for_pictures_when_the_study_took_all_of_it() -> None:
     now = {"seconds": 0.0}
 
     class Slow(FakeTarget):
-        def withdraw_others(self, kept: Sequence[Anonymized], sent: Sent) -> None:
-            super().withdraw_others(kept, sent)  # the last step of an export
+        def withdraw_others(
+            self, kept: Sequence[Anonymized], sent: Sent, may_go_on: Check = unhindered
+        ) -> None:
+            super().withdraw_others(kept, sent, may_go_on)  # the last step of an export
             now["seconds"] = 2.0
 
     ledger = FakeLedger()
@@ -787,7 +790,7 @@ def test_an_export_that_came_too_late_stays() -> None:
 
 
 @pytest.mark.parametrize(
-    ("revision", "said"), [(1, "the study may be left"), (2, "5 instances may be left")]
+    ("revision", "said"), [(1, "the study may be left"), (2, "3 instances may be left")]
 )
 def test_what_cannot_be_withdrawn_is_said(
     revision: int, said: str, caplog: pytest.LogCaptureFixture

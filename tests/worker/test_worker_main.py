@@ -89,6 +89,7 @@ def test_a_study_has_to_end_before_the_broker_takes_its_worker_for_lost(
     asked: dict[str, Any],
 ) -> None:
     assert asked["max_seconds"] == 800
+    assert asked["withdrawal_seconds"] == 900
 
 
 def test_a_crash_leaves_no_core_file(asked: dict[str, Any]) -> None:

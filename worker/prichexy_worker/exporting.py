@@ -19,7 +19,7 @@ the same instances under the same names; when none succeeds, something stays, an
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -28,15 +28,12 @@ from prichexy_worker.contract import Reason
 from prichexy_worker.destinations import Route
 from prichexy_worker.errors import Retryable
 from prichexy_worker.pipeline import Stopwatch
-from prichexy_worker.ports import Anonymized, ExportTarget
+from prichexy_worker.ports import Anonymized, Check, ExportTarget
 from prichexy_worker.sent import Sent
 
-__all__ = ["Check", "Export"]
+__all__ = ["Export"]
 
 _LOG: Final = logging.getLogger(__name__)
-
-#: Returns when the attempt may go on, and raises when not.
-Check = Callable[[], None]
 
 
 @dataclass(slots=True)
@@ -45,15 +42,19 @@ class Export:
 
     ``earlier``: an earlier revision may stand at any target. ``tried``: an earlier attempt may have
     left something. ``images`` are those that this ledger ever had sent of the study, with those of
-    this attempt: no others are removed.
+    this attempt once they may be sent: no others are removed.
+
+    The claim of this attempt may end while a target is slow. So ``may_go_on`` is asked before each
+    removal; what it raises of the claim itself ends everything at once.
     """
 
     route: Route
     earlier: bool
     tried: bool
     images: Sent = field(default_factory=Sent)
-    sent: set[str] = field(default_factory=set)  # the targets that were sent something
-    added: list[tuple[str, Anonymized]] = field(default_factory=list)  # not there before
+    #: What was sent, or begun to be, by target.
+    sent: dict[str, list[Anonymized]] = field(default_factory=dict)
+    added: set[tuple[str, str]] = field(default_factory=set)  # not there before: target, SOP UID
     stuck: set[str] = field(default_factory=set)  # the targets that did not let go of the study
     #: Those that it no longer goes to and that did not let go of an earlier export of it.
     behind: set[str] = field(default_factory=set)
@@ -78,24 +79,30 @@ class Export:
                 self._note_what_is_new(recalling, results, in_time)
         for targets in (recalling, final):
             self._bring(targets, results, watch, in_time, confirm)
+
+        def may_go_on() -> None:
+            in_time()
+            confirm()
+
         with watch.step("verify"):
             confirm()
-            self._let_go_of_others(recalling, results)
+            self._let_go_of_others(recalling, results, may_go_on)
             for name, target in recalling.items():
                 for uid in sorted(retired_uids):
                     with _named(name):
-                        self._withdraw_study(name, target, uid)
+                        self._withdraw_study(name, target, uid, may_go_on)
         if not self.earlier:
             return
         with watch.step("verify"):
-            self._leave_the_others({result.study_uid for result in results} | retired_uids)
+            study_uids = {result.study_uid for result in results} | retired_uids
+            self._leave_the_others(study_uids, may_go_on)
             lost = self._lost(recalling, results)
         if lost:
             _LOG.error("another name of the same place, or of a part of it: %s", ", ".join(lost))
             self._bring(lost, results, watch, in_time, confirm)
             with watch.step("verify"):
                 confirm()
-                self._let_go_of_others(lost, results)
+                self._let_go_of_others(lost, results, may_go_on)
 
     def _bring(
         self,
@@ -111,30 +118,37 @@ class Export:
                 for result in results:
                     in_time()
                     confirm()
-                    self.sent.add(name)
+                    if not self.sent:
+                        self.images = self.images.with_these(results)
+                    self.sent.setdefault(name, []).append(result)
                     with _named(name):
                         target.store(result)
         with watch.step("verify"):
             for name, target in targets.items():
                 _compare(name, target, results, in_time)
 
-    def _leave_the_others(self, study_uids: set[str] | frozenset[str]) -> None:
+    def _leave_the_others(self, study_uids: set[str] | frozenset[str], may_go_on: Check) -> None:
         """Withdraw the study from the targets that it does not go to, as far as they answer."""
         for name, target in _split(self.route.others)[0].items():
             try:
                 for uid in sorted(study_uids):
                     with _named(name):
-                        self._withdraw_study(name, target, uid)
+                        self._withdraw_study(name, target, uid, may_go_on)
             except Retryable as error:
+                if not error.target:
+                    raise
                 _LOG.error("an earlier export may be left where the study does not go: %s", error)
                 self.behind.add(name)
 
     def _let_go_of_others(
-        self, targets: Mapping[str, ExportTarget], results: Sequence[Anonymized]
+        self,
+        targets: Mapping[str, ExportTarget],
+        results: Sequence[Anonymized],
+        may_go_on: Check,
     ) -> None:
         for name, target in targets.items():
             with _named(name):
-                target.withdraw_others(results, self.images)
+                target.withdraw_others(results, self.images, may_go_on)
 
     def _lost(
         self, targets: Mapping[str, ExportTarget], results: Sequence[Anonymized]
@@ -149,29 +163,33 @@ class Export:
                     lost[name] = target
         return lost
 
-    def undo(self, study_uids: set[str]) -> None:
-        """Leave no half study for the next attempt, and what an earlier revision exported."""
+    def undo(self, study_uids: set[str], may_go_on: Check) -> None:
+        """Leave no half study for the next attempt, and no image that only this one brought.
+
+        Where an earlier revision stands, the images of it that were replaced stay replaced. Raises
+        Retryable without a target when ``may_go_on`` cannot tell.
+        """
         if not self.sent:
             return
         if not self.earlier:
-            self.withdraw(study_uids)
+            self.withdraw(study_uids, may_go_on)
             return
-        for name in sorted(self.sent & _split(self.route.chosen)[1].keys()):
+        recalling, final = _split(self.route.chosen)
+        for name in sorted(self.sent.keys() & final.keys()):
             _LOG.warning("target %s cannot take back what it was sent of the study", name)
         left = 0
-        for name, result in self.added:
-            try:
-                self.route.chosen[name].withdraw(result)
-            except Retryable:
-                left += 1
+        for name in self.sent.keys() & recalling.keys():
+            new = [one for one in self.sent[name] if (name, one.sop_uid) in self.added]
+            left += _take_back(name, recalling[name], new, may_go_on)
         if left:
             _LOG.error("%d instances may be left at the export targets", left)
 
-    def withdraw(self, study_uids: set[str]) -> Retryable | None:
+    def withdraw(self, study_uids: set[str], may_go_on: Check) -> Retryable | None:
         """Remove all of the study from every target; gives the last error when one did not let go.
 
         Targets that cannot take back are left out: see ``may_be_left``. Without a name nothing is
-        removed.
+        removed. One that does not answer, or not in time, is not asked for more. Raises Retryable
+        without a target when ``may_go_on`` cannot tell.
         """
         trouble: Retryable | None = None
         if not study_uids and (self.earlier or self.tried):
@@ -181,19 +199,25 @@ class Export:
             for uid in sorted(study_uids):
                 try:
                     with _named(name):
-                        self._withdraw_study(name, target, uid)
+                        self._withdraw_study(name, target, uid, may_go_on)
                 except Retryable as error:
+                    if not error.target:
+                        raise
                     _LOG.error("the study may be left at the export target: %s", error)
                     self.stuck.add(name)
                     trouble = error
+                    if error.reason is not Reason.TARGET_REFUSED:
+                        break
         if suspects := sorted(self._suspects()):
             _LOG.error("something of the study may be left at: %s", ", ".join(suspects))
         return trouble
 
-    def _withdraw_study(self, name: str, target: ExportTarget, study_uid: str) -> None:
+    def _withdraw_study(
+        self, name: str, target: ExportTarget, study_uid: str, may_go_on: Check
+    ) -> None:
         """Remove what of the study is this ledger's. Raises Retryable."""
-        if not target.withdraw_study(study_uid, self.images):
-            _LOG.warning("images of the study that this ledger did not send stay at %s", name)
+        if not target.withdraw_study(study_uid, self.images, may_go_on):
+            _LOG.warning("objects of the study that this ledger did not send stay at %s", name)
             self.stuck.add(name)
 
     def unproved(self) -> int:
@@ -214,7 +238,7 @@ class Export:
 
     def _suspects(self) -> set[str]:
         final = _split(self._reached())[1].keys()
-        return self.stuck | (set(final) if self.earlier or self.tried else final & self.sent)
+        return self.stuck | (set(final) if self.earlier or self.tried else final & self.sent.keys())
 
     def _reached(self) -> Mapping[str, ExportTarget]:
         """Give the targets that may hold something of the study by now."""
@@ -228,7 +252,7 @@ class Export:
                 in_time()
                 with _named(name):
                     if not target.holds(result):
-                        self.added.append((name, result))
+                        self.added.add((name, result.sop_uid))
 
 
 def _split(
@@ -237,6 +261,25 @@ def _split(
     """Give the targets that recall, and those that do not."""
     recalling = {name: target for name, target in targets.items() if target.recalls}
     return recalling, {name: it for name, it in targets.items() if name not in recalling}
+
+
+def _take_back(
+    name: str, target: ExportTarget, instances: Sequence[Anonymized], may_go_on: Check
+) -> int:
+    """Remove these from a target, as long as it answers; gives how many may be left."""
+    left = 0
+    for number, instance in enumerate(instances):
+        try:
+            with _named(name):
+                may_go_on()
+                target.withdraw(instance)
+        except Retryable as error:
+            if not error.target:
+                raise
+            if error.reason is not Reason.TARGET_REFUSED:
+                return left + len(instances) - number
+            left += 1
+    return left
 
 
 def _compare(
@@ -255,9 +298,11 @@ def _compare(
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Let an error tell at which target it happened."""
+    """Let an error tell at which target it happened; the ledger's silence is no target's fault."""
     try:
         yield
     except Retryable as error:
+        if error.reason is Reason.SOURCE_UNREACHABLE:
+            raise
         detail = f"{name}: {error.detail}" if error.detail else name
         raise Retryable(error.reason, detail, target=name) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NewType, Protocol, runtime_checkable
 
@@ -21,6 +21,7 @@ from prichexy_worker.side_by_side import SideBySide
 
 __all__ = [
     "Anonymized",
+    "Check",
     "ExportTarget",
     "InstanceName",
     "Readable",
@@ -28,10 +29,17 @@ __all__ = [
     "Reporter",
     "Snapshot",
     "StudySource",
+    "unhindered",
 ]
 
 #: The bytes of a result that has passed the release gate. Only ``gate.release`` makes them.
 Released = NewType("Released", bytes)
+#: Returns when what is under way may go on, and raises when not.
+Check = Callable[[], None]
+
+
+def unhindered() -> None:
+    """Let everything go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,23 +145,26 @@ class ExportTarget(Protocol):
     def withdraw(self, instance: InstanceName) -> None:
         """Make the target hold nothing of this instance; it is no error if it held none."""
 
-    def withdraw_study(self, study_uid: str, sent: Sent) -> bool:
-        """Make the target hold nothing of ours of the study with this pseudonymous UID.
+    def withdraw_study(self, study_uid: str, sent: Sent, may_go_on: Check) -> bool:
+        """Make the target hold nothing of ``sent`` in the study with this pseudonymous UID.
 
-        ``sent`` is what this gateway's ledger had sent. Give False when images like ours stay that
-        are not in it and may be of this study, such as another gateway's with the same key; what
-        others added to the study stays then, too. Another patient's images under the same UIDs
-        are of another study: they stay, and are nothing that is left of this one. True when
-        nothing of the study is left. It is no error if the target held nothing of it.
+        ``sent`` is what this gateway's ledger had sent: whatever else is there stays, for the UID
+        may be the one of a study that the target has from elsewhere. Give False when something
+        stays that may be of this study, such as the images of another gateway with the same key, or
+        what others added. Another patient's objects under the same UIDs are of another study: they
+        are nothing that is left of this one. It is no error if the target held nothing of it.
+
+        ``may_go_on`` is asked before each removal; what it raises comes out, and no more goes.
         """
         ...
 
-    def withdraw_others(self, kept: Sequence[Anonymized], sent: Sent) -> None:
+    def withdraw_others(self, kept: Sequence[Anonymized], sent: Sent, may_go_on: Check) -> None:
         """Make the target hold, of the study and patient of ``kept``, no other image of ``sent``.
 
         The last word of an export: ``kept`` are the instances of one study and patient, at least
         one, and stand at every target of the study. What others added to the study there, such as
-        a segmentation, stays, and so do another gateway's images.
+        a segmentation, stays, and so do another gateway's images. ``may_go_on`` is asked before
+        each removal, as above.
         """
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
@@ -93,6 +93,14 @@ class Sent:
         if older_mark_of(image.sop_uid) in self.marks or _patient_mark(image) in self.marks:
             return True
         return not self._begins(_study_part(image.study_uid))
+
+    def left(self, image: Named, like_ours: Callable[[], bool]) -> bool:
+        """Say whether an object that is not in the set and stays counts as left of its study.
+
+        Of a study of which nothing is known to have been sent, only an image that is ``like_ours``
+        does: a ledger that was lost may have sent it.
+        """
+        return self.may_concern(image) and (bool(self.marks) or like_ours())
 
     def _known_of_old(self, sop_uid: str) -> bool:
         return older_mark_of(sop_uid) in self.marks and not self._begins(_name_part(sop_uid))

@@ -116,12 +116,19 @@ class Broker(WithPassword):
         return tuple(dict.fromkeys(self.queues or (self.queue,)))
 
     def study_seconds(self) -> float:
-        """Give the seconds after which a worker with one export target gives a study back.
+        """Give the seconds after which a worker gives a study back.
 
         Four fifths of ``redelivery_seconds``: the rest is for the request under way and for those
         that withdraw and report, before the broker takes the worker for lost.
         """
         return 0.8 * self.redelivery_seconds
+
+    def withdrawal_seconds(self) -> float:
+        """Give the seconds after which a worker removes nothing of a study any more.
+
+        Nine tenths of ``redelivery_seconds``: the rest is for the removal under way.
+        """
+        return 0.9 * self.redelivery_seconds
 
 
 class PseudonymKey(Section):
@@ -224,17 +231,8 @@ class Settings(BaseSettings):
         return value
 
     @model_validator(mode="after")
-    def _targets_fit(self) -> Self:
-        self.export_targets()
-        if self.study_seconds() <= 0:
-            raise ValueError(
-                "broker.redelivery_seconds: too short for the timeouts of so many targets"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _targets_apart(self) -> Self:
-        check_places(self.export_targets())
+        check_places(self.export_targets(), self.ingest.url)
         return self
 
     @model_validator(mode="after")
@@ -251,15 +249,6 @@ class Settings(BaseSettings):
                         "both can undo the pseudonyms; move it"
                     )
         return self
-
-    def study_seconds(self) -> float:
-        """Give the seconds after which a worker gives a study back.
-
-        Those of the broker, less what it takes to withdraw from all targets but the slowest one,
-        which is in there, if none of them answers.
-        """
-        waits = sorted(target.withdrawal_seconds for target in self.export_targets().values())
-        return self.broker.study_seconds() - sum(waits[:-1])
 
     def export_targets(self) -> Mapping[str, Target]:
         """Give every export target by its name; at least one."""

@@ -15,8 +15,9 @@ The order is what makes it safe to do twice and to stop anywhere:
 An attempt that comes to no export asks once more whether its claim holds, then withdraws, then
 reports. Without the claim, or without an answer, it does nothing: the study is another's, whose
 export it must not remove. After the report it would be too late: the study would be open to
-another worker, or shown as withdrawn while it is not. An attempt ends before the broker takes its
-worker for lost, so between the question and the withdrawal no other can have exported the study.
+another worker, or shown as withdrawn while it is not. A target may be slow, and the broker takes a
+worker for lost in the end: so it asks anew before each single removal, and removes nothing any more
+when another worker may soon have the study.
 
 What is withdrawn, from each target that can take back, and always of what this ledger had sent
 alone (see sent.py): another gateway's images in the same study stay.
@@ -300,7 +301,7 @@ class _Deadline:
 
     at: float
     clock: Clock
-    leave_by: Callable[[], float]
+    leave_by: Callable[[], float] = lambda: math.inf
 
     def check(self) -> None:
         """Raise Retryable (TOOK_TOO_LONG, WORKER_STOPPED) when the time is over."""
@@ -328,6 +329,7 @@ def process_study(
     worker_id: str = "worker",
     max_instances: int = 64,
     max_seconds: float = math.inf,
+    withdrawal_seconds: float = math.inf,
     leave_by: Callable[[], float] = lambda: math.inf,
     anonymize: Anonymizer = pipeline.anonymize,
     clock: Clock = time.monotonic,
@@ -335,14 +337,18 @@ def process_study(
 ) -> Outcome:
     """Bring one study to an end, or to another attempt; never raises for what a study holds.
 
-    ``max_seconds`` is looked at between instances and steps: a step under way is ended first. So is
+    ``max_seconds`` is looked at between instances and steps: a step under way is ended first. After
+    ``withdrawal_seconds``, also from the start, nothing more is removed at a target: the study may
+    soon be another worker's. So is
     ``leave_by``, the moment on ``clock`` by which a worker that is to stop lets go of the study.
     ``choose`` gives the tools with the model and strength that the message asks for, or raises
     Retryable.
     """
     retired = tuple(sorted(key.key_id for key in tools.retired))
     ledger = _Ledger(message, reporter, worker_id, tools.made_with(), retired=retired)
-    deadline = _Deadline(clock() + max_seconds, clock, leave_by)
+    start = clock()
+    deadline = _Deadline(start + max_seconds, clock, leave_by)
+    last_removal = _Deadline(start + withdrawal_seconds, clock)
     with bound_to(message.job_id):
         try:
             claim = ledger.tell(State.PROCESSING)
@@ -366,9 +372,10 @@ def process_study(
             sent_as=frozenset(claim.study_uids),
         )
         if claim.left == 0:
-            return _take_back(source, ledger, attempt, tools, Reason.TOO_MANY_ATTEMPTS)
+            reason = Reason.TOO_MANY_ATTEMPTS
+            return _take_back(source, ledger, attempt, tools, last_removal, reason)
         if message.errand is Errand.WITHDRAW:
-            return _take_back(source, ledger, attempt, tools, Reason.WITHDRAWN)
+            return _take_back(source, ledger, attempt, tools, last_removal, Reason.WITHDRAWN)
         state, reason, target = State.FAILED if last else State.QUEUED, Reason.UNEXPECTED, ""
         try:
             before = _look(ledger, source, tools, max_instances, attempt)
@@ -401,7 +408,7 @@ def process_study(
             _LOG.error("the attempt met an unexpected error: %s", where(error))
         else:
             return _finish(ledger, attempt, deadline)
-        return _end(state, reason, ledger, attempt, target)
+        return _end(state, reason, ledger, attempt, last_removal, target)
 
 
 def _look(
@@ -464,7 +471,6 @@ def _anonymize_all(
                 continue
             rejection = error
             break
-    attempt.export.images = attempt.export.images.with_these(attempt.results)
     for result in attempt.results:
         for step, seconds in result.durations.items():
             attempt.watch.add(step, seconds)
@@ -526,6 +532,7 @@ def _take_back(
     ledger: _Ledger,
     attempt: _Attempt,
     tools: Tools,
+    last_removal: _Deadline,
     reason: Reason,
 ) -> Outcome:
     """Withdraw and end a study without opening any of it.
@@ -552,7 +559,7 @@ def _take_back(
             state, reason = State.QUEUED, error.reason
         elif asked:
             state, reason = State.FAILED, error.reason
-    return _end(state, reason, ledger, attempt, target)
+    return _end(state, reason, ledger, attempt, last_removal, target)
 
 
 def _own_uid(source: StudySource, message: StudyMessage, *, needed: bool) -> str:
@@ -573,15 +580,21 @@ def _end(
     reason: Reason,
     ledger: _Ledger,
     attempt: _Attempt,
+    last_removal: _Deadline,
     target: str = "",
 ) -> Outcome:
-    """Withdraw what ``state`` asks for, under a claim that still holds, then report."""
+    """Withdraw what ``state`` asks for, as long as the claim holds, then report."""
+
+    def may_go_on() -> None:
+        ledger.confirm()
+        last_removal.check()
+
     try:
         ledger.confirm()
         if state is State.QUEUED:
-            attempt.export.undo(attempt.study_uids())
+            attempt.export.undo(attempt.study_uids(), may_go_on)
         else:
-            trouble = attempt.export.withdraw(attempt.study_uids())
+            trouble = attempt.export.withdraw(attempt.study_uids(), may_go_on)
             if trouble is not None and not ledger.last:
                 state, reason, target = State.QUEUED, trouble.reason, trouble.target
             elif trouble is not None and state is State.REJECTED:

@@ -1,7 +1,7 @@
-"""Whether two names of export targets stand for one place.
+"""Whether two names of export targets stand for one place, or one for where the originals are.
 
 A study that goes to one of them is removed at those to which it does not go: at the same place, it
-would be exported and gone.
+would be exported and gone. Results among the originals would be mixed with what identifies them.
 """
 
 from __future__ import annotations
@@ -17,12 +17,18 @@ from prichexy_worker.target_settings import Dicomweb, Folder, OrthancPeer, PngFo
 __all__ = ["check_places"]
 
 
-def check_places(targets: Mapping[str, Target]) -> None:
-    """Return when no two targets are one place, as far as their settings can tell.
+def check_places(targets: Mapping[str, Target], ingest_url: str) -> None:
+    """Return when no two targets are one place and none is the ingest Orthanc at ``ingest_url``.
 
-    Raises ValueError naming two that are. Two names of one server or share cannot be told, nor can
-    an Orthanc as target be from itself as a DICOM node.
+    As far as their settings can tell: two names of one server or share cannot be told, nor can an
+    Orthanc be from itself as a DICOM node. Raises ValueError naming what is one.
     """
+    for name, target in targets.items():
+        if isinstance(target, OrthancPeer | Dicomweb) and _served_by(ingest_url, target):
+            raise ValueError(
+                f"the export target {name} is the ingest Orthanc, where the originals are; "
+                "results go to another one"
+            )
     for (name, target), (other_name, other) in combinations(targets.items(), 2):
         if _same(target, other) or _same(other, target):
             raise ValueError(
@@ -37,11 +43,16 @@ def _same(one: Target, other: Target) -> bool:
     if isinstance(one, Dicomweb) and isinstance(other, Dicomweb):
         return (one.delete or other.delete) and _address(one.url) == _address(other.url)
     if isinstance(one, OrthancPeer) and isinstance(other, OrthancPeer | Dicomweb):
-        (host, path), (other_host, other_path) = _address(one.url), _address(other.url)
-        # Its DICOMweb plugin answers below its own address.
-        beneath = isinstance(other, Dicomweb) and other_path.startswith(f"{path}/")
-        return host == other_host and (beneath or path == other_path)
+        return _served_by(one.url, other)
     return False
+
+
+def _served_by(orthanc_url: str, target: OrthancPeer | Dicomweb) -> bool:
+    """Say whether it is the Orthanc at this address that is spoken to."""
+    (host, path), (other_host, other_path) = _address(orthanc_url), _address(target.url)
+    # Its DICOMweb plugin answers below its own address.
+    beneath = isinstance(target, Dicomweb) and other_path.startswith(f"{path}/")
+    return host == other_host and (beneath or path == other_path)
 
 
 def _one_folder(one: Path, other: Path) -> bool:

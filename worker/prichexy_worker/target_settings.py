@@ -52,11 +52,6 @@ class _Routed(Section):
         """The folder that results are written into, None where there is none of ours."""
         return None
 
-    @property
-    def withdrawal_seconds(self) -> float:
-        """Give the longest that a study's withdrawal takes which gets no answer."""
-        return 0.0
-
 
 class _OverTls(Section):
     """Whom we trust, and who we are, where a target speaks TLS."""
@@ -92,11 +87,6 @@ class _OverHttp(_Routed, _OverTls, WithPassword):
     def encrypted(self) -> bool:
         """Whether the address is one of TLS."""
         return self.url.startswith("https:")
-
-    @property
-    def withdrawal_seconds(self) -> float:
-        """Two requests: what is it called there, and its deletion."""
-        return 2 * self.timeout
 
 
 class OrthancPeer(_OverHttp):

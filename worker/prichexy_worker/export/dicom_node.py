@@ -33,7 +33,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined, unused-ignore]
 
 from prichexy_worker.contract import Reason
 from prichexy_worker.errors import Retryable
-from prichexy_worker.ports import Anonymized, InstanceName
+from prichexy_worker.ports import Anonymized, Check, InstanceName, unhindered
 from prichexy_worker.sent import Sent
 
 __all__ = ["Commitment", "DicomNodeExport", "Node"]
@@ -123,11 +123,19 @@ class DicomNodeExport:
     def withdraw(self, instance: InstanceName) -> None:
         """Change nothing."""
 
-    def withdraw_study(self, study_uid: str, sent: Sent) -> bool:  # noqa: ARG002
+    def withdraw_study(
+        self,
+        study_uid: str,
+        sent: Sent,
+        may_go_on: Check = unhindered,
+    ) -> bool:
         """Change nothing."""
+        del study_uid, sent, may_go_on
         return False
 
-    def withdraw_others(self, kept: Sequence[Anonymized], sent: Sent) -> None:
+    def withdraw_others(
+        self, kept: Sequence[Anonymized], sent: Sent, may_go_on: Check = unhindered
+    ) -> None:
         """Change nothing."""
 
     def close(self) -> None:

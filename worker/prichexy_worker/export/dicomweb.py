@@ -7,8 +7,9 @@ here the very bytes are sent that the release gate has judged, and those that ca
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import httpx
 
@@ -16,9 +17,10 @@ from prichexy_worker import header
 from prichexy_worker.contract import Reason
 from prichexy_worker.errors import Retryable
 from prichexy_worker.export.multipart import DICOM, pack, unpack
+from prichexy_worker.export.putting_back import or_else
 from prichexy_worker.export.uids import check_uids
 from prichexy_worker.orthanc_client import ask
-from prichexy_worker.ports import Anonymized, InstanceName
+from prichexy_worker.ports import Anonymized, Check, InstanceName, unhindered
 from prichexy_worker.readback import differences, read_back
 from prichexy_worker.sent import Image, Sent
 
@@ -27,8 +29,8 @@ __all__ = ["BearerFile", "DicomwebExport"]
 _JSON: Final = {"Accept": "application/dicom+json"}
 #: Any transfer syntax: the stored one, not one that the server makes of it.
 _FILE: Final = {"Accept": f'multipart/related; type="{DICOM}"; transfer-syntax=*'}
-#: More than a study of ours has; a server may still answer with fewer.
-_MOST_INSTANCES: Final = 1000
+#: So many instances are asked for at a time: more than a study of ours has.
+_PAGE: Final = 1000
 
 _SOP_CLASS, _SOP_UID = "00080016", "00080018"
 _SERIES_UID, _PATIENT_ID, _METHOD = "0020000E", "00100020", "00120063"
@@ -36,6 +38,13 @@ _FAILED, _REFERENCED, _REFERENCED_UID = "00081198", "00081199", "00081155"
 
 #: An object of the DICOM JSON Model (PS3.18 F.2).
 _Json = Mapping[str, Any]
+
+
+class _Held(NamedTuple):
+    """An object of a study, with its metadata."""
+
+    image: Image
+    metadata: _Json
 
 
 class BearerFile(httpx.Auth):
@@ -85,15 +94,22 @@ class DicomwebExport:
     def store(self, instance: Anonymized) -> None:
         """Send the instance, unless the server holds it as it is.
 
-        A differing one is deleted first, where that is possible. Where not, it is the server that
-        decides which of the two it keeps; ``differences`` tells.
+        A differing one is deleted first, where that is possible, and put back when the new one is
+        not taken. Where not, it is the server that decides which of the two it keeps;
+        ``differences`` tells.
         """
         held = self.fetch(instance)
-        if held is not None:
-            if not differences(instance.content, held):
-                return
-            self.withdraw(instance)
-        media_type, body = pack(instance.content)
+        if held is not None and not differences(instance.content, held):
+            return
+        if held is None or not self._deletes:
+            self._post(instance, instance.content)
+            return
+        self.withdraw(instance)
+        with or_else(partial(self._post, instance, held)):
+            self._post(instance, instance.content)
+
+    def _post(self, instance: InstanceName, content: bytes) -> None:
+        media_type, body = pack(content)
         response = _ask(
             lambda: self._client.post(
                 "/studies", content=body, headers={"Content-Type": media_type, **_JSON}
@@ -130,54 +146,76 @@ class DicomwebExport:
         """Delete the instance."""
         self._delete(_path(instance))
 
-    def withdraw_study(self, study_uid: str, sent: Sent) -> bool:
-        """Delete the study; of one with images like ours not in ``sent``, only those that are."""
+    def withdraw_study(self, study_uid: str, sent: Sent, may_go_on: Check = unhindered) -> bool:
+        """Delete the images of ``sent``; the study in one step, where it holds nothing else."""
         check_uids(study_uid)
         if not self._deletes:
             return False
         held = self._held(study_uid)
-        mine = sent.among(held.values())
-        strange = [image for image in held.values() if image not in mine]
-        if strange:
-            for path, image in held.items():
-                if image in mine:
-                    self._delete(path)
-            return not any(map(sent.may_concern, strange))
-        self._delete(f"/studies/{study_uid}")
-        return True
+        mine = sent.among([one.image for one in held.values()])
+        paths = [path for path, one in held.items() if one.image in mine]
+        whole = bool(paths) and len(paths) == len(held)
+        for path in [f"/studies/{study_uid}"] if whole else paths:
+            may_go_on()
+            self._delete(path)
+        return not any(
+            sent.left(one.image, partial(_is_ours, one.metadata))
+            for one in held.values()
+            if one.image not in mine
+        )
 
-    def withdraw_others(self, kept: Sequence[Anonymized], sent: Sent) -> None:
+    def withdraw_others(
+        self, kept: Sequence[Anonymized], sent: Sent, may_go_on: Check = unhindered
+    ) -> None:
         """Delete the study's other images of ours."""
         if not self._deletes:
             return
         names = {instance.sop_uid for instance in kept}
         held = self._held(kept[0].study_uid)
-        mine = sent.among(held.values())
-        for path, image in held.items():
-            same = image.patient_id == kept[0].patient_id
+        mine = sent.among([one.image for one in held.values()])
+        for path, (image, metadata) in held.items():
+            same = image.patient_id == kept[0].patient_id and _is_ours(metadata)
             if same and image in mine and image.sop_uid not in names:
+                may_go_on()
                 self._delete(path)
 
-    def _held(self, study: str) -> Mapping[str, Image]:
-        """Give the study's images that this gateway, or one like it, made, by their addresses.
+    def _held(self, study: str) -> Mapping[str, _Held]:
+        """Give the study's objects by their addresses.
 
         Which instances there are tells QIDO-RS, whose they are each one's metadata.
         """
         check_uids(study)
-        fields = {"includefield": _SERIES_UID, "limit": str(_MOST_INSTANCES)}
-        response = self._get(f"/studies/{study}/instances", _JSON, fields)
-        # No content (204): no such study, which only another one can have deleted meanwhile.
-        found = [] if response is None or not response.content else _json(response)
-        if not isinstance(found, list):
-            raise Retryable(Reason.TARGET_REFUSED, "not an answer of QIDO-RS")
         held = {}
-        for entry in found:
-            series, sop = _first(entry, _SERIES_UID), _first(entry, _SOP_UID)
-            path = _path(InstanceName("", study, series, sop))
+        for path, sop in self._listed(study).items():
             metadata = self._metadata(path)
-            if metadata is not None and _is_ours(metadata):
-                held[path] = Image(_first(metadata, _PATIENT_ID), study, sop)
+            if metadata is not None:
+                held[path] = _Held(Image(_first(metadata, _PATIENT_ID), study, sop), metadata)
         return held
+
+    def _listed(self, study: str) -> Mapping[str, str]:
+        """Give the SOPInstanceUIDs of all of a study's instances by their addresses.
+
+        A server may answer with fewer than it was asked for (PS3.18 8.3.4.4): only an empty page is
+        the last. Raises Retryable when one that says that there are more does not give them.
+        """
+        listed: dict[str, str] = {}
+        while True:
+            fields = {"includefield": _SERIES_UID, "limit": str(_PAGE), "offset": str(len(listed))}
+            response = self._get(f"/studies/{study}/instances", _JSON, fields)
+            # No content (204): no more, or no such study, which another one has deleted meanwhile.
+            found = [] if response is None or not response.content else _json(response)
+            if not isinstance(found, list):
+                raise Retryable(Reason.TARGET_REFUSED, "not an answer of QIDO-RS")
+            page = {}
+            for entry in found:
+                series, sop = _first(entry, _SERIES_UID), _first(entry, _SOP_UID)
+                page[_path(InstanceName("", study, series, sop))] = sop
+            # One that does not know of pages gives the first one again and again.
+            if not page.keys() - listed.keys():
+                if response is not None and _tells_of_more(response):
+                    raise Retryable(Reason.TARGET_REFUSED, "not all of a study is listed")
+                return listed
+            listed |= page
 
     def _metadata(self, path: str) -> _Json | None:
         response = self._get(f"{path}/metadata", _JSON)
@@ -206,6 +244,11 @@ def _path(instance: InstanceName) -> str:
 
 def _ask(call: Callable[[], httpx.Response]) -> httpx.Response | None:
     return ask(call, Reason.TARGET_UNREACHABLE, Reason.TARGET_REFUSED)
+
+
+def _tells_of_more(response: httpx.Response) -> bool:
+    """Say whether a search had more results than were given (Warning 299, PS3.18 8.3.4.4.1)."""
+    return str(response.headers.get("Warning", "")).lstrip().startswith("299")
 
 
 def _json(response: httpx.Response) -> object:

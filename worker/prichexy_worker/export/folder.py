@@ -5,13 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pydicom
 from pydicom.errors import InvalidDicomError
 
 from prichexy_worker import header
-from prichexy_worker.export.study_folders import StudyFolders
-from prichexy_worker.ports import Anonymized, InstanceName
+from prichexy_worker.export.study_folders import Ours, StudyFolders
+from prichexy_worker.ports import Anonymized, Check, InstanceName, unhindered
 from prichexy_worker.readback import read_back
 from prichexy_worker.sent import Image, Sent
 
@@ -51,44 +52,56 @@ class FolderExport:
         """Remove the file, and the folders that it leaves empty."""
         self._files.remove(instance)
 
-    def withdraw_study(self, study_uid: str, sent: Sent) -> bool:
-        """Remove the study's folder, in one step.
+    def withdraw_study(self, study_uid: str, sent: Sent, may_go_on: Check = unhindered) -> bool:
+        """Remove the files of ``sent``; the study's folder in one step, where it holds no others.
 
-        From one with images like ours that are not in ``sent``, only those that are.
+        What is there under the name of one and is no DICOM object is one that was damaged.
         """
-        held = self._held(study_uid)
-        mine = sent.among(held.values())
-        strange = [image for image in held.values() if image not in mine]
-        if strange:
-            self._files.remove_from(study_uid, lambda path: held.get(path) in mine)
-            return not any(map(sent.may_concern, strange))
-        self._files.remove_study(study_uid)
-        return True
-
-    def withdraw_others(self, kept: Sequence[Anonymized], sent: Sent) -> None:
-        """Remove the study's other images of ours, and what killed workers left half written."""
-        paths = {self._files.path(instance) for instance in kept}
-        held = self._held(kept[0].study_uid)
-        mine = {image for image in sent.among(held.values()) if image[0] == kept[0].patient_id}
-        self._files.remove_from(
-            kept[0].study_uid, lambda path: path not in paths and held.get(path) in mine
+        held, damaged = self._held(study_uid)
+        mine = sent.among([one.image for one in held.values()])
+        gone = {path for path, one in held.items() if one.image in mine}
+        gone |= {path for path in damaged if sent.names(path.stem)}
+        self._files.remove_study(study_uid, Ours(gone.__contains__, sent.names), may_go_on)
+        return not any(
+            sent.left(one.image, lambda one=one: one.like_ours)  # type: ignore[misc]
+            for path, one in held.items()
+            if path not in gone
         )
 
-    def _held(self, study_uid: str) -> Mapping[Path, Image]:
-        """Give the images of the study that this gateway, or one like it, made."""
-        found = {path: _patient_of(path) for path in self._files.files(study_uid)}
-        return {
-            path: Image(patient, study_uid, path.stem)
-            for path, patient in found.items()
-            if patient is not None
+    def withdraw_others(
+        self, kept: Sequence[Anonymized], sent: Sent, may_go_on: Check = unhindered
+    ) -> None:
+        """Remove the study's other images of ours, and what killed workers left half written."""
+        paths = {self._files.path(instance) for instance in kept}
+        held, _damaged = self._held(kept[0].study_uid)
+        mine = sent.among([one.image for one in held.values()])
+        gone = {
+            path
+            for path, one in held.items()
+            if one.like_ours and one.image in mine and one.image.patient_id == kept[0].patient_id
         }
+        ours = Ours((gone - paths).__contains__, sent.names)
+        self._files.remove_from(kept[0].study_uid, ours, may_go_on)
+
+    def _held(self, study_uid: str) -> tuple[Mapping[Path, _Held], frozenset[Path]]:
+        """Give the study's objects by their files, and the files that are no DICOM objects."""
+        found = {path: _read(path, study_uid) for path in self._files.files(study_uid)}
+        held = {path: one for path, one in found.items() if one is not None}
+        return held, frozenset(found.keys() - held.keys())
 
     def close(self) -> None:
         """Nothing is kept open."""
 
 
-def _patient_of(path: Path) -> str | None:
-    """Give the PatientID of an image that this gateway, or one like it, made; None of any other."""
+class _Held(NamedTuple):
+    """An object of a study, and whether it is an image that this gateway, or one like it, made."""
+
+    image: Image
+    like_ours: bool
+
+
+def _read(path: Path, study_uid: str) -> _Held | None:
+    """Give what a file holds; None of one that is no DICOM object."""
     wanted = ["SOPClassUID", "PatientID", "DeidentificationMethod"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # their texts hold values
@@ -97,6 +110,6 @@ def _patient_of(path: Path) -> str | None:
             method = found.get("DeidentificationMethod") or ""
             methods = [method] if isinstance(method, str) else [str(text) for text in method]
             ours = header.is_ours(str(found.get("SOPClassUID", "")), methods)
-            return str(found.get("PatientID", "")) if ours else None
+            return _Held(Image(str(found.get("PatientID", "")), study_uid, path.stem), ours)
         except (InvalidDicomError, ValueError, TypeError, KeyError, EOFError, AttributeError):
             return None

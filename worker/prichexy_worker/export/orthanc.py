@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 
 import httpx
@@ -12,8 +13,9 @@ import pyorthanc
 from prichexy_worker import header
 from prichexy_worker.contract import Reason
 from prichexy_worker.errors import Retryable
+from prichexy_worker.export.putting_back import or_else
 from prichexy_worker.orthanc_client import ask
-from prichexy_worker.ports import Anonymized, InstanceName
+from prichexy_worker.ports import Anonymized, Check, InstanceName, unhindered
 from prichexy_worker.readback import read_back
 from prichexy_worker.sent import Image, Sent
 
@@ -68,13 +70,15 @@ class OrthancExport:
             raise Retryable(Reason.TARGET_REFUSED, "no uploads are taken from this user")
 
     def store(self, instance: Anonymized) -> None:
-        """Send the instance. It replaces one with the same identifiers."""
-        status = self._post(instance)
-        if status == "AlreadyStored" and self.fetch(instance) != instance.content:
-            self.withdraw(instance)
-            status = self._post(instance)
-        if status not in ("Success", "AlreadyStored"):
-            raise Retryable(Reason.TARGET_REFUSED, "the instance was not stored")
+        """Send the instance. It replaces one with the same identifiers, which else stays."""
+        if self._post(instance, instance.content) == "Success":
+            return
+        held = self.fetch(instance)
+        if held == instance.content:
+            return
+        self.withdraw(instance)
+        with nullcontext() if held is None else or_else(partial(self._post, instance, held)):
+            self._post(instance, instance.content)
 
     def holds(self, instance: InstanceName) -> bool:
         """Ask for the instance."""
@@ -93,10 +97,10 @@ class OrthancExport:
         """Delete the instance."""
         _ask(partial(self._orthanc.delete_instances_id, _id(instance)))
 
-    def withdraw_study(self, study_uid: str, sent: Sent) -> bool:
-        """Delete the study of that UID, of each patient that the target holds it of.
+    def withdraw_study(self, study_uid: str, sent: Sent, may_go_on: Check = unhindered) -> bool:
+        """Delete the images of ``sent`` in the study of that UID, of whichever patient it is.
 
-        Of one with images like ours that are not in ``sent``, only those that are.
+        Where a study holds nothing else, it goes in one step.
         """
         # pyorthanc's own method would send the UID as a form.
         address = f"{self._orthanc.url}/tools/lookup"
@@ -110,29 +114,31 @@ class OrthancExport:
         studies = {study: self._held(study) for study in found}
         every = [image for held in studies.values() for image in held.values()]
         mine = sent.among(every)
-        whole = {self._withdraw_all(*each, mine, sent) for each in studies.items()}
-        return False not in whole
-
-    def _withdraw_all(
-        self, study: str, held: Mapping[str, Image], mine: frozenset[Image], sent: Sent
-    ) -> bool:
-        strange = {name: image for name, image in held.items() if image not in mine}
-        if not any(map(sent.may_concern, held.values())):
-            return True
-        like_ours = [image for name, image in strange.items() if self._is_ours(name)]
-        if like_ours:
-            for name in sorted(held.keys() - strange.keys()):
+        for study, held in studies.items():
+            names = sorted(name for name, image in held.items() if image in mine)
+            if names and len(names) == len(held):
+                may_go_on()
+                _ask(partial(self._orthanc.delete_studies_id, study))
+                continue
+            for name in names:
+                may_go_on()
                 _ask(partial(self._orthanc.delete_instances_id, name))
-            return not any(map(sent.may_concern, like_ours))
-        _ask(partial(self._orthanc.delete_studies_id, study))
-        return True
+        return not any(
+            sent.left(image, partial(self._is_ours, name))
+            for held in studies.values()
+            for name, image in held.items()
+            if image not in mine
+        )
 
-    def withdraw_others(self, kept: Sequence[Anonymized], sent: Sent) -> None:
+    def withdraw_others(
+        self, kept: Sequence[Anonymized], sent: Sent, may_go_on: Check = unhindered
+    ) -> None:
         """Delete the study's other images of ours; of another patient's study nothing is known."""
         held = self._held(_orthanc_id(kept[0].patient_id, kept[0].study_uid))
         mine = sent.among(held.values())
         for name in sorted(held.keys() - {_id(instance) for instance in kept}):
             if held[name] in mine and self._is_ours(name):
+                may_go_on()
                 _ask(partial(self._orthanc.delete_instances_id, name))
 
     def _held(self, study: str) -> Mapping[str, Image]:
@@ -158,8 +164,9 @@ class OrthancExport:
         tags = _ask(partial(self._orthanc.get_instances_id_simplified_tags, name))
         return tags is not None and _is_ours(tags)
 
-    def _post(self, instance: Anonymized) -> str:
-        response = _ask(partial(self._orthanc.post_instances, instance.content))
+    def _post(self, instance: InstanceName, content: bytes) -> str:
+        """Send an instance's bytes; tells whether it is stored ("Success") or was there before."""
+        response = _ask(partial(self._orthanc.post_instances, content))
         if response is None:
             raise Retryable(Reason.TARGET_REFUSED, "not an Orthanc")
         try:
@@ -171,6 +178,8 @@ class OrthancExport:
             # Nothing could be read back or withdrawn under a name that is not the expected one.
             _ask(partial(self._orthanc.delete_instances_id, name))
             raise Retryable(Reason.TARGET_REFUSED, "the target changed the identifiers")
+        if status not in ("Success", "AlreadyStored"):
+            raise Retryable(Reason.TARGET_REFUSED, "the instance was not stored")
         return status
 
 

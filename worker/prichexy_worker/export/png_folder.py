@@ -7,9 +7,9 @@ from pathlib import Path
 
 from prichexy_worker.export.image_table import ImageTable, Row
 from prichexy_worker.export.research_image import COLUMNS, is_picture_of, picture_of, row_of
-from prichexy_worker.export.study_folders import StudyFolders
+from prichexy_worker.export.study_folders import Ours, StudyFolders
 from prichexy_worker.export.uids import is_uid
-from prichexy_worker.ports import Anonymized, InstanceName
+from prichexy_worker.ports import Anonymized, Check, InstanceName, unhindered
 from prichexy_worker.sent import Image, Sent
 
 __all__ = ["PngFolderExport"]
@@ -66,24 +66,26 @@ class PngFolderExport:
         """Remove the PNG, which was never in the table, and the folders that it leaves empty."""
         self._files.remove(instance)
 
-    def withdraw_study(self, study_uid: str, sent: Sent) -> bool:
-        """Take the study out of the table, then remove its folder.
+    def withdraw_study(self, study_uid: str, sent: Sent, may_go_on: Check = unhindered) -> bool:
+        """Take the images of ``sent`` out of the table, then remove their files.
 
-        Where the table names images that are not in ``sent``, only those that are.
+        Where the study has no others, its folder goes in one step.
         """
         self._files.check()
         rows = [(row, _image_of(row)) for row in self._table.rows(study_uid)]
         mine = sent.among([image for _row, image in rows])
         others = [row for row, image in rows if image not in mine]
+        may_go_on()
         if others:
             self._table.put(study_uid, others)
-            self._remove_unnamed(study_uid, others, sent)
-            return not any(sent.may_concern(_image_of(row)) for row in others)
-        self._table.remove(study_uid)
-        self._files.remove_study(study_uid)
-        return True
+        else:
+            self._table.remove(study_uid)
+        self._files.remove_study(study_uid, self._unnamed(others, sent), may_go_on)
+        return not any(sent.may_concern(_image_of(row)) for row in others)
 
-    def withdraw_others(self, kept: Sequence[Anonymized], sent: Sent) -> None:
+    def withdraw_others(
+        self, kept: Sequence[Anonymized], sent: Sent, may_go_on: Check = unhindered
+    ) -> None:
         """Put the study into the table, then remove the PNG files that it does not name."""
         self._files.check()
         study, patient = kept[0].study_uid, kept[0].patient_id
@@ -98,15 +100,16 @@ class PngFolderExport:
             if row["file"] not in files and (row["patient_id"] != patient or image not in mine)
         ]
         rows = sorted([*others, *new], key=lambda row: row["file"])
+        may_go_on()
         self._table.put(study, rows)
-        self._remove_unnamed(study, rows, sent)
+        self._files.remove_from(study, self._unnamed(rows, sent), may_go_on)
 
-    def _remove_unnamed(self, study_uid: str, rows: Sequence[Row], sent: Sent) -> None:
-        """Remove what was sent and is not named by ``rows``."""
+    def _unnamed(self, rows: Sequence[Row], sent: Sent) -> Ours:
+        """Give the files of what was sent and is not named by ``rows``."""
         named = {self._folder / row["file"] for row in rows}
-        self._files.remove_from(
-            study_uid,
+        return Ours(
             lambda path: _is_image(path) and sent.names(path.stem) and path not in named,
+            sent.names,
         )
 
     def close(self) -> None:

@@ -9,14 +9,24 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from prichexy_worker.contract import Reason
 from prichexy_worker.errors import Retryable
 from prichexy_worker.export.uids import check_uids
-from prichexy_worker.ports import InstanceName
+from prichexy_worker.ports import Check, InstanceName
 
-__all__ = ["StudyFolders", "os_errors", "replacing", "sync_folder", "write_whole"]
+__all__ = ["Ours", "StudyFolders", "os_errors", "replacing", "sync_folder", "write_whole"]
+
+
+class Ours(NamedTuple):
+    """Which of a study's files may be removed: by their paths, and half written ones by their UIDs.
+
+    Whatever a folder holds beside these is others'.
+    """
+
+    whole: Callable[[Path], bool]
+    begun: Callable[[str], bool]
 
 
 class StudyFolders:
@@ -91,17 +101,28 @@ class StudyFolders:
                 with contextlib.suppress(OSError):  # not empty, or not there
                     folder.rmdir()
 
-    def remove_study(self, study_uid: str) -> None:
-        """Remove the study's folder. It is gone in one step, so that nobody reads half of it."""
+    def remove_study(self, study_uid: str, ours: Ours, may_go_on: Check) -> None:
+        """Remove the study's files that are ``ours``, with the folders that this leaves empty.
+
+        Where nothing else lies there, all is gone in one step, so that nobody reads half of it.
+        """
         self.check()
         check_uids(study_uid)
-        withdrawn = self.folder / f".{study_uid}.withdrawn"
+        study, withdrawn = self.folder / study_uid, self.folder / f".{study_uid}.withdrawn"
         with os_errors():
-            if withdrawn.exists():  # of a worker that was killed here
+            if withdrawn.exists():  # of a worker that was killed here: all of it was ours
                 shutil.rmtree(withdrawn)
-            with contextlib.suppress(FileNotFoundError):
-                (self.folder / study_uid).rename(withdrawn)
+            if not study.is_dir():
+                return
+            files = [path for path in study.rglob("*") if path.is_symlink() or not path.is_dir()]
+            if files and all(map(self._unwanted(ours), files)):
+                may_go_on()
+                study.rename(withdrawn)
                 shutil.rmtree(withdrawn)
+                return
+        self.remove_from(study_uid, ours, may_go_on)
+        with contextlib.suppress(OSError):  # not empty
+            study.rmdir()
 
     def files(self, study_uid: str) -> Iterator[Path]:
         """Give the whole files of a study's series, those of others there included."""
@@ -112,19 +133,32 @@ class StudyFolders:
                 if not path.name.startswith("."):
                     yield path
 
-    def remove_from(self, study_uid: str, unwanted: Callable[[Path], bool]) -> None:
-        """Remove the unwanted files of a study's series, and what killed workers half wrote."""
+    def remove_from(self, study_uid: str, ours: Ours, may_go_on: Check) -> None:
+        """Remove the files of a study's series that are ``ours``."""
         self.check()
         check_uids(study_uid)
-        study = self.folder / study_uid
+        study, unwanted = self.folder / study_uid, self._unwanted(ours)
         with os_errors():
             for series in sorted(path for path in study.iterdir() if path.is_dir()):
-                for path in sorted(series.iterdir()):
-                    half = path.name.startswith(".") and path.suffix == ".part"
-                    if half or unwanted(path):
-                        path.unlink(missing_ok=True)
+                for path in filter(unwanted, sorted(series.iterdir())):
+                    may_go_on()
+                    path.unlink(missing_ok=True)
                 with contextlib.suppress(OSError):  # not empty
                     series.rmdir()
+
+    def _unwanted(self, ours: Ours) -> Callable[[Path], bool]:
+        def unwanted(path: Path) -> bool:
+            sop_uid = self._begun(path)
+            return ours.whole(path) if sop_uid is None else ours.begun(sop_uid)
+
+        return unwanted
+
+    def _begun(self, path: Path) -> str | None:
+        """Give the SOPInstanceUID of a file that a killed worker half wrote; None of any other."""
+        if not (path.name.startswith(".") and path.suffix == ".part"):
+            return None
+        sop_uid, found, _rest = path.name[1:].partition(f"{self._suffix}.")
+        return sop_uid if found else None
 
 
 def write_whole(path: Path, content: bytes) -> None:
