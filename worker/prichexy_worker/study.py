@@ -24,7 +24,7 @@ alone (see sent.py): another gateway's images in the same study stay.
 
 * EXPORTED: what an earlier revision had at targets that the study no longer goes to. One of these
   that does not answer holds nothing up: at which ones something may be left goes with the report.
-* QUARANTINED, FAILED: the study as a whole, by its pseudonymous StudyInstanceUID; that is also
+* QUARANTINED, FAILED: all of the study, by its pseudonymous StudyInstanceUID; that is also
   what an earlier revision or a killed attempt left of it, and instances that are now turned away.
   A target that does not let go of it makes this a failed attempt: the end is reported when it is
   true. Only the last attempt reports it anyway, and logs that something may be left. At how many
@@ -337,10 +337,10 @@ def process_study(
 ) -> Outcome:
     """Bring one study to an end, or to another attempt; never raises for what a study holds.
 
-    ``max_seconds`` is looked at between instances and steps: a step under way is ended first. After
-    ``withdrawal_seconds``, also from the start, nothing more is removed at a target: the study may
-    soon be another worker's. So is
+    ``max_seconds`` is looked at between instances and steps: a step under way is ended first. So is
     ``leave_by``, the moment on ``clock`` by which a worker that is to stop lets go of the study.
+    ``withdrawal_seconds`` after the start nothing more is removed at a target that is to take the
+    study back: it may soon be another worker's.
     ``choose`` gives the tools with the model and strength that the message asks for, or raises
     Retryable.
     """
