@@ -106,6 +106,41 @@ def test_another_way_is_seen(world: World, proposed: tuple[Rule, ...]) -> None:
     assert not world.run((CHESTS,))[orthanc_id("chest")].differs
 
 
+@pytest.mark.parametrize("ended", [False, True], ids=["under way", "withdrawn"])
+def test_what_was_withdrawn_went_the_way_that_the_rules_sent_it(
+    world: World, clock: FakeClock, ended: bool
+) -> None:
+    world.arrive("chest")
+    world.decide(CHESTS)
+    ledger, job = world.ledger, world.job("chest")
+    message = ledger.outbox()[0]
+    ledger.report(report_of(message, State.PROCESSING))
+    ledger.report(report_of(message, State.EXPORTED, attempt=1))
+    why = Reason.WITHDRAWN_FAULTY
+    assert ledger.order_withdrawal(job, revision=1, actor="user ada", reason=why)
+    if ended:
+        errand = ledger.outbox()[0]
+        ledger.report(report_of(errand, State.PROCESSING))
+        ledger.report(report_of(errand, State.REJECTED, Reason.WITHDRAWN, attempt=1))
+        study = ledger.study(job)
+        assert study is not None
+        assert study.reason is why
+    assert not world.run((CHESTS,))[orthanc_id("chest")].differs
+    elsewhere = (Rule("elsewhere", targets=frozenset({"archive"})),)
+    for rules in (elsewhere, ()):
+        assert world.run((CHESTS,), rules)[orthanc_id("chest")].differs
+    gateway = FakeGateway(ledger)
+    gateway.rules = (CHESTS,)
+    site = Site(
+        gateway, problems=(), worker_user=None, clock=clock, roles=ROLES, studies=world.studies
+    )
+    omar = Reader(site, "omar")
+    fields = {**omar.page("/rules").fields, "rules": rules_text(elsewhere)}
+    text = Page(omar.post("/rules", fields)).text
+    assert "1 of 1 study would go another way" in text
+    assert "withdrawal" not in text
+
+
 def test_a_dry_run_changes_nothing_and_asks_orthanc_a_bounded_number_of_questions(
     world: World,
 ) -> None:

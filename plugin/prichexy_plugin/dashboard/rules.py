@@ -264,6 +264,7 @@ def _told(way: Decision | None) -> str:
         return _kind(None)
     if way.reason is not None:
         return f"{_kind(False)}: {way.reason.sentence}"
-    more = [] if way.priority is Rank.NORMAL else [way.priority.name.lower()]
+    told = way.priority not in (Rank.NORMAL, Rank.WITHDRAWAL)
+    more = [way.priority.name.lower()] if told else []
     more += [f"queue {way.queue}"] if way.queue else []
     return ", ".join([_kind(way.targets), *more])
