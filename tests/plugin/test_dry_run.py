@@ -373,10 +373,31 @@ def test_a_form_of_another_page_or_of_another_size_tries_nothing(site: Site) -> 
     elsewhere = re.search(r'name="token" value="([^"]+)"', str(omar.ask("/pauses").body))
     assert elsewhere is not None
     assert omar.post("/rules", {**good, "token": elsewhere[1]}).status == 403
-    huge = urlencode({**good, "rules": "\u00e4" * MOST_RULES_TEXT}).encode()
-    assert omar.post("/rules", huge).status == 403
+    huge = urlencode({**good, "rules": "\U00020000" * (MOST_RULES_TEXT + 4096)}).encode()
+    told = Page(omar.post("/rules", huge), status=400).text
+    assert "More was sent than this form takes" in told
+    assert "not shown to you" not in told
+    assert Reader(site, "vera").post("/rules", huge).status == 403
+    assert omar.post("/rules", huge, {"origin": "http://evil.example"}).status == 403
     fits = Page(omar.post("/rules", {**good, "rules": "[" + " " * (MOST_RULES_TEXT - 2) + "]"}))
     assert "0 of 0 studies" in fits.text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[" + "\r\n" * (MOST_RULES_TEXT - 2) + "]", "0 of 0 studies"),
+        ('["' + "\u6f22" * (MOST_RULES_TEXT - 4) + '"]', "PriCheXy.Intake.Rules[0]: "),
+        ('["' + "\U00020000" * (MOST_RULES_TEXT - 4) + '"]', "PriCheXy.Intake.Rules[0]: "),
+    ],
+    ids=["line breaks", "Chinese", "rare Chinese"],
+)
+def test_a_form_with_as_many_characters_as_the_page_takes_is_read_in_any_script(
+    site: Site, text: str, said: str
+) -> None:
+    omar = Reader(site, "omar")
+    fields = {**omar.page("/rules").fields, "rules": text}
+    assert said in Page(omar.post("/rules", fields)).text
 
 
 def test_the_targets_tell_how_they_are_doing(

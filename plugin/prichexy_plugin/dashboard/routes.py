@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from prichexy_plugin.dashboard import actions, api, desk, images, models, studies
 from prichexy_plugin.dashboard.audit import AuditFiles, audit_page, chain_page
 from prichexy_plugin.dashboard.backfilling import backfill_part, take_backfill
-from prichexy_plugin.dashboard.forms import Forms, Refused
+from prichexy_plugin.dashboard.forms import Forms, Refused, TooLarge
 from prichexy_plugin.dashboard.frame import Visit, static_file
 from prichexy_plugin.dashboard.from_orthanc import FROM_ORTHANC, go_to_study
 from prichexy_plugin.dashboard.http import (
@@ -158,6 +158,8 @@ class Site:
             return self._api.answer(request) if is_api else self._page(request)
         except BadQuery as error:
             return _refuse(400, f"{error} is not valid", is_api=is_api)
+        except TooLarge:
+            return plain(400, "Nothing was changed. More was sent than this form takes: shorten it.")
         except SQLAlchemyError as error:
             what = f"the ledger does not work ({type(error).__name__})"
             return _refuse(503, what, is_api=is_api)
