@@ -43,9 +43,7 @@ class Outcome:
     def differs(self) -> bool:
         """Say whether a set of rules sends it another way than it went, as far as is known."""
         went = self.study.way
-        return went is not None and any(
-            way is not None and _differ(went, way) for way in self.ways
-        )
+        return went is not None and any(way is not None and _differ(went, way) for way in self.ways)
 
 
 def try_rules(

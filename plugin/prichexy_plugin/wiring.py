@@ -132,6 +132,7 @@ def build(orthanc: Host) -> Plugin:
         roles=settings.roles,
         own_queue=settings.queue,
         limits=settings.limits,
+        log=orthanc.LogError,
         disk=partial(look_at_disk, settings.storage),
         store=None if settings.model_store is None else ModelStore(settings.model_store),
         settings=effective_settings(

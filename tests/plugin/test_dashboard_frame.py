@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlencode
 
@@ -168,6 +169,36 @@ def test_a_refusal_is_a_page_that_says_why_and_leads_on(
     assert f"{root}{'app/explorer.html' if user == 'nobody' else 'prichexy'}" in page.links
     assert "{" not in page.text, "no JSON"
     assert (status == 405) == ("Allow" in answer.headers)
+
+
+@pytest.mark.parametrize("path", ["/studies/{}/retry", "/pauses", "/studies/{}"])
+def test_an_error_that_nobody_foresaw_is_a_page_with_ways_on(
+    ledger: Ledger, clock: FakeClock, job: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    gateway = FakeGateway(ledger)
+    site = Site(gateway, problems=(), worker_user=None, clock=clock, roles=ROLES, log=said.append)
+    ada, path = Reader(site, "ada"), path.format(job)
+    about_one, posts = job in path, path != f"/studies/{job}"
+    if posts:
+        fields = {**ada.page(path).fields, "reason": Reason.PAUSED_DOUBT.value}
+
+    def fails(*_args: object, **_named: object) -> None:
+        raise RuntimeError(HOSTILE)
+
+    for name in ("again", "pause", "events", "study"):
+        monkeypatch.setattr(ledger, name, fails)
+    answer = ada.post(path, fields) if posts else ada.ask(path)
+    page = Page(answer, status=500)
+    assert "Something went wrong" in page.text
+    assert said == ["PriCheXy: RuntimeError while answering a request."]
+    assert "script>" not in page.text
+    assert ("It is not known whether this was done" in page.text) == posts
+    assert ("look at the study's time line" in page.text) == (about_one and posts)
+    leads_back = f"{Request('POST', path).root}prichexy/studies/{job}"
+    assert (leads_back in page.links) == (about_one and posts)
+    told = Reader(site, "ada").ask(f"/api/v1/studies/{job}")
+    assert (told.status, json.loads(str(told.body))) == (500, {"error": "internal error"})
 
 
 def test_a_page_says_that_a_method_is_not_allowed(site: Site) -> None:

@@ -29,7 +29,7 @@ from prichexy_plugin.dashboard.many import many_page, take_many
 from prichexy_plugin.dashboard.metrics import Metrics, metrics_response
 from prichexy_plugin.dashboard.overview import overview_page
 from prichexy_plugin.dashboard.pausing import pauses_page, take_pause
-from prichexy_plugin.dashboard.refusing import dressed
+from prichexy_plugin.dashboard.refusing import dressed, failed
 from prichexy_plugin.dashboard.rerun import rerun_page, take_rerun
 from prichexy_plugin.dashboard.rules import DryRuns, rules_page
 from prichexy_plugin.dashboard.settings_page import settings_page
@@ -84,7 +84,9 @@ class Site:
         own_queue: str = DEFAULT_QUEUE,
         limits: Limits = DEFAULTS,
         store: ModelStore | None = None,
+        log: Callable[[str], None] = lambda _sentence: None,
     ) -> None:
+        self._log = log
         self._gateway = gateway
         self._pictures = pictures
         self._studies = studies
@@ -121,7 +123,7 @@ class Site:
         self._verifications.stop()
 
     def answer(self, request: Request) -> Response:
-        """Answer one request; what the database raises becomes 503."""
+        """Answer one request; what the database raises becomes 503, and any other error 500."""
         is_api = request.path == api.ADDRESS or request.path.startswith(f"{api.ADDRESS}/")
         if not is_api:
             request = self._told.believed(request, user_of(request.headers))
@@ -159,12 +161,17 @@ class Site:
         except BadQuery as error:
             return _refuse(400, f"{error} is not valid", is_api=is_api)
         except TooLarge:
-            return plain(400, "Nothing was changed. More was sent than this form takes: shorten it.")
+            return plain(
+                400, "Nothing was changed. More was sent than this form takes: shorten it."
+            )
         except SQLAlchemyError as error:
             what = f"the ledger does not work ({type(error).__name__})"
             return _refuse(503, what, is_api=is_api)
         except OthersLedger as error:
             return _refuse(503, f"the ledger {error}", is_api=is_api)
+        except Exception as error:  # noqa: BLE001 - Orthanc would log its text: it may hold a value
+            self._log(f"PriCheXy: {type(error).__name__} while answering a request.")
+            return json_response(500, {"error": "internal error"}) if is_api else failed(request)
 
     def _visit(self, request: Request) -> Visit:
         user = user_of(request.headers)

@@ -111,7 +111,10 @@ class DryRuns:
     def take(
         self, overview: Overview, ledger: Ledger | None, own_queue: str, visit: Visit
     ) -> Response:
-        """Try the rules of the form, and show what came of it. Raises Refused, TooLarge, SQLAlchemyError."""
+        """Try the rules of the form, and show what came of it.
+
+        Raises Refused, TooLarge, SQLAlchemyError.
+        """
         if not visit.may(Role.OPERATOR):
             return plain(403, "This is for users with the role operator.")
         limit = FormLimit(FORM.size + _ENCODED * MOST_RULES_TEXT, FORM.fields)
