@@ -44,6 +44,7 @@ class Plugin:
             self._runtime.wake()
         elif change == self._orthanc.ChangeType.ORTHANC_STARTED:
             self._runtime.start()
+            self._site.start()
         elif change == self._orthanc.ChangeType.ORTHANC_STOPPED:
             self._site.stop()
             self._runtime.stop()

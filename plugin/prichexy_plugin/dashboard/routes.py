@@ -48,6 +48,7 @@ from prichexy_plugin.pictures import Pictures
 from prichexy_plugin.security import Role, Roles, user_of
 from prichexy_plugin.studies import Studies
 from prichexy_plugin.trail import Clock
+from prichexy_plugin.warming import Warming
 from prichexy_store.store import ModelStore
 from prichexy_worker.contract import DEFAULT_QUEUE
 
@@ -108,6 +109,7 @@ class Site:
         #: Counts from the first question on.
         self._metrics: Metrics | None = None
         self._history = History()
+        self._warming = Warming(self._history, lambda: self._ledger, clock)
         self._api = api.Api(
             gateway,
             visit_of=self._visit,
@@ -118,8 +120,14 @@ class Site:
             studies=studies,
         )
 
+    def start(self) -> None:
+        """Make ready, in a thread, what the first page would cost most; Orthanc has started."""
+        if self._gateway is not None:
+            self._warming.start()
+
     def stop(self) -> None:
-        """Let go of what pages have begun; Orthanc ends."""
+        """Let go of what pages and ``start`` have begun; Orthanc ends."""
+        self._warming.stop()
         self._verifications.stop()
 
     def answer(self, request: Request) -> Response:
