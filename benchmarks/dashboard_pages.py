@@ -126,6 +126,11 @@ def _pages(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str, dict[str, str
     yield "audit trail, by such a name and a state", "/audit", {**nobody, "state": "exported"}
     yield "audit trail, by the plugin and a day", "/audit", {"actor": "plugin", **a_day}
     yield "audit trail, by a state", "/audit", {"state": "failed"}
+    yield "audit trail, by a reason", "/audit", by_reason
+    seldom = {"reason": "folds"}
+    yield "audit trail, by a reason that is not there", "/audit", seldom
+    often = {**by_reason, "state": "exported", "actor": "plugin"}
+    yield "audit trail, by a reason and what never has it", "/audit", often
     yield "audit trail, of the first day", "/audit", {**fortnight, "until": fortnight["since"]}
     yield "audit trail, as a file", "/audit.csv", {}
     yield "one study", f"/studies/{some['job_id']}", {}

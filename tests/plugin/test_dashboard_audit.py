@@ -82,6 +82,20 @@ def test_what_a_person_did_is_found_by_the_name(
         "digest": row["digest"],
     }
     assert re.fullmatch(r"[0-9a-f]{64}", row["digest"])
+    for name in ("omar", "Omar", "USER OMAR"):
+        assert _rows(omar, actor=name) == [row]
+        assert omar.page("/audit", actor=name).text.count("user omar") == 1
+
+
+def test_lines_are_found_by_their_reason(omar: Reader, ledger: Ledger, clock: FakeClock) -> None:
+    job = _reject(ledger, clock, "a")
+    [row] = _rows(omar, reason="no_rule_matches")
+    assert (row["job_id"], row["to"]) == (job, "rejected")
+    page = omar.page("/audit", reason="no_rule_matches")
+    assert page.tags.count("tr") == 1 + 1
+    assert "../prichexy/audit.csv?reason=no_rule_matches" in page.links
+    assert "No line fits this search" in omar.page("/audit", reason="folds").text
+    assert omar.ask("/audit", reason="odd").status == 400
 
 
 def test_a_deed_that_is_no_step_is_shown_and_found(

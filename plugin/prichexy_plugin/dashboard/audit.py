@@ -19,7 +19,7 @@ from prichexy_plugin.dashboard.verifying import Verifications
 from prichexy_plugin.dashboard.wording import ago, sentence_of
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.queries import TrailSearch
-from prichexy_worker.contract import State
+from prichexy_worker.contract import Reason, State
 
 __all__ = ["AuditFiles", "audit_file", "audit_page", "chain_page"]
 
@@ -61,6 +61,7 @@ def audit_page(ledger: Ledger, visit: Visit) -> Response:
         words=words,
         states=[state.value for state in State],
         deeds=[deed.value for deed in Deed],
+        reasons=[(reason.value, reason.sentence) for reason in Reason],
         searched=any(words.values()),
         first=_address(words),
         newer=_address(words, after=str(lines[0].number)) if newer else None,
@@ -124,9 +125,12 @@ def _search_of(request: Request) -> TrailSearch:
         raise BadQuery("actor")
     if words["deed"] not in ("", *Deed):
         raise BadQuery("deed")
+    if words["reason"] not in ("", *Reason):
+        raise BadQuery("reason")
     return TrailSearch(
         state=request.state(),
         deed=Deed(words["deed"]) if words["deed"] else None,
+        reason=Reason(words["reason"]) if words["reason"] else None,
         actor=words["actor"],
         job_id=words["job"],
         since=day_of(request, "since"),
@@ -145,7 +149,7 @@ def _number(request: Request, key: str) -> int | None:
 
 
 def _words(request: Request) -> dict[str, str]:
-    keys = ("state", "deed", "actor", "job", "since", "until")
+    keys = ("state", "deed", "reason", "actor", "job", "since", "until")
     return {key: request.query.get(key, "").strip() for key in keys}
 
 
