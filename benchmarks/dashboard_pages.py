@@ -117,6 +117,9 @@ def _pages(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str, dict[str, str
     yield "by one letter of an id", "/studies", {"name": "a"}
     yield "by one letter of an id and a state", "/studies", {"name": "a", "state": "failed"}
     yield "by an id that is not there", "/studies", {"name": "0" * 32}
+    uid = next(iter(some["study_uids"]))
+    yield "by an export's UID", "/studies", {"name": uid}
+    yield "by an export's UID and what it is not", "/studies", {"name": uid, **by_reason}
     gone = {"name": "0" * 10, "state": "exported"}
     yield "by an id that is not there and a state", "/studies", gone
     nobody = {"actor": "user nobody"}
@@ -187,6 +190,7 @@ def _studies(count: int, now: datetime) -> Iterator[dict[str, Any]]:
             "worker_id": "worker-1",
             "durations": {"fetch": 0.3, "deform": 2.1, "export": 0.4},
             "measures": {"mean_displacement_px": 4.2},
+            "study_uids": {f"2.25.{chance.getrandbits(122)}": "0123456789abcdef"},
         }
 
 

@@ -30,9 +30,9 @@ from prichexy_plugin.raw_lines import any_text, read_these
 from prichexy_plugin.records import Span, StudyRecord
 from prichexy_plugin.schema import RULE_LENGTH, EventRow, StudyRow
 from prichexy_plugin.views import Views
-from prichexy_worker.contract import ENDED, Reason, State
+from prichexy_worker.contract import ENDED, PSEUDONYMOUS_UID, Reason, State
 
-__all__ = ["Found", "Mark", "Queries", "StudySearch", "TrailSearch"]
+__all__ = ["Found", "Mark", "Queries", "StudySearch", "TrailSearch", "is_pseudonym"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -70,8 +70,9 @@ class StudySearch:
 
     The last step of each lies in ``since`` ≤ t < ``until``; the intake rules send it to
     ``target`` among others, and ``rule`` took it in; ``name`` begins its job id or Orthanc's id of
-    it; with ``unproved`` it is an export of which nothing shows that a target holds it. None, ""
-    and False narrow nothing.
+    it, or is the StudyInstanceUID that it was to be exported with (``is_pseudonym``); with
+    ``unproved`` it is an export of which nothing shows that a target holds it. None, "" and False
+    narrow nothing.
     """
 
     state: State | None = None
@@ -280,6 +281,14 @@ class Queries(Views):
         return lines[::-1] if after is not None else lines
 
 
+def is_pseudonym(name: str) -> bool:
+    """Say whether a name that a study is sought by is the pseudonym of its StudyInstanceUID.
+
+    It has dots, and no id of ours has one.
+    """
+    return PSEUDONYMOUS_UID.fullmatch(name) is not None
+
+
 def _ways(session: Session, search: StudySearch) -> Iterator[list[ColumnElement[bool]]]:
     """Give conditions that each study which is wanted fits one of, and one alone.
 
@@ -362,9 +371,9 @@ def _is_sought_by_reason(search: TrailSearch) -> bool:
     return search.reason is not None and not search.job_id
 
 
-def _quoted(target: str) -> str:
-    # No name of a target holds a quotation mark.
-    return f'"{target}"'
+def _quoted(name: str) -> str:
+    # No name of a target holds a quotation mark, nor does a UID.
+    return f'"{name}"'
 
 
 def _is_sought_by_name(search: StudySearch) -> bool:
@@ -396,7 +405,11 @@ def _wanted(search: StudySearch) -> Iterator[ColumnElement[bool]]:
         yield StudyRow.proved == false()
     if not search.name:
         return
-    if not _OF_AN_ID.fullmatch(search.name):
+    if is_pseudonym(search.name):
+        # No index has them: a look at every row, which is short, and at no more of it than this.
+        known = _Written(StudyRow.study_uids).contains(_quoted(search.name), autoescape=True)
+        yield StudyRow.study_id.in_(select(StudyRow.study_id).where(known))
+    elif not _OF_AN_ID.fullmatch(search.name):
         yield false()
     elif few:
         named = (
