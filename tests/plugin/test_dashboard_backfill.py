@@ -67,7 +67,7 @@ def test_the_page_shows_how_far_it_is_and_stops_it(site: Site, gateway: FakeGate
     assert "Stop the backfill" in page
     assert _submit(site, {"token": _token(site), "per_minute": "0"}, user="admin").status == 303
     assert not _running(gateway)
-    assert "Stopped by admin" in site.answer(Request("GET", "", headers=login("admin"))).body
+    assert "Stopped by admin" in Reader(site, "admin").page().text
 
 
 def test_a_form_that_was_not_shown_to_this_user_changes_nothing(
