@@ -117,6 +117,9 @@ def _pages(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str, dict[str, str
     yield "by one letter of an id", "/studies", {"name": "a"}
     yield "by one letter of an id and a state", "/studies", {"name": "a", "state": "failed"}
     yield "by an id that is not there", "/studies", {"name": "0" * 32}
+    uid = next(iter(some["study_uids"]))
+    yield "by an export's UID", "/studies", {"name": uid}
+    yield "by an export's UID and what it is not", "/studies", {"name": uid, **by_reason}
     gone = {"name": "0" * 10, "state": "exported"}
     yield "by an id that is not there and a state", "/studies", gone
     nobody = {"actor": "user nobody"}
@@ -126,6 +129,11 @@ def _pages(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str, dict[str, str
     yield "audit trail, by such a name and a state", "/audit", {**nobody, "state": "exported"}
     yield "audit trail, by the plugin and a day", "/audit", {"actor": "plugin", **a_day}
     yield "audit trail, by a state", "/audit", {"state": "failed"}
+    yield "audit trail, by a reason", "/audit", by_reason
+    seldom = {"reason": "folds"}
+    yield "audit trail, by a reason that is not there", "/audit", seldom
+    often = {**by_reason, "state": "exported", "actor": "plugin"}
+    yield "audit trail, by a reason and what never has it", "/audit", often
     yield "audit trail, of the first day", "/audit", {**fortnight, "until": fortnight["since"]}
     yield "audit trail, as a file", "/audit.csv", {}
     yield "one study", f"/studies/{some['job_id']}", {}
@@ -182,6 +190,7 @@ def _studies(count: int, now: datetime) -> Iterator[dict[str, Any]]:
             "worker_id": "worker-1",
             "durations": {"fetch": 0.3, "deform": 2.1, "export": 0.4},
             "measures": {"mean_displacement_px": 4.2},
+            "study_uids": {f"2.25.{chance.getrandbits(122)}": "0123456789abcdef"},
         }
 
 

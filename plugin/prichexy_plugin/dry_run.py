@@ -43,9 +43,7 @@ class Outcome:
     def differs(self) -> bool:
         """Say whether a set of rules sends it another way than it went, as far as is known."""
         went = self.study.way
-        return went is not None and any(
-            way is not None and _way(way) != _way(went) for way in self.ways
-        )
+        return went is not None and any(way is not None and _differ(went, way) for way in self.ways)
 
 
 def try_rules(
@@ -113,6 +111,12 @@ def _decide(
     seen = [fact for modality, fact in facts if may_match(rules, modality)]
     decision = decide(seen, rules, copy=study.copy)
     return replace(decision, priority=Rank.LOW) if one.backfilled else decision
+
+
+def _differ(went: Decision, way: Decision) -> bool:
+    if went.taken and went.priority is Rank.WITHDRAWAL:
+        way = replace(way, priority=went.priority)
+    return _way(way) != _way(went)
 
 
 def _way(decision: Decision) -> tuple[object, ...]:

@@ -34,6 +34,9 @@ _TARGETS_FAULT: Final = tuple(
 class Decided:
     """A study that was decided over, and the way it went; None for one that is not known.
 
+    Of one whose export was to be taken back the way's priority is WITHDRAWAL, which no rule gives:
+    how urgent the rules had found it is not known any more.
+
     ``backfilled``: a backfill brought it, so it is of the lowest rank whatever the rules say.
     """
 

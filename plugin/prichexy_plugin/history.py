@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from heapq import merge
 from itertools import pairwise
@@ -13,10 +13,12 @@ from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.records import Span
 from prichexy_worker.contract import State
 
-__all__ = ["DAY", "HOUR", "History", "edges"]
+__all__ = ["DAY", "HOUR", "PLOTTED", "History", "edges"]
 
 HOUR: Final = timedelta(hours=1)
 DAY: Final = timedelta(days=1)
+#: What the overview shows: so many of each.
+PLOTTED: Final = ((HOUR, 24), (DAY, 14))
 #: A step that was taken just before the end of an hour may still be on its way into the database.
 _SETTLED: Final = timedelta(minutes=1)
 
@@ -42,6 +44,14 @@ class History:
             if end - begin == step and begin < wanted[0]:
                 self._over.pop((begin, end), None)
         return tuple(self._span(ledger, begin, end, now) for begin, end in pairwise(wanted))
+
+    def fill(self, ledger: Ledger, now: datetime) -> Iterator[None]:
+        """Ask for what is over of all that is plotted; give the word after each. As ``spans``."""
+        for step, count in PLOTTED:
+            for begin, end in pairwise(edges(now, step, count)):
+                if end + _SETTLED <= now:
+                    self._span(ledger, begin, end, now)
+                    yield
 
     def _span(self, ledger: Ledger, begin: datetime, end: datetime, now: datetime) -> Span:
         known = self._over.get((begin, end))

@@ -25,14 +25,14 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from prichexy_plugin.chain import Damaged, Deed, Line
-from prichexy_plugin.raw_lines import read_these
+from prichexy_plugin.chain import PERSON, Damaged, Deed, Line
+from prichexy_plugin.raw_lines import any_text, read_these
 from prichexy_plugin.records import Span, StudyRecord
 from prichexy_plugin.schema import RULE_LENGTH, EventRow, StudyRow
 from prichexy_plugin.views import Views
-from prichexy_worker.contract import ENDED, Reason, State
+from prichexy_worker.contract import ENDED, PSEUDONYMOUS_UID, Reason, State
 
-__all__ = ["Found", "Mark", "Queries", "StudySearch", "TrailSearch"]
+__all__ = ["Found", "Mark", "Queries", "StudySearch", "TrailSearch", "is_pseudonym"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -70,8 +70,9 @@ class StudySearch:
 
     The last step of each lies in ``since`` ≤ t < ``until``; the intake rules send it to
     ``target`` among others, and ``rule`` took it in; ``name`` begins its job id or Orthanc's id of
-    it; with ``unproved`` it is an export of which nothing shows that a target holds it. None, ""
-    and False narrow nothing.
+    it, or is the StudyInstanceUID that it was to be exported with (``is_pseudonym``); with
+    ``unproved`` it is an export of which nothing shows that a target holds it. None, "" and False
+    narrow nothing.
     """
 
     state: State | None = None
@@ -86,10 +87,15 @@ class StudySearch:
 
 @dataclass(frozen=True, slots=True)
 class TrailSearch:
-    """Which lines of the audit trail are wanted; ``actor`` and ``job_id`` are whole names."""
+    """Which lines of the audit trail are wanted.
+
+    ``actor`` and ``job_id`` are whole names, an actor's in small or capital letters, and a user's
+    with or without the trail's prefix.
+    """
 
     state: State | None = None
     deed: Deed | None = None
+    reason: Reason | None = None
     actor: str = ""
     job_id: str = ""
     since: datetime | None = None
@@ -257,7 +263,7 @@ class Queries(Views):
 
         ``before`` and ``after`` are numbers of lines; name at most one.
         """
-        query = select(EventRow.number).where(*_wanted_lines(search)).limit(limit)
+        query = select(EventRow.number).limit(limit)
         if after is not None:
             query = query.where(EventRow.number > after).order_by(EventRow.number)
         else:
@@ -265,9 +271,22 @@ class Queries(Views):
                 query = query.where(EventRow.number < before)
             query = query.order_by(EventRow.number.desc())
         with self._reading() as session:
-            numbers = session.scalars(query).all()
+            numbers = [
+                number
+                for wanted in _ways_of_lines(session, search)
+                for number in session.scalars(query.where(*wanted))
+            ]
+            numbers = sorted(numbers, reverse=after is None)[:limit]
             lines = tuple(read_these(session.connection(), numbers))
         return lines[::-1] if after is not None else lines
+
+
+def is_pseudonym(name: str) -> bool:
+    """Say whether a name that a study is sought by is the pseudonym of its StudyInstanceUID.
+
+    It has dots, and no id of ours has one.
+    """
+    return PSEUDONYMOUS_UID.fullmatch(name) is not None
 
 
 def _ways(session: Session, search: StudySearch) -> Iterator[list[ColumnElement[bool]]]:
@@ -304,18 +323,57 @@ def _ways(session: Session, search: StudySearch) -> Iterator[list[ColumnElement[
 
 def _sets_with(session: Session, target: str) -> Sequence[str]:
     """Give the sets of targets with this one that studies have, as they are written."""
-    written = _Written(StudyRow.targets)
-    smallest = select(func.min(written).label("written")).cte("sets", recursive=True)
-    # From one to the next, as the index has them: not through all the studies of each.
-    following = select(func.min(written)).where(written > smallest.c.written).scalar_subquery()
-    sets = smallest.union_all(select(following).where(smallest.c.written.is_not(None)))
-    named = sets.c.written.contains(_quoted(target), autoescape=True)
-    return session.scalars(select(sets.c.written).where(named)).all()
+    sets = _each(_Written(StudyRow.targets))
+    return session.scalars(
+        select(sets).where(sets.contains(_quoted(target), autoescape=True))
+    ).all()
 
 
-def _quoted(target: str) -> str:
-    # No name of a target holds a quotation mark.
-    return f'"{target}"'
+def _each(column: ColumnElement[str] | InstrumentedAttribute[str]) -> ColumnElement[str]:
+    """Give each of a column's values once: from one to the next, as its index has them.
+
+    So it costs what the values are, not what the rows are.
+    """
+    smallest = select(func.min(column).label("value")).cte("values_of_it", recursive=True)
+    following = select(func.min(column)).where(column > smallest.c.value).scalar_subquery()
+    values = smallest.union_all(select(following).where(smallest.c.value.is_not(None)))
+    return values.c.value
+
+
+def _actors_named(session: Session, name: str) -> list[str]:
+    """Give the actors of this name as the trail has them."""
+    connection = session.connection()
+    with any_text(connection):
+        found = connection.scalars(select(_each(EventRow.actor))).all()
+    names = (name.casefold(), f"{PERSON}{name}".casefold())
+    # Who altered a line may have written there what is no text.
+    return [one for one in found if isinstance(one, str) and one.casefold() in names]
+
+
+def _ways_of_lines(session: Session, search: TrailSearch) -> Iterator[list[ColumnElement[bool]]]:
+    """Give conditions that each line which is wanted fits one of, and one alone.
+
+    Each way is in the order of the list by one index; several names at once are in none's.
+    """
+    wanted = list(_wanted_lines(search))
+    if not search.actor:
+        yield wanted
+        return
+    actor: ColumnElement[str] | InstrumentedAttribute[str] = EventRow.actor
+    if _is_sought_by_reason(search):
+        actor = func.coalesce(actor, "")
+    for name in _actors_named(session, search.actor):
+        yield [*wanted, actor == name]
+
+
+def _is_sought_by_reason(search: TrailSearch) -> bool:
+    """Say whether the index of reasons, which holds all else, is to be taken and no other."""
+    return search.reason is not None and not search.job_id
+
+
+def _quoted(name: str) -> str:
+    # No name of a target holds a quotation mark, nor does a UID.
+    return f'"{name}"'
 
 
 def _is_sought_by_name(search: StudySearch) -> bool:
@@ -347,7 +405,11 @@ def _wanted(search: StudySearch) -> Iterator[ColumnElement[bool]]:
         yield StudyRow.proved == false()
     if not search.name:
         return
-    if not _OF_AN_ID.fullmatch(search.name):
+    if is_pseudonym(search.name):
+        # No index has them: a look at every row, which is short, and at no more of it than this.
+        known = _Written(StudyRow.study_uids).contains(_quoted(search.name), autoescape=True)
+        yield StudyRow.study_id.in_(select(StudyRow.study_id).where(known))
+    elif not _OF_AN_ID.fullmatch(search.name):
         yield false()
     elif few:
         named = (
@@ -367,11 +429,15 @@ def _wanted(search: StudySearch) -> Iterator[ColumnElement[bool]]:
 
 def _wanted_lines(search: TrailSearch) -> Iterable[ColumnElement[bool]]:
     if search.state is not None:
-        yield EventRow.to_state == search.state.value
+        state = EventRow.to_state
+        yield (func.coalesce(state, "") if _is_sought_by_reason(search) else state) == search.state
     if search.deed is not None:
         yield EventRow.deed == search.deed.value
-    if search.actor:
-        yield EventRow.actor == search.actor
+    if search.reason is not None:
+        reason = EventRow.reason
+        yield (reason if _is_sought_by_reason(search) else func.coalesce(reason, "")) == (
+            search.reason.value
+        )
     if search.job_id:
         yield EventRow.job_id == search.job_id
     if search.since is not None:

@@ -14,6 +14,7 @@ from pydantic import (
 
 from prichexy_plugin.intake import Rank, Rule
 from prichexy_plugin.section import SECTION, IntakePart, RulePart, SettingsError, settings_error
+from prichexy_plugin.upright import with_escapes
 
 __all__ = ["MOST_RULES_TEXT", "read_rules", "rules_text"]
 
@@ -61,18 +62,13 @@ def rules_text(rules: Iterable[Rule]) -> str:
             fields["Priority"] = rule.priority.name.lower()
         if rule.queue:
             fields["Queue"] = rule.queue
-        lines.append(_upright(json.dumps(fields, ensure_ascii=False)))
+        lines.append(with_escapes(json.dumps(fields, ensure_ascii=False), _is_odd))
     return "[\n  " + ",\n  ".join(lines) + "\n]" if lines else "[]"
 
 
-def _upright(text: str) -> str:
-    """Write what is not seen, or turns the order of what stands beside it round, with escapes."""
-    return "".join(
-        json.dumps(one)[1:-1]
-        if not one.isprintable() or unicodedata.bidirectional(one) in _TURNS
-        else one
-        for one in text
-    )
+def _is_odd(one: str) -> bool:
+    """Say whether a character is not seen, or turns the order of what stands beside it round."""
+    return not one.isprintable() or unicodedata.bidirectional(one) in _TURNS
 
 
 def _depth(text: str) -> int:

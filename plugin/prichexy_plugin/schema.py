@@ -85,6 +85,7 @@ _WAITS: Final = text("state = 'pending'")
 #: question has the very same condition in it, not a parameter.
 KEPT: Final = text("originals = 'kept'")
 LOSES: Final = text("originals = 'deleting'")
+_REASONED: Final = text("reason IS NOT NULL")
 _JUMPED: Final = text("deed = 'clock_jumped'")
 
 
@@ -344,6 +345,18 @@ class EventRow(Base):
         Index("events_by_step", "to_state", "at", "from_state"),
         # All that a search looks at, so that whose lines are many are gone through here.
         Index("events_by_actor", "actor", "number", "at", "to_state", "deed"),
+        # Likewise; most lines have no reason.
+        Index(
+            "events_by_reason",
+            "reason",
+            "number",
+            "at",
+            "to_state",
+            "deed",
+            "actor",
+            sqlite_where=_REASONED,
+            postgresql_where=_REASONED,
+        ),
         # A handful in millions: whatever is deleted by its age asks for those since.
         Index("events_of_the_clock", "number", sqlite_where=_JUMPED, postgresql_where=_JUMPED),
     )

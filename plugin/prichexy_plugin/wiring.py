@@ -44,6 +44,7 @@ class Plugin:
             self._runtime.wake()
         elif change == self._orthanc.ChangeType.ORTHANC_STARTED:
             self._runtime.start()
+            self._site.start()
         elif change == self._orthanc.ChangeType.ORTHANC_STOPPED:
             self._site.stop()
             self._runtime.stop()
@@ -132,6 +133,7 @@ def build(orthanc: Host) -> Plugin:
         roles=settings.roles,
         own_queue=settings.queue,
         limits=settings.limits,
+        log=orthanc.LogError,
         disk=partial(look_at_disk, settings.storage),
         store=None if settings.model_store is None else ModelStore(settings.model_store),
         settings=effective_settings(

@@ -39,6 +39,10 @@ def test_the_commands_rates_are_the_plugins() -> None:
         (_state(), "Backfill under way, at most 60 studies a minute: 20 of 45 studies read, 12"),
         (_state(running=False), "Backfill finished: 20 of 45"),
         (_state(running=False, stopped_by="admin"), "Backfill stopped by admin: 20 of 45"),
+        (
+            {key: value for key, value in _state(running=False).items() if "_by" not in key},
+            "Backfill ended: 20 of 45",
+        ),
     ],
 )
 def test_how_it_is_is_said_in_a_sentence(state: dict[str, Any] | None, said: str) -> None:

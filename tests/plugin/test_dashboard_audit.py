@@ -8,6 +8,9 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ from sqlalchemy import Engine
 
 from prichexy_plugin.chain import Deed, Verdict
 from prichexy_plugin.dashboard.routes import Site
+from prichexy_plugin.dashboard.verifying import Verifications
 from prichexy_plugin.intake import Decision
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.security import Role, Roles
@@ -78,6 +82,20 @@ def test_what_a_person_did_is_found_by_the_name(
         "digest": row["digest"],
     }
     assert re.fullmatch(r"[0-9a-f]{64}", row["digest"])
+    for name in ("omar", "Omar", "USER OMAR"):
+        assert _rows(omar, actor=name) == [row]
+        assert omar.page("/audit", actor=name).text.count("user omar") == 1
+
+
+def test_lines_are_found_by_their_reason(omar: Reader, ledger: Ledger, clock: FakeClock) -> None:
+    job = _reject(ledger, clock, "a")
+    [row] = _rows(omar, reason="no_rule_matches")
+    assert (row["job_id"], row["to"]) == (job, "rejected")
+    page = omar.page("/audit", reason="no_rule_matches")
+    assert page.tags.count("tr") == 1 + 1
+    assert "../prichexy/audit.csv?reason=no_rule_matches" in page.links
+    assert "No line fits this search" in omar.page("/audit", reason="folds").text
+    assert omar.ask("/audit", reason="odd").status == 400
 
 
 def test_a_deed_that_is_no_step_is_shown_and_found(
@@ -264,6 +282,11 @@ def test_a_long_verification_shows_how_far_it_is_and_none_runs_beside_it_or_soon
     clock.move(60)
     monkeypatch.setattr(site._verifications, "_rests_until", time.monotonic() + 3600)
     page = omar.page("/audit/chain")
+    assert "Verify again" not in page.text
+    again = re.search(r"Verified 1 min ago; again from ([\d-]+ [\d:]+) UTC", page.text)
+    assert again is not None
+    left = datetime.fromisoformat(f"{again[1]}+00:00") - clock()
+    assert timedelta(minutes=50) < left <= timedelta(hours=1)
     assert "Whole: every one of 2 lines" in page.text
     assert f"began at {first:%Y-%m-%d %H:%M:%S}" in page.text
     assert calls == [first]
@@ -293,9 +316,36 @@ def test_one_file_is_made_at_a_time(
     assert len(_rows(omar)) == 2
 
 
-def test_a_long_trail_is_for_the_command_line(
+def test_a_trail_of_any_length_is_verified_in_the_background(
     omar: Reader, ledger: Ledger, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prichexy_plugin.dashboard.audit._VERIFIED_HERE", 1)
     _reject(ledger, clock, "a")
-    assert "Run prichexy audit verify" in omar.page("/audit/chain").text
+    state = replace(ledger.chain_state(), lines=600_000)
+    monkeypatch.setattr(ledger, "chain_state", lambda: state)
+    page = omar.page("/audit/chain")
+    assert "of 600000 lines verified" in page.text
+    wait_until(
+        lambda: "Whole: every one of 2 lines" in omar.page("/audit/chain").text,
+        what="the verification has ended",
+    )
+
+
+def test_a_long_verification_leaves_the_processor_to_others_for_half_of_its_time(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, rested = 0.0, []
+    verifications = Verifications(clock)
+    stopwatch = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr("prichexy_plugin.dashboard.verifying.time", stopwatch)
+
+    def wait(seconds: float) -> bool:
+        nonlocal now
+        rested.append(seconds)
+        now += seconds
+        return False
+
+    monkeypatch.setattr(verifications._stopping, "wait", wait)
+    for took in (1.0, 3.0):
+        now += took
+        verifications._note(500)
+    assert rested == [1.0, 3.0]

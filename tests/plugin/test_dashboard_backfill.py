@@ -67,7 +67,7 @@ def test_the_page_shows_how_far_it_is_and_stops_it(site: Site, gateway: FakeGate
     assert "Stop the backfill" in page
     assert _submit(site, {"token": _token(site), "per_minute": "0"}, user="admin").status == 303
     assert not _running(gateway)
-    assert "Stopped by admin" in site.answer(Request("GET", "", headers=login("admin"))).body
+    assert "Stopped by admin" in Reader(site, "admin").page().text
 
 
 def test_a_form_that_was_not_shown_to_this_user_changes_nothing(
@@ -112,7 +112,7 @@ def test_programs_begin_and_stop_it_over_the_api(site: Site, gateway: FakeGatewa
     assert status == 200
     assert begun["running"] is True
     assert begun["started_by"] == "admin"
-    health = json.loads(site.answer(Request("GET", f"{API}/health")).body)
+    health = json.loads(Reader(site, "another").ask(f"{API}/health").body)
     assert health["backfill"] == begun
     status, stopped = _post(site, {"per_minute": 0})
     assert (status, stopped["running"], stopped["stopped_by"]) == (200, False, "admin")
@@ -138,6 +138,30 @@ def test_only_operators_begin_and_stop_it_and_viewers_see_how_far_it_is(
     assert "progress" in page.tags
     assert "Operators can begin and stop one here." in page.text
     assert "token" not in page.fields
+
+
+@pytest.mark.parametrize("user", ["vera", "worker", "watch", "mallory", None])
+def test_who_began_and_stopped_one_is_for_operators(
+    gateway: FakeGateway, clock: FakeClock, user: str | None
+) -> None:
+    site = Site(
+        gateway,
+        problems=(),
+        worker_user="worker",
+        monitor_user="watch",
+        clock=clock,
+        roles=ROLES,
+    )
+    assert _post(site, {"per_minute": 30})[0] == 200
+    assert "begun just now by admin" in Reader(site, "another").page().text
+    assert _post(site, {"per_minute": 0}, user="another")[0] == 200
+    told = json.loads(Reader(site, user).ask(f"{API}/health").body)
+    assert "admin" not in json.dumps(told)
+    assert "another" not in json.dumps(told)
+    assert told["backfill"]["running"] is False
+    if user == "vera":
+        text = Reader(site, user).page().text
+        assert "Stopped by a user, begun just now by a user" in text
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping
 from urllib.parse import urlencode
 
@@ -12,13 +14,14 @@ from prichexy_plugin.dashboard.frame import Visit
 from prichexy_plugin.dashboard.http import Request, deliver
 from prichexy_plugin.dashboard.routes import Site
 from prichexy_plugin.database import open_database
-from prichexy_plugin.intake import Decision
+from prichexy_plugin.intake import Decision, Rule
 from prichexy_plugin.ledger import Ledger
+from prichexy_plugin.pauses import Stage
 from prichexy_plugin.security import Role, Roles
 from prichexy_testing.dashboard_reader import FORM, FakeGateway, Page, Reader, login
 from prichexy_testing.fake_orthanc import Answer, orthanc_id
-from prichexy_testing.plugin_fakes import FakeClock, announcement_of
-from prichexy_worker.contract import API_ROOT, Reason
+from prichexy_testing.plugin_fakes import FakeClock, announcement_of, report_of
+from prichexy_worker.contract import API_ROOT, Reason, State
 
 ROLES = Roles({"vera": Role.VIEWER, "omar": Role.OPERATOR, "ada": Role.ADMINISTRATOR})
 HOSTILE = "<script>alert('a')</script>\" onload=x \u202e 山田^太郎"
@@ -102,10 +105,63 @@ def test_what_others_say_of_themselves_is_escaped(ledger: Ledger, clock: FakeClo
     page = Reader(site, HOSTILE).page()
     assert page.tags.count("script") == 1, "ours"
     assert "onload" not in page.attributes
-    assert page.text.count(HOSTILE) == 2, "the worker's statement and the user's name"
+    shown = HOSTILE.replace("\u202e", r"\u202e")
+    assert page.text.count(shown) == 2, "the worker's statement and the user's name"
     searched = Reader(site, HOSTILE).page("/studies", name=HOSTILE[:40])
     assert searched.tags.count("script") == 1
     assert "onload" not in searched.attributes
+
+
+NAME = "Omar \u05e2\u05d5\u05de\u05e8 \u202e\x07"
+ALONE = "<bdi>Omar \u05e2\u05d5\u05de\u05e8 \\u202e\\u0007</bdi>"
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("", f"begun just now by {ALONE}: 0 of 7"),
+        ("/studies", ""),
+        ("/studies/{}", f">{ALONE}</a>"),
+        ("/studies/{}/retry", f"will say that {ALONE} did this, and when"),
+        ("/rules", f"1. {ALONE}</th>"),
+        ("/pauses", f"paused just now by {ALONE}</p>"),
+        ("/models", ""),
+        ("/audit", ""),
+        ("/settings", ""),
+    ],
+)
+def test_a_name_turns_no_word_of_the_page_round(
+    ledger: Ledger, clock: FakeClock, path: str, told: str
+) -> None:
+    ledger.note({orthanc_id("b"): clock()}, cursor=2)
+    decision = Decision(None, ("archive",), rule=NAME)
+    ledger.settle(orthanc_id("b"), decision, content="c", instances=1)
+    message = ledger.outbox()[0]
+    ledger.report(report_of(message, State.PROCESSING))
+    ledger.report(report_of(message, State.QUARANTINED, Reason.FOLDS, attempt=1))
+    ledger.announce(announcement_of(statement=NAME))
+    ledger.start_backfill(per_minute=1, total=7, by=NAME)
+    ledger.pause(Stage.INTAKE, "", actor=f"user {NAME}", reason=Reason.PAUSED_DOUBT)
+    gateway = FakeGateway(ledger)
+    gateway.rules = (Rule(NAME, station=frozenset({NAME}), targets=frozenset({"archive"})),)
+    roles = Roles({NAME: Role.ADMINISTRATOR})
+    site = Site(gateway, problems=(), worker_user=None, clock=clock, roles=roles)
+    body = str(Reader(site, NAME).ask(path.format(message.job_id)).body)
+    assert f"Logged in as {ALONE}, administrator" in body
+    assert told in body
+    shown = re.sub('value="[^"]*"', "", body)  # what a form sends back is as it was
+    assert not {"\u202e", "\x07"} & set(shown)
+
+
+def test_a_rule_with_an_odd_name_is_searched_for_by_its_own_name(
+    ledger: Ledger, clock: FakeClock
+) -> None:
+    gateway = FakeGateway(ledger)
+    gateway.rules = (Rule(NAME),)
+    site = Site(gateway, problems=(), worker_user=None, clock=clock, roles=ROLES)
+    body = str(Reader(site, "omar").ask("/studies").body)
+    assert f'<option value="{NAME}">' in body
+    assert f'value="{NAME}"' in str(Reader(site, "omar").ask("/audit", actor=NAME).body)
 
 
 def test_no_link_says_that_something_was_done(site: Site, job: str, clock: FakeClock) -> None:
@@ -168,6 +224,36 @@ def test_a_refusal_is_a_page_that_says_why_and_leads_on(
     assert f"{root}{'app/explorer.html' if user == 'nobody' else 'prichexy'}" in page.links
     assert "{" not in page.text, "no JSON"
     assert (status == 405) == ("Allow" in answer.headers)
+
+
+@pytest.mark.parametrize("path", ["/studies/{}/retry", "/pauses", "/studies/{}"])
+def test_an_error_that_nobody_foresaw_is_a_page_with_ways_on(
+    ledger: Ledger, clock: FakeClock, job: str, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    gateway = FakeGateway(ledger)
+    site = Site(gateway, problems=(), worker_user=None, clock=clock, roles=ROLES, log=said.append)
+    ada, path = Reader(site, "ada"), path.format(job)
+    about_one, posts = job in path, path != f"/studies/{job}"
+    if posts:
+        fields = {**ada.page(path).fields, "reason": Reason.PAUSED_DOUBT.value}
+
+    def fails(*_args: object, **_named: object) -> None:
+        raise RuntimeError(HOSTILE)
+
+    for name in ("again", "pause", "events", "study"):
+        monkeypatch.setattr(ledger, name, fails)
+    answer = ada.post(path, fields) if posts else ada.ask(path)
+    page = Page(answer, status=500)
+    assert "Something went wrong" in page.text
+    assert said == ["PriCheXy: RuntimeError while answering a request."]
+    assert "script>" not in page.text
+    assert ("It is not known whether this was done" in page.text) == posts
+    assert ("look at the study's time line" in page.text) == (about_one and posts)
+    leads_back = f"{Request('POST', path).root}prichexy/studies/{job}"
+    assert (leads_back in page.links) == (about_one and posts)
+    told = Reader(site, "ada").ask(f"/api/v1/studies/{job}")
+    assert (told.status, json.loads(str(told.body))) == (500, {"error": "internal error"})
 
 
 def test_a_page_says_that_a_method_is_not_allowed(site: Site) -> None:

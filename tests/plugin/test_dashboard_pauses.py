@@ -105,6 +105,20 @@ def test_there_is_a_pause_for_each_target_that_anything_names(
     ]
 
 
+def test_while_the_whole_export_is_paused_no_target_is_said_to_go_on(
+    site: Site, gateway: FakeGateway
+) -> None:
+    going, held = '<p class="ok">goes on</p>', "held by the pause of the export to all targets"
+    omar = Reader(site, "omar")
+    _pause(site, "target", "archive")
+    body = str(omar.ask("/pauses").body)
+    assert (body.count(going), body.count(held)) == (4, 0), "all but the archive"
+    _pause(site, "export")
+    body = str(omar.ask("/pauses").body)
+    assert (body.count(going), body.count(held)) == (1, 3), "the intake alone goes on"
+    assert len(_forms(omar)) == 5, "each has its own button still"
+
+
 @pytest.mark.parametrize("reason", ["", "because", Reason.NOT_NEEDED.value, Reason.PAUSED.value])
 def test_nothing_is_paused_without_one_of_the_reasons(
     site: Site, gateway: FakeGateway, reason: str

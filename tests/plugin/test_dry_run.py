@@ -106,6 +106,41 @@ def test_another_way_is_seen(world: World, proposed: tuple[Rule, ...]) -> None:
     assert not world.run((CHESTS,))[orthanc_id("chest")].differs
 
 
+@pytest.mark.parametrize("ended", [False, True], ids=["under way", "withdrawn"])
+def test_what_was_withdrawn_went_the_way_that_the_rules_sent_it(
+    world: World, clock: FakeClock, ended: bool
+) -> None:
+    world.arrive("chest")
+    world.decide(CHESTS)
+    ledger, job = world.ledger, world.job("chest")
+    message = ledger.outbox()[0]
+    ledger.report(report_of(message, State.PROCESSING))
+    ledger.report(report_of(message, State.EXPORTED, attempt=1))
+    why = Reason.WITHDRAWN_FAULTY
+    assert ledger.order_withdrawal(job, revision=1, actor="user ada", reason=why)
+    if ended:
+        errand = ledger.outbox()[0]
+        ledger.report(report_of(errand, State.PROCESSING))
+        ledger.report(report_of(errand, State.REJECTED, Reason.WITHDRAWN, attempt=1))
+        study = ledger.study(job)
+        assert study is not None
+        assert study.reason is why
+    assert not world.run((CHESTS,))[orthanc_id("chest")].differs
+    elsewhere = (Rule("elsewhere", targets=frozenset({"archive"})),)
+    for rules in (elsewhere, ()):
+        assert world.run((CHESTS,), rules)[orthanc_id("chest")].differs
+    gateway = FakeGateway(ledger)
+    gateway.rules = (CHESTS,)
+    site = Site(
+        gateway, problems=(), worker_user=None, clock=clock, roles=ROLES, studies=world.studies
+    )
+    omar = Reader(site, "omar")
+    fields = {**omar.page("/rules").fields, "rules": rules_text(elsewhere)}
+    text = Page(omar.post("/rules", fields)).text
+    assert "1 of 1 study would go another way" in text
+    assert "withdrawal" not in text
+
+
 def test_a_dry_run_changes_nothing_and_asks_orthanc_a_bounded_number_of_questions(
     world: World,
 ) -> None:
@@ -338,10 +373,31 @@ def test_a_form_of_another_page_or_of_another_size_tries_nothing(site: Site) -> 
     elsewhere = re.search(r'name="token" value="([^"]+)"', str(omar.ask("/pauses").body))
     assert elsewhere is not None
     assert omar.post("/rules", {**good, "token": elsewhere[1]}).status == 403
-    huge = urlencode({**good, "rules": "\u00e4" * MOST_RULES_TEXT}).encode()
-    assert omar.post("/rules", huge).status == 403
+    huge = urlencode({**good, "rules": "\U00020000" * (MOST_RULES_TEXT + 4096)}).encode()
+    told = Page(omar.post("/rules", huge), status=400).text
+    assert "More was sent than this form takes" in told
+    assert "not shown to you" not in told
+    assert Reader(site, "vera").post("/rules", huge).status == 403
+    assert omar.post("/rules", huge, {"origin": "http://evil.example"}).status == 403
     fits = Page(omar.post("/rules", {**good, "rules": "[" + " " * (MOST_RULES_TEXT - 2) + "]"}))
     assert "0 of 0 studies" in fits.text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[" + "\r\n" * (MOST_RULES_TEXT - 2) + "]", "0 of 0 studies"),
+        ('["' + "\u6f22" * (MOST_RULES_TEXT - 4) + '"]', "PriCheXy.Intake.Rules[0]: "),
+        ('["' + "\U00020000" * (MOST_RULES_TEXT - 4) + '"]', "PriCheXy.Intake.Rules[0]: "),
+    ],
+    ids=["line breaks", "Chinese", "rare Chinese"],
+)
+def test_a_form_with_as_many_characters_as_the_page_takes_is_read_in_any_script(
+    site: Site, text: str, said: str
+) -> None:
+    omar = Reader(site, "omar")
+    fields = {**omar.page("/rules").fields, "rules": text}
+    assert said in Page(omar.post("/rules", fields)).text
 
 
 def test_the_targets_tell_how_they_are_doing(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from datetime import datetime
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy.exc import OperationalError
 
 from prichexy_plugin.database import open_database
-from prichexy_plugin.history import DAY, HOUR, History, edges
+from prichexy_plugin.history import DAY, HOUR, PLOTTED, History, edges
 from prichexy_plugin.intake import Decision
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.records import Span
+from prichexy_plugin.warming import Warming
 from prichexy_testing.fake_orthanc import orthanc_id
 from prichexy_testing.plugin_fakes import FakeClock, report_of
 from prichexy_worker.contract import State
@@ -81,6 +84,56 @@ def test_what_the_plots_no_longer_show_is_forgotten(ledger: Ledger, clock: FakeC
         history.spans(ledger, clock(), DAY, 14)
         clock.move(HOUR.total_seconds() * 7)
     assert len(history._over) <= 24 + 14
+
+
+class FailingLedger(CountedLedger):
+    """Fails from the third question on."""
+
+    def span(self, begin: datetime, end: datetime) -> Span:
+        if len(self.asked) == 2:
+            raise OperationalError("SELECT", {}, Exception("gone"))
+        return super().span(begin, end)
+
+
+def test_what_is_over_is_counted_soon_after_the_ledger_opens_and_a_page_asks_for_the_rest(
+    ledger: Ledger, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prichexy_plugin.warming._LOOK_SECONDS", 0.01)
+    counted, history = CountedLedger(ledger, clock), History()
+    clock.move(DAY.total_seconds() / 2 + 600)
+    opened: list[Ledger] = []
+    warming = Warming(history, lambda: opened[0] if opened else None, clock)
+    warming.start()
+    warming.start()
+    assert not counted.asked
+    opened.append(counted)
+    warming._thread.join(300)
+    assert len(counted.asked) == len(set(counted.asked)) == 23 + 13
+    counted.asked.clear()
+    for step, count in PLOTTED:
+        history.spans(counted, clock(), step, count)
+    assert set(counted.asked) == {edges(clock(), HOUR, 1)}
+    warming.stop()
+
+
+def test_the_counting_beforehand_ends_when_orthanc_does(clock: FakeClock) -> None:
+    warming = Warming(History(), lambda: None, clock)
+    warming.stop()
+    warming.start()
+    warming.stop()
+    assert not warming._thread.is_alive()
+
+
+def test_a_ledger_that_fails_while_it_is_counted_beforehand_is_counted_by_the_page(
+    ledger: Ledger, clock: FakeClock
+) -> None:
+    history = History()
+    failing = FailingLedger(ledger, clock)
+    warming = Warming(history, lambda: failing, clock)
+    warming.start()
+    warming._thread.join(300)
+    assert len(failing.asked) == len(history._over) == 2
+    assert len(history.spans(ledger, clock(), HOUR, 24)) == 24
 
 
 @settings(max_examples=25)

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import event, inspect, select
 from sqlalchemy.dialects import postgresql
 
+from prichexy_plugin.chain import Deed, Line
 from prichexy_plugin.database import open_database
 from prichexy_plugin.intake import Decision
 from prichexy_plugin.ledger import Ledger
@@ -115,6 +116,12 @@ def test_studies_of_a_target_are_one_list_whatever_else_each_goes_to(
         TrailSearch(actor="user nobody"),
         TrailSearch(actor="user nobody", state=State.EXPORTED),
         TrailSearch(actor="user nobody", since=datetime(2026, 1, 1, tzinfo=UTC)),
+        TrailSearch(actor="plugin", state=State.EXPORTED),
+        TrailSearch(reason=Reason.FOLDS),
+        TrailSearch(reason=Reason.FOLDS, state=State.REJECTED, deed=Deed.STEP),
+        TrailSearch(reason=Reason.FOLDS, actor="plugin"),
+        TrailSearch(reason=Reason.FOLDS, since=datetime(2026, 1, 1, tzinfo=UTC)),
+        TrailSearch(reason=Reason.FOLDS, job_id="0" * 32),
     ],
     ids=str,
 )
@@ -150,6 +157,8 @@ def test_what_is_not_there_is_sought_by_an_index_made_for_it(
                     "INDEX (studies_by_(state_and_time|time|reason)|events_by_step)", line
                 )
                 assert line.startswith("SEARCH"), plan
+                if isinstance(search, TrailSearch) and "events.reason" in statement:
+                    assert ("ix_events_job_id" if search.job_id else "by_reason (reason=?") in line
     engine.dispose()
 
 
@@ -216,3 +225,34 @@ def test_the_trail_is_searched_and_paged_by_its_numbers(ledger: Ledger, clock: F
     assert found(state=State.WATCHED) == 2
     assert found(since=clock() - HOUR) == 3
     assert found(until=clock() - HOUR) == 2
+
+
+def test_the_trail_is_searched_by_a_persons_name_as_people_write_it_and_by_reason(
+    ledger: Ledger, clock: FakeClock
+) -> None:
+    for name in ("a", "b"):
+        _take_in(ledger, clock, name, Reason.NO_RULE_MATCHES)
+    job = ledger.studies(study_id=orthanc_id("a")).studies[0].job_id
+    ledger.again(job, revision=1, actor="user omar")
+
+    def found(**wanted: object) -> int:
+        return len(ledger.trail(TrailSearch(**wanted), limit=100))  # type: ignore[arg-type]
+
+    ledger.record(Deed.ACTION, by="User Omar")
+    ledger.record(Deed.ACTION, by="omar")
+    ledger.record(Deed.ACTION, by="user omar2")
+    assert found(actor="omar") == found(actor="OMAR") == 3
+    assert found(actor="user omar") == found(actor="USER OMAR") == 2
+    assert found(actor="oma") == found(actor="user") == found(actor="%") == 0
+    names = TrailSearch(actor="omar")
+    first = ledger.trail(names, limit=2)
+    assert [line.actor for line in first if isinstance(line, Line)] == ["omar", "User Omar"]
+    [last] = ledger.trail(names, limit=2, before=first[-1].number)
+    assert isinstance(last, Line)
+    assert last.actor == "user omar"
+    assert ledger.trail(names, limit=2, after=last.number) == first
+    assert found(reason=Reason.NO_RULE_MATCHES) == 3
+    assert found(reason=Reason.NO_RULE_MATCHES, actor="omar", job_id=job) == 1
+    assert found(reason=Reason.NO_RULE_MATCHES, actor="plugin", state=State.REJECTED) == 2
+    assert found(reason=Reason.NO_RULE_MATCHES, state=State.WATCHED) == 0
+    assert found(reason=Reason.FOLDS) == 0

@@ -20,6 +20,7 @@ from prichexy_plugin.chain import PERSON
 from prichexy_plugin.dashboard.http import Request, plain
 from prichexy_plugin.dashboard.routes import Site
 from prichexy_plugin.database import open_database
+from prichexy_plugin.history import History
 from prichexy_plugin.ownership import number_of
 from prichexy_plugin.pictures import OrthancPictures
 from prichexy_plugin.runtime import Runtime
@@ -214,7 +215,11 @@ def test_stopping_lets_go_of_everything(running: Running) -> None:
     assert not [one for one in threading.enumerate() if one.name.startswith("prichexy-")]
 
 
-def test_orthancs_own_life_starts_and_stops_the_plugin(tmp_path: Path) -> None:
+def test_orthancs_own_life_starts_and_stops_the_plugin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled = threading.Event()
+    monkeypatch.setattr(History, "fill", lambda *_of: iter([filled.set()]))
     orthanc = FakeOrthanc(_configuration(tmp_path))
     load_script(orthanc)
     assert not [one for one in threading.enumerate() if one.name.startswith("prichexy-")]
@@ -224,6 +229,7 @@ def test_orthancs_own_life_starts_and_stops_the_plugin(tmp_path: Path) -> None:
         return orthanc.request("GET", f"{API_ROOT}/health").json()
 
     wait_until(lambda: health()["ledger"] == "ok", what="the ledger is open")
+    assert filled.wait(300), "what the overview plots is counted beforehand"
     wait_until(
         lambda: "ConnectionError" in health()["broker"]["detail"], what="the broker was tried"
     )

@@ -82,11 +82,14 @@ class Page(HTMLParser):
         self.fields: dict[str, str] = {}
         self._texts: list[str] = []
         self._posts = False
+        #: Whether the next words go on in those before, as in a name within a sentence.
+        self._goes_on = False
         assert isinstance(response.body, str)
         self.feed(response.body)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
+        self._goes_on = tag == "bdi"
         self.attributes.update(name for name, _ in attrs)
         self.links += [value or "" for name, value in attrs if name in ("href", "src", "action")]
         given = dict(attrs)
@@ -97,8 +100,15 @@ class Page(HTMLParser):
         elif tag == "input" and self._posts:
             self.fields[given.get("name") or ""] = given.get("value") or ""
 
+    def handle_endtag(self, tag: str) -> None:
+        self._goes_on = tag == "bdi"
+
     def handle_data(self, data: str) -> None:
-        self._texts.append(data)
+        if self._goes_on and self._texts:
+            self._texts[-1] += data
+        else:
+            self._texts.append(data)
+        self._goes_on = False
 
     @property
     def text(self) -> str:

@@ -58,6 +58,8 @@ def sentence(state: Mapping[str, Any] | None) -> str:
         return "There was no backfill yet."
     if state["running"]:
         how = f"under way, at most {state['per_minute']} studies a minute"
+    elif "stopped_by" not in state:
+        how = "ended"  # this user is not told whether somebody stopped it
     else:
         how = f"stopped by {state['stopped_by']}" if state["stopped_by"] else "finished"
     return (

@@ -12,7 +12,8 @@
     POST /images            ImagePictures; the answer is a Claim
     POST /patients          PatientsAsked; the answer is PatientsTold
     POST /backfill          {"per_minute": number} begins one, {"per_minute": 0} stops it; the
-                            answer is the backfill as in /health
+                            answer is the backfill as in /health, where operators alone
+                            read who began and stopped it
 
     POST /models            {"changes": [...]} of a model store's history (model_changes); the
                             answer is {"told": number}, so many lines were new
@@ -117,7 +118,8 @@ class Api:
             return _ready(overview)
         user = user_of(request.headers)
         watches = user is not None and user == self._monitor_user
-        return _health(overview, names_studies=not watches)
+        names_people = self._visit_of(request).role >= Role.OPERATOR
+        return _health(overview, names_studies=not watches, names_people=names_people)
 
     def _from_command_line(
         self, gateway: Gateway, ledger: Ledger, path: str, request: Request
@@ -165,12 +167,13 @@ class Api:
         return _studies(ledger, request)
 
 
-def _health(overview: Overview, *, names_studies: bool = True) -> Response:
+def _health(overview: Overview, *, names_studies: bool, names_people: bool) -> Response:
     """Say how everything is; always 200, so that a probe of Orthanc itself does not fail.
 
     "problems" keep all studies waiting, and so do "circuits", the open ones; "unreadable" counts
     those that only wait themselves. "late" are the studies that have waited for unusually long;
-    with ``names_studies`` the job of each group's oldest is named. "pauses" are what somebody
+    with ``names_studies`` the job of each group's oldest is named, and with ``names_people`` who
+    began and stopped the backfill. "pauses" are what somebody
     stopped for a while; who did is in the audit trail.
     "ledger_place" is "postgresql", or the path of SQLite's file.
     "audit" says where the audit trail ends; "untold" lines wait for the syslog server, if any.
@@ -188,7 +191,11 @@ def _health(overview: Overview, *, names_studies: bool = True) -> Response:
                 "reachable": overview.broker.reachable,
                 "detail": overview.broker.detail,
             },
-            "backfill": None if overview.backfill is None else in_json.backfill(overview.backfill),
+            "backfill": (
+                None
+                if overview.backfill is None
+                else in_json.backfill(overview.backfill, names_people=names_people)
+            ),
             "late": [in_json.group(group, named=names_studies) for group in overview.late],
             "circuits": [in_json.circuit(circuit) for circuit in overview.circuits],
             "pauses": [in_json.pause(pause) for pause in overview.pauses],

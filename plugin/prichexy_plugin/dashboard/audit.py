@@ -15,11 +15,11 @@ from prichexy_plugin.chain import Damaged, Deed, Line
 from prichexy_plugin.dashboard.frame import Visit, render
 from prichexy_plugin.dashboard.http import LIVE, BadQuery, Request, Response
 from prichexy_plugin.dashboard.studies import day_after, day_of
-from prichexy_plugin.dashboard.verifying import Verifications, Verifying
-from prichexy_plugin.dashboard.wording import sentence_of
+from prichexy_plugin.dashboard.verifying import Verifications
+from prichexy_plugin.dashboard.wording import ago, sentence_of
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.queries import TrailSearch
-from prichexy_worker.contract import State
+from prichexy_worker.contract import Reason, State
 
 __all__ = ["AuditFiles", "audit_file", "audit_page", "chain_page"]
 
@@ -27,8 +27,6 @@ _PAGE: Final = 100
 #: Lines of one file, some 7 MB: Orthanc keeps the whole answer in memory.
 _FILE_LINES: Final = 50_000
 _FILE_SECONDS: Final = 5
-#: A longer trail is for the command line: this one shares its processor with all of Orthanc.
-_VERIFIED_HERE: Final = 100_000
 _ACTOR_LENGTH: Final = 128
 _JOB: Final = re.compile(r"[0-9a-f]{32}")
 #: A table program would take a field that begins so for a formula.
@@ -63,6 +61,7 @@ def audit_page(ledger: Ledger, visit: Visit) -> Response:
         words=words,
         states=[state.value for state in State],
         deeds=[deed.value for deed in Deed],
+        reasons=[(reason.value, reason.sentence) for reason in Reason],
         searched=any(words.values()),
         first=_address(words),
         newer=_address(words, after=str(lines[0].number)) if newer else None,
@@ -76,9 +75,9 @@ def audit_page(ledger: Ledger, visit: Visit) -> Response:
 def chain_page(ledger: Ledger, verifications: Verifications, visit: Visit) -> Response:
     """Verify the trail and say what came of it, or how far it is. Raises SQLAlchemyError."""
     state = ledger.chain_state()
-    here = state.lines <= _VERIFIED_HERE
-    look = verifications.look(ledger, state) if here else Verifying(None)
-    page = render("chain.html", visit, state=state, here=here, look=look, most=_VERIFIED_HERE)
+    look = verifications.look(ledger, state)
+    began = "" if look.found is None else ago(look.found.at, visit.at)
+    page = render("chain.html", visit, state=state, look=look, began=began)
     return page if look.seen is None else replace(page, headers=LIVE)
 
 
@@ -126,9 +125,12 @@ def _search_of(request: Request) -> TrailSearch:
         raise BadQuery("actor")
     if words["deed"] not in ("", *Deed):
         raise BadQuery("deed")
+    if words["reason"] not in ("", *Reason):
+        raise BadQuery("reason")
     return TrailSearch(
         state=request.state(),
         deed=Deed(words["deed"]) if words["deed"] else None,
+        reason=Reason(words["reason"]) if words["reason"] else None,
         actor=words["actor"],
         job_id=words["job"],
         since=day_of(request, "since"),
@@ -147,7 +149,7 @@ def _number(request: Request, key: str) -> int | None:
 
 
 def _words(request: Request) -> dict[str, str]:
-    keys = ("state", "deed", "actor", "job", "since", "until")
+    keys = ("state", "deed", "reason", "actor", "job", "since", "until")
     return {key: request.query.get(key, "").strip() for key in keys}
 
 

@@ -10,7 +10,7 @@ from prichexy_plugin.dashboard.forms import Forms
 from prichexy_plugin.dashboard.frame import Visit
 from prichexy_plugin.dashboard.http import Response, go_to, plain
 from prichexy_plugin.dashboard.view import Gateway, Overview
-from prichexy_plugin.dashboard.wording import ago
+from prichexy_plugin.dashboard.wording import ago, person_for
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.security import Role
 from prichexy_plugin.studies import StudiesUnavailable
@@ -23,10 +23,15 @@ _RATE_DIGITS: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class BackfillPart:
-    """What the overview shows; ``token`` is None for whom no button is."""
+    """What the overview shows; ``token`` is None for whom no button is.
+
+    ``by`` and ``stopped_by`` are as the visitor may know them; blank where nobody stopped it.
+    """
 
     last: Backfill | None
     begun: str
+    by: str
+    stopped_by: str
     token: str | None
     default_rate: int = DEFAULT_RATE
     max_rate: int = MAX_RATE
@@ -40,6 +45,8 @@ def backfill_part(overview: Overview, forms: Forms, visit: Visit) -> BackfillPar
     return BackfillPart(
         last,
         begun="" if last is None else ago(last.started, visit.at),
+        by="" if last is None else person_for(visit.role, last.started_by),
+        stopped_by=person_for(visit.role, last.stopped_by) if last and last.stopped_by else "",
         token=forms.token(visit, _PURPOSE) if visit.may(Role.OPERATOR) else None,
     )
 

@@ -14,7 +14,7 @@ from prichexy_plugin.dashboard.http import FORM, FormLimit
 from prichexy_plugin.security import is_own_origin
 from prichexy_plugin.trail import Clock
 
-__all__ = ["Forms", "Refused"]
+__all__ = ["Forms", "Refused", "TooLarge"]
 
 _LASTS: Final = timedelta(hours=12)
 _KEY_BYTES: Final = 32
@@ -22,6 +22,10 @@ _KEY_BYTES: Final = 32
 
 class Refused(Exception):
     """The form does not come from a page that was shown to this user lately."""
+
+
+class TooLarge(Exception):
+    """More was sent than the form takes."""
 
 
 class Forms:
@@ -43,11 +47,16 @@ class Forms:
         return f"{issued}.{self._sign(visit, purpose, issued)}"
 
     def read(self, visit: Visit, purpose: str, limit: FormLimit = FORM) -> Mapping[str, str]:
-        """Give the fields of the form that ``visit`` posts, within ``limit``. Raises Refused."""
-        fields = visit.request.form(limit)
-        issued, _, signature = fields.get("token", "").partition(".")
+        """Give the fields of the form that ``visit`` posts, within ``limit``.
+
+        Raises Refused, TooLarge.
+        """
         if visit.user is None or not is_own_origin(visit.request.headers):
             raise Refused
+        if len(visit.request.body) > limit.size:
+            raise TooLarge
+        fields = visit.request.form(limit)
+        issued, _, signature = fields.get("token", "").partition(".")
         if not (issued.isascii() and issued.isdigit() and len(issued) <= 12):
             raise Refused
         right = self._sign(visit, purpose, int(issued))

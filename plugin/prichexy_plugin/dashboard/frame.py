@@ -10,10 +10,12 @@ from importlib import resources
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from prichexy_plugin.chain import PERSON
 from prichexy_plugin.dashboard.http import Request, Response, plain
 from prichexy_plugin.security import Role
+from prichexy_plugin.upright import upright
 from prichexy_worker.contract import SOFTWARE_VERSION
 
 __all__ = ["Visit", "render", "static_file"]
@@ -68,7 +70,10 @@ class _Section:
 
 
 def render(template: str, visit: Visit, **values: Any) -> Response:
-    """Give a page of ``template``; all that it shows of ``values`` is escaped."""
+    """Give a page of ``template``; all that it shows of ``values`` is escaped.
+
+    So is what nobody would see, such as what turns the order of the words around it round.
+    """
     sections = [
         _Section(path, title, current=_belongs(visit.request.path, path))
         for path, title, role in _SECTIONS
@@ -112,9 +117,21 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_seen,
     )
     environment.filters["moment"] = _moment
+    environment.filters["bdi"] = _isolated
     return environment
+
+
+def _seen(value: Any) -> Any:
+    """Give what a page shows of a value; one that is HTML already (``e``) stays as it is."""
+    return upright(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _isolated(name: str) -> Markup:
+    """Give a name that others chose so that its direction stays within it."""
+    return Markup("<bdi>{}</bdi>").format(upright(name))
 
 
 def _moment(at: datetime) -> str:

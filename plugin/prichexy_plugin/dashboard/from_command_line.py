@@ -65,4 +65,4 @@ def answer_backfill(gateway: Gateway, ledger: Ledger, request: Request, user: st
     if not steer_backfill(gateway, ledger, rate, user):
         return json_response(503, {"error": "Orthanc does not answer the plugin"})
     now = ledger.backfill()
-    return json_response(200, {} if now is None else in_json.backfill(now))
+    return json_response(200, {} if now is None else in_json.backfill(now, names_people=True))

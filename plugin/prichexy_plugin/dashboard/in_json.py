@@ -62,19 +62,19 @@ def event(event: EventRecord, role: Role) -> dict[str, object]:
     }
 
 
-def backfill(backfill: Backfill) -> dict[str, object]:
-    """Give how far a backfill is."""
+def backfill(backfill: Backfill, *, names_people: bool) -> dict[str, object]:
+    """Give how far a backfill is; who began and stopped it only with ``names_people``."""
+    people = {"started_by": backfill.started_by, "stopped_by": backfill.stopped_by}
     return {
         "running": backfill.running,
         "started": backfill.started.isoformat(),
-        "started_by": backfill.started_by,
         "per_minute": backfill.per_minute,
         "total": backfill.total,
         "seen": backfill.seen,
         "found": backfill.found,
         "again": backfill.again,
         "ended": None if backfill.ended is None else backfill.ended.isoformat(),
-        "stopped_by": backfill.stopped_by,
+        **(people if names_people else {}),
     }
 
 

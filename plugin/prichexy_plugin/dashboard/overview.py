@@ -19,7 +19,7 @@ from prichexy_plugin.dashboard.rules import TargetLine, target_lines
 from prichexy_plugin.dashboard.view import Overview
 from prichexy_plugin.dashboard.wording import ago, amount, took
 from prichexy_plugin.disk import Disk
-from prichexy_plugin.history import DAY, HOUR, History
+from prichexy_plugin.history import DAY, PLOTTED, History
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.records import Span, WorkerRecord
 from prichexy_plugin.security import Role
@@ -27,8 +27,6 @@ from prichexy_worker.contract import State
 
 __all__ = ["overview_page"]
 
-_HOURS: Final = 24
-_DAYS: Final = 14
 #: So many workers, and models of theirs, are listed.
 _LISTED: Final = 20
 
@@ -77,9 +75,11 @@ def overview_page(
     held: list[HeldLine] = []
     if ledger is not None and overview.ledger == "ok":
         try:
-            charts = (
-                _chart("hour", history.spans(ledger, visit.at, HOUR, _HOURS)),
-                _chart("day", history.spans(ledger, visit.at, DAY, _DAYS)),
+            charts = tuple(
+                _chart(
+                    "day" if step == DAY else "hour", history.spans(ledger, visit.at, step, count)
+                )
+                for step, count in PLOTTED
             )
             for state in OF_ONE_REASON:
                 held += held_lines(ledger, state, visit)

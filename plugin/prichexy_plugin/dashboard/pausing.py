@@ -30,13 +30,17 @@ _RULES_NAME_NONE: Final = "studies whose rule names no target"
 
 @dataclass(frozen=True, slots=True)
 class _Valve:
-    """One thing that can be paused, as the page shows it; ``token`` is None for whom it cannot."""
+    """One thing that can be paused, as the page shows it; ``token`` is None for whom it cannot.
+
+    ``held``: nothing goes on here, because the export to all targets is paused.
+    """
 
     stage: Stage
     target: str
     title: str
     while_paused: str
     pause: Pause | None
+    held: bool
     since: str
     by: str
     waiting: int
@@ -89,6 +93,7 @@ def take_pause(ledger: Ledger | None, forms: Forms, visit: Visit) -> Response:
 def _valves(overview: Overview, ledger: Ledger, forms: Forms, visit: Visit) -> Iterator[_Valve]:
     pauses = {pause.key: pause for pause in overview.pauses}
     waiting = ledger.waiting_by_targets()
+    all_held = key_of(Stage.EXPORT) in pauses
     arrived = ledger.due_count()
 
     def valve(stage: Stage, target: str, title: str, told: str, waits: int) -> _Valve:
@@ -99,6 +104,7 @@ def _valves(overview: Overview, ledger: Ledger, forms: Forms, visit: Visit) -> I
             title,
             told,
             pause,
+            held=all_held and stage is Stage.TARGET,
             since="" if pause is None else ago(pause.since, visit.at),
             by="" if pause is None else actor_for(visit.role, pause.by).removeprefix("user "),
             waiting=waits,

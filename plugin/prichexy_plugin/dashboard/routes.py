@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from prichexy_plugin.dashboard import actions, api, desk, images, models, studies
 from prichexy_plugin.dashboard.audit import AuditFiles, audit_page, chain_page
 from prichexy_plugin.dashboard.backfilling import backfill_part, take_backfill
-from prichexy_plugin.dashboard.forms import Forms, Refused
+from prichexy_plugin.dashboard.forms import Forms, Refused, TooLarge
 from prichexy_plugin.dashboard.frame import Visit, static_file
 from prichexy_plugin.dashboard.from_orthanc import FROM_ORTHANC, go_to_study
 from prichexy_plugin.dashboard.http import (
@@ -29,7 +29,7 @@ from prichexy_plugin.dashboard.many import many_page, take_many
 from prichexy_plugin.dashboard.metrics import Metrics, metrics_response
 from prichexy_plugin.dashboard.overview import overview_page
 from prichexy_plugin.dashboard.pausing import pauses_page, take_pause
-from prichexy_plugin.dashboard.refusing import dressed
+from prichexy_plugin.dashboard.refusing import dressed, failed
 from prichexy_plugin.dashboard.rerun import rerun_page, take_rerun
 from prichexy_plugin.dashboard.rules import DryRuns, rules_page
 from prichexy_plugin.dashboard.settings_page import settings_page
@@ -48,6 +48,7 @@ from prichexy_plugin.pictures import Pictures
 from prichexy_plugin.security import Role, Roles, user_of
 from prichexy_plugin.studies import Studies
 from prichexy_plugin.trail import Clock
+from prichexy_plugin.warming import Warming
 from prichexy_store.store import ModelStore
 from prichexy_worker.contract import DEFAULT_QUEUE
 
@@ -84,7 +85,9 @@ class Site:
         own_queue: str = DEFAULT_QUEUE,
         limits: Limits = DEFAULTS,
         store: ModelStore | None = None,
+        log: Callable[[str], None] = lambda _sentence: None,
     ) -> None:
+        self._log = log
         self._gateway = gateway
         self._pictures = pictures
         self._studies = studies
@@ -106,6 +109,7 @@ class Site:
         #: Counts from the first question on.
         self._metrics: Metrics | None = None
         self._history = History()
+        self._warming = Warming(self._history, lambda: self._ledger, clock)
         self._api = api.Api(
             gateway,
             visit_of=self._visit,
@@ -116,12 +120,18 @@ class Site:
             studies=studies,
         )
 
+    def start(self) -> None:
+        """Make ready, in a thread, what the first page would cost most; Orthanc has started."""
+        if self._gateway is not None:
+            self._warming.start()
+
     def stop(self) -> None:
-        """Let go of what pages have begun; Orthanc ends."""
+        """Let go of what pages and ``start`` have begun; Orthanc ends."""
+        self._warming.stop()
         self._verifications.stop()
 
     def answer(self, request: Request) -> Response:
-        """Answer one request; what the database raises becomes 503."""
+        """Answer one request; what the database raises becomes 503, and any other error 500."""
         is_api = request.path == api.ADDRESS or request.path.startswith(f"{api.ADDRESS}/")
         if not is_api:
             request = self._told.believed(request, user_of(request.headers))
@@ -158,11 +168,18 @@ class Site:
             return self._api.answer(request) if is_api else self._page(request)
         except BadQuery as error:
             return _refuse(400, f"{error} is not valid", is_api=is_api)
+        except TooLarge:
+            return plain(
+                400, "Nothing was changed. More was sent than this form takes: shorten it."
+            )
         except SQLAlchemyError as error:
             what = f"the ledger does not work ({type(error).__name__})"
             return _refuse(503, what, is_api=is_api)
         except OthersLedger as error:
             return _refuse(503, f"the ledger {error}", is_api=is_api)
+        except Exception as error:  # noqa: BLE001 - Orthanc would log its text: it may hold a value
+            self._log(f"PriCheXy: {type(error).__name__} while answering a request.")
+            return json_response(500, {"error": "internal error"}) if is_api else failed(request)
 
     def _visit(self, request: Request) -> Visit:
         user = user_of(request.headers)

@@ -44,8 +44,9 @@ _CHECKS: Final[Mapping[str, str]] = {
     "commitment": "the node commits itself to what it was sent",
     "none": "nothing shows that it holds what it was sent",
 }
-#: What a browser makes of one character at most, when it sends a form.
-_ENCODED: Final = 3
+#: Bytes that a browser makes of one character at most, when it sends a form: four of UTF-8, three
+#: for each. A line break takes six.
+_ENCODED: Final = 12
 #: So many different things that workers say of one target are shown.
 _MOST_SAID: Final = 5
 
@@ -110,14 +111,18 @@ class DryRuns:
     def take(
         self, overview: Overview, ledger: Ledger | None, own_queue: str, visit: Visit
     ) -> Response:
-        """Try the rules of the form, and show what came of it. Raises Refused, SQLAlchemyError."""
+        """Try the rules of the form, and show what came of it.
+
+        Raises Refused, TooLarge, SQLAlchemyError.
+        """
         if not visit.may(Role.OPERATOR):
             return plain(403, "This is for users with the role operator.")
-        limit = FormLimit(_ENCODED * MOST_RULES_TEXT, FORM.fields)
+        limit = FormLimit(FORM.size + _ENCODED * MOST_RULES_TEXT, FORM.fields)
         form = self._forms.read(visit, _PURPOSE, limit)
         if ledger is None or self._studies is None:
             return plain(503, "The ledger is not open.")
-        text = form.get("rules", "")
+        # Browsers send each line break as two characters and count one.
+        text = form.get("rules", "").replace("\r\n", "\n")
         try:
             proposed = read_rules(without_comments(text), own_queue) if text.strip() else None
         except SettingsError as error:
@@ -264,6 +269,7 @@ def _told(way: Decision | None) -> str:
         return _kind(None)
     if way.reason is not None:
         return f"{_kind(False)}: {way.reason.sentence}"
-    more = [] if way.priority is Rank.NORMAL else [way.priority.name.lower()]
+    told = way.priority not in (Rank.NORMAL, Rank.WITHDRAWAL)
+    more = [way.priority.name.lower()] if told else []
     more += [f"queue {way.queue}"] if way.queue else []
     return ", ".join([_kind(way.targets), *more])

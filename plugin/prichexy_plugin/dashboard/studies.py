@@ -13,7 +13,7 @@ from prichexy_plugin.chain import Damaged, Deed
 from prichexy_plugin.dashboard.actions import DELETIONS, NOTES, UNDONE, actions_for
 from prichexy_plugin.dashboard.frame import Visit, render
 from prichexy_plugin.dashboard.held import OF_ONE_REASON
-from prichexy_plugin.dashboard.http import LIVE, SCRIPTED, BadQuery, Request, Response
+from prichexy_plugin.dashboard.http import LIVE, SCRIPTED, BadQuery, Request, Response, plain
 from prichexy_plugin.dashboard.images import images_of
 from prichexy_plugin.dashboard.needs import troubles_of
 from prichexy_plugin.dashboard.rerun import can_rerun
@@ -32,7 +32,7 @@ from prichexy_plugin.decisions import RELEASES
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.pauses import WHY_PAUSED
 from prichexy_plugin.pictures import Pictures
-from prichexy_plugin.queries import Found, Mark, StudySearch
+from prichexy_plugin.queries import Found, Mark, StudySearch, is_pseudonym
 from prichexy_plugin.records import EventRecord, StudyRecord
 from prichexy_plugin.security import Role
 from prichexy_worker.contract import ENDED, TARGET_NAME, Reason, State
@@ -89,6 +89,8 @@ def studies_page(overview: Overview, ledger: Ledger | None, visit: Visit) -> Res
     """List the studies that are searched for. Raises BadQuery, SQLAlchemyError."""
     request = visit.request
     search = _search_of(request)
+    if is_pseudonym(search.name) and visit.role < Role.OPERATOR:
+        return plain(403, "This tells whose an exported study is: it is for operators.")
     found = Found((), newer=None, older=None)
     total = 0
     if ledger is not None and overview.ledger == "ok":
@@ -114,6 +116,7 @@ def studies_page(overview: Overview, ledger: Ledger | None, visit: Visit) -> Res
         rules=sorted({*(rule.name for rule in overview.rules), *filter(None, [search.rule])}),
         reasons=[(one.value, one.sentence) for one in Reason if one not in _OF_NO_STUDY],
         lines=[_line(study, visit.at) for study in found.studies],
+        by_pseudonym=visit.role >= Role.OPERATOR,
         told=_told(total) if _narrows(search) else "",
         searched=search != StudySearch(),
         # The whole of one state and reason; see many.py.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from prichexy_plugin.chain import UnknownKey, Verdict
@@ -35,12 +36,15 @@ class Found:
 class Verifying:
     """What the page shows: the last that was ``found``; ``seen`` lines of one that runs, or None.
 
+    ``again_at`` is when the next one may begin, None where that is now.
+
     What was found holds for its moment alone: whoever alters an old line leaves the head as it is,
     so nothing here is told as if it were of now.
     """
 
     found: Found | None
     seen: int | None = None
+    again_at: datetime | None = None
 
 
 class _Stopped(Exception):
@@ -51,7 +55,7 @@ class Verifications:
     """Begins a verification when somebody looks; any thread may call it.
 
     None runs beside another, and none soon after a long one: that would take a processor from all
-    of Orthanc.
+    of Orthanc. A long one itself leaves it to others for half of its time.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -62,15 +66,20 @@ class Verifications:
         self._found: Found | None = None
         self._seen = 0
         self._rests_until = 0.0
+        self._noted = 0.0
 
     def look(self, ledger: Ledger, state: ChainState) -> Verifying:
         """Give what is known, and begin anew where that may be. Raises SQLAlchemyError."""
         with self._lock:
             if self._thread is not None and self._thread.is_alive():
                 return Verifying(self._found, self._seen)
+            rest = self._rests_until - time.monotonic()
             if state.lines <= _AT_ONCE:
                 self._found = self._verify(ledger)
-            elif time.monotonic() >= self._rests_until and not self._stopping.is_set():
+            elif rest > 0:
+                again_at = self._clock() + timedelta(seconds=rest)
+                return Verifying(self._found, again_at=again_at)
+            elif not self._stopping.is_set():
                 self._seen = 0
                 self._thread = threading.Thread(
                     target=self._run, args=(ledger,), name="prichexy-verifying", daemon=True
@@ -86,9 +95,9 @@ class Verifications:
             self._thread.join(_STOP_SECONDS)
 
     def _run(self, ledger: Ledger) -> None:
-        began = time.monotonic()
+        began = self._noted = time.monotonic()
         try:
-            self._found = self._verify(ledger)
+            self._found = self._verify(ledger, self._note)
         except _Stopped:
             return
         except Exception as error:  # noqa: BLE001 - nobody else would hear of it
@@ -96,14 +105,15 @@ class Verifications:
         now = time.monotonic()
         self._rests_until = now + _REST * (now - began)
 
-    def _verify(self, ledger: Ledger) -> Found:
+    def _verify(self, ledger: Ledger, seen: Callable[[int], None] = lambda _count: None) -> Found:
         at = self._clock()
         try:
-            return Found(at, ledger.verdict(self._note))
+            return Found(at, ledger.verdict(seen))
         except UnknownKey as error:
             return Found(at, unknown_key=error)
 
     def _note(self, seen: int) -> None:
         self._seen = seen
-        if self._stopping.is_set():
+        if self._stopping.wait(time.monotonic() - self._noted):
             raise _Stopped
+        self._noted = time.monotonic()

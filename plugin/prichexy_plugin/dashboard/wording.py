@@ -19,6 +19,7 @@ __all__ = [
     "ago",
     "amount",
     "meaning_of",
+    "person_for",
     "sentence_of",
     "told_measures",
     "took",
@@ -130,3 +131,8 @@ def actor_for(role: Role, actor: str) -> str:
     if role < Role.OPERATOR and actor.startswith(PERSON):
         return "a user"
     return actor
+
+
+def person_for(role: Role, name: str) -> str:
+    """Name a user of Orthanc, without the trail's prefix, to a user of this role."""
+    return actor_for(role, f"{PERSON}{name}").removeprefix(PERSON)

@@ -37,6 +37,7 @@ from prichexy_worker.contract.pictures import (
     TextPictures,
 )
 from prichexy_worker.contract.reading import (
+    PSEUDONYMOUS_UID,
     ContractError,
     LaterVersion,
     version_of,
@@ -105,6 +106,7 @@ __all__ = [
     "MOST_STRENGTH",
     "MOST_TARGETS",
     "OLDEST_VERSION",
+    "PSEUDONYMOUS_UID",
     "QUEUE_NAME",
     "RELEASABLE",
     "REPORTABLE",
