@@ -1,14 +1,15 @@
 """What people decide over studies that have ended, in the ledger.
 
 Each decision is one transaction: it is written with its lines of the audit trail and takes effect
-as the study's next revision, or nothing is written. It names the revision that the person saw, so
-that a second click, and a page that is out of date, do nothing.
+as the study's next revision, or nothing is written. It names the revision that the person saw, and
+all else that was ``seen`` (``StudyRecord.as_seen``), so that a second click, and a page that is out of
+date, do nothing: somebody else may have decided since. Without ``seen`` the revision alone counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sqlalchemy import delete, func, select
@@ -92,6 +93,7 @@ class Decisions(Steps):
         actor: str,
         reason: Reason,
         looked: Sequence[Looked],
+        seen: str | None = None,
     ) -> bool:
         """Let a study in quarantine go its way once more with a person's decisions over its images.
 
@@ -116,7 +118,8 @@ class Decisions(Steps):
                 self._tell(session, line)
             return Orders.from_json(row.orders).decided(looked)
 
-        return self._send_anew(job_id, revision=revision, actor=actor, reason=reason, decide=decide)
+        as_seen = _Seen(revision, seen)
+        return self._send_anew(job_id, as_seen, actor=actor, reason=reason, decide=decide)
 
     def held(self, state: State) -> dict[Reason, Held]:
         """Say how many studies are in this state for each reason, and since when the oldest is."""
@@ -130,7 +133,14 @@ class Decisions(Steps):
         return {Reason(code): Held(count, since) for code, count, since in found if code}
 
     def order_rerun(
-        self, job_id: str, *, revision: int, actor: str, bundle: str, strength: float
+        self,
+        job_id: str,
+        *,
+        revision: int,
+        actor: str,
+        bundle: str,
+        strength: float,
+        seen: str | None = None,
     ) -> bool:
         """Have a study made anew with the model of this bundle, "" for the workers' own.
 
@@ -147,9 +157,12 @@ class Decisions(Steps):
                 return None
             return replace(orders.lasting(), bundle=bundle, strength=strength)
 
-        return self._send_anew(job_id, revision=revision, actor=actor, reason=None, decide=decide)
+        as_seen = _Seen(revision, seen)
+        return self._send_anew(job_id, as_seen, actor=actor, reason=None, decide=decide)
 
-    def order_withdrawal(self, job_id: str, *, revision: int, actor: str, reason: Reason) -> bool:
+    def order_withdrawal(
+        self, job_id: str, *, revision: int, actor: str, reason: Reason, seen: str | None = None
+    ) -> bool:
         """Have the export of a study taken back from every target, and end it as turned away.
 
         It may be of an earlier revision, and its originals may be gone where the ledger knows its
@@ -158,13 +171,15 @@ class Decisions(Steps):
         """
         with self._writing() as session:
             row = session.scalar(select(StudyRow).where(StudyRow.job_id == job_id))
-            if row is None or row.revision != revision or not row.to_record().can_be_withdrawn:
+            if row is None or not _Seen(revision, seen).is_still(row):
+                return False
+            if not row.to_record().can_be_withdrawn:
                 return False
             orders = Orders(errand=Errand.WITHDRAW, reason=reason)
             self._hand_out(session, row, orders, reason, actor)
             return True
 
-    def again(self, job_id: str, *, revision: int, actor: str) -> bool:
+    def again(self, job_id: str, *, revision: int, actor: str, seen: str | None = None) -> bool:
         """Let a study that has ended go through everything once more, because a person says so.
 
         A rejected one is looked at anew by the intake rules; any other is a new revision in the
@@ -174,7 +189,7 @@ class Decisions(Steps):
         or not ended.
         """
         with self._writing() as session:
-            row = _ended_as_seen(session, job_id, revision)
+            row = _ended_as_seen(session, job_id, _Seen(revision, seen))
             if row is None:
                 return False
             before = State(row.state)
@@ -197,7 +212,9 @@ class Decisions(Steps):
                 self._hand_out(session, row, orders, None, actor)
             return True
 
-    def turn_away(self, job_id: str, *, revision: int, actor: str, reason: Reason) -> bool:
+    def turn_away(
+        self, job_id: str, *, revision: int, actor: str, reason: Reason, seen: str | None = None
+    ) -> bool:
         """End for good what waits for a person's decision, because ``actor`` says so.
 
         What was measured on it stays, also what may be left at an export target. False, with
@@ -207,7 +224,9 @@ class Decisions(Steps):
         with self._writing() as session:
             row = session.scalar(select(StudyRow).where(StudyRow.job_id == job_id))
             undecided = (State.QUARANTINED.value, State.FAILED.value)
-            if row is None or row.revision != revision or row.state not in undecided:
+            if row is None or not _Seen(revision, seen).is_still(row):
+                return False
+            if row.state not in undecided:
                 return False
             self._step(session, row, State.REJECTED, reason, actor=actor)
             return True
@@ -215,8 +234,8 @@ class Decisions(Steps):
     def _send_anew(
         self,
         job_id: str,
+        as_seen: _Seen,
         *,
-        revision: int,
         actor: str,
         reason: Reason | None,
         decide: Callable[[Session, StudyRow], Orders | None],
@@ -224,10 +243,10 @@ class Decisions(Steps):
         """Have a study that has ended handed out as its next revision, with what ``decide`` gives.
 
         For the targets that it was for. False, with nothing written, when that is None, or the
-        study is no longer what the person saw: of another revision, or not ended.
+        study is no longer what the person saw, or not ended.
         """
         with self._writing() as session:
-            row = _ended_as_seen(session, job_id, revision)
+            row = _ended_as_seen(session, job_id, as_seen)
             if row is None:
                 return False
             orders = decide(session, row)
@@ -269,10 +288,24 @@ class Decisions(Steps):
                 self._tell(session, entry)
 
 
-def _ended_as_seen(session: Session, job_id: str, revision: int) -> StudyRow | None:
-    """Give a study that has ended and has its originals, None when it is of another revision."""
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a person saw of a study; ``whole`` is its ``StudyRecord.as_seen``, None for no page."""
+
+    revision: int
+    whole: str | None
+
+    def is_still(self, row: StudyRow) -> bool:
+        """Say whether the study is what the person saw."""
+        if row.revision != self.revision:
+            return False
+        return self.whole is None or self.whole == row.to_record().as_seen
+
+
+def _ended_as_seen(session: Session, job_id: str, seen: _Seen) -> StudyRow | None:
+    """Give a study that has ended and has its originals, None when it is not what was seen."""
     row = session.scalar(select(StudyRow).where(StudyRow.job_id == job_id))
-    if row is None or row.revision != revision or State(row.state) in ACTIVE:
+    if row is None or not seen.is_still(row) or State(row.state) in ACTIVE:
         return None
     return row if row.originals == Originals.KEPT.value else None
 

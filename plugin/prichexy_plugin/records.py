@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from prichexy_plugin.orders import Orders
 from prichexy_worker.contract import ENDED, MOST_PICTURES, Reason, State, WorkerAnnouncement
 
 __all__ = ["EventRecord", "Held", "Page", "Span", "StudyRecord", "WorkerRecord"]
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,20 @@ class StudyRecord:
     unconsented: bool = False
     #: Whether the ledger knows what it is called at the targets.
     named: bool = False
+
+    @property
+    def as_seen(self) -> str:
+        """Write what a person who decides over it has to have seen: another text, another study.
+
+        Of one that has ended that is its revision, where it stands, why and since when, and whether
+        somebody said that it is not consented to. Of one under way it is not how far it is.
+        """
+        consented = "unconsented" if self.unconsented else "consented"
+        if self.state not in ENDED:
+            return f"{self.revision}.under_way.{consented}"
+        since = (self.updated - _EPOCH) // _MICROSECOND
+        why = "" if self.reason is None else self.reason.value
+        return f"{self.revision}.{self.state.value}.{why}.{since}.{consented}"
 
     @property
     def can_be_withdrawn(self) -> bool:

@@ -668,9 +668,9 @@ def test_a_study_that_is_on_its_way_has_no_button(
 
 
 @pytest.mark.parametrize(
-    "changed", [{"token": ""}, {"token": "1.a"}, {"revision": ""}, {"revision": "²"}]
+    "changed", [{"token": ""}, {"token": "1.a"}, {"seen": ""}]
 )
-def test_a_form_without_its_token_or_revision_changes_nothing(
+def test_a_form_without_its_token_or_what_was_seen_changes_nothing(
     omar: Reader, ledger: Ledger, clock: FakeClock, changed: dict[str, str]
 ) -> None:
     job = _end(ledger, clock, "a", State.FAILED, Reason.TARGET_REFUSED)

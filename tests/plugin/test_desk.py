@@ -126,7 +126,7 @@ def _quarantine(
 
 
 def _form(page: Page, **fields: str) -> dict[str, str]:
-    hidden = {name: page.fields[name] for name in ("token", "revision", "place", "filter")}
+    hidden = {name: page.fields[name] for name in ("token", "seen", "place", "filter")}
     return {**hidden, "1.seen": "yes", "why": Reason.RELEASED_ERASED.value, **fields}
 
 
@@ -314,7 +314,7 @@ def test_what_was_said_of_images_of_before_is_not_filled_in(
     site: Site, omar: Reader, ledger: Ledger, clock: FakeClock
 ) -> None:
     job = _quarantine(site, ledger, clock)
-    fields = {**_boxes(), "1.1.x": "33", "revision": "0", "why": "because"}
+    fields = {**_boxes(), "1.1.x": "33", "seen": "0", "why": "because"}
     answer = _release(omar, job, fields)
     assert "1.1.x" in str(answer.body)
     assert 'value="33"' not in str(answer.body)

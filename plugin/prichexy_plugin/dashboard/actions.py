@@ -44,16 +44,16 @@ NOTES: Final[Mapping[str, str]] = {
 UNDONE: Final = frozenset({"kept", "moved"})
 #: Why an original was deleted; no study itself ever has one of these reasons.
 DELETIONS: Final = (Reason.DELETED_DONE, Reason.DELETED_CONSENT, Reason.DELETED_WRONG)
-_REVISION_DIGITS: Final = 9
 _LASTS: Final = "Without consent, new images change nothing either."
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a person asked for: the job at the revision that was seen, who, and why."""
+    """What a person asked for: the job as it was ``seen`` (``StudyRecord.as_seen``), who, and why."""
 
     job_id: str
     revision: int
+    seen: str
     actor: str
     reason: Reason | None
 
@@ -92,20 +92,30 @@ class Action:
 
 
 def _retry(hands: Hands, wish: Wish) -> str:
-    done = hands.ledger.again(wish.job_id, revision=wish.revision, actor=wish.actor)
+    done = hands.ledger.again(
+        wish.job_id, revision=wish.revision, seen=wish.seen, actor=wish.actor
+    )
     return "retried" if done else "moved"
 
 
 def _turn_away(hands: Hands, wish: Wish) -> str:
     done = wish.reason is not None and hands.ledger.turn_away(
-        wish.job_id, revision=wish.revision, actor=wish.actor, reason=wish.reason
+        wish.job_id,
+        revision=wish.revision,
+        seen=wish.seen,
+        actor=wish.actor,
+        reason=wish.reason,
     )
     return "rejected" if done else "moved"
 
 
 def _withdraw(hands: Hands, wish: Wish) -> str:
     done = wish.reason is not None and hands.ledger.order_withdrawal(
-        wish.job_id, revision=wish.revision, actor=wish.actor, reason=wish.reason
+        wish.job_id,
+        revision=wish.revision,
+        seen=wish.seen,
+        actor=wish.actor,
+        reason=wish.reason,
     )
     return "withdrawn" if done else "moved"
 
@@ -122,6 +132,7 @@ def _delete(hands: Hands, wish: Wish) -> str:
     ordered = hands.ledger.order_disposal(
         wish.job_id,
         revision=wish.revision,
+        seen=wish.seen,
         actor=wish.actor,
         reason=wish.reason,
         instances=() if there is None else there.instances,
@@ -312,14 +323,15 @@ def carry_out(
     action: Action, study: StudyRecord, hands: Hands, form: Mapping[str, str], visit: Visit
 ) -> Response | str:
     """Do what a form asks for; gives the name of the note, or the answer to an odd form."""
-    revision, reason = form.get("revision", ""), form.get("reason")
-    if not (revision.isascii() and revision.isdigit() and len(revision) <= _REVISION_DIGITS):
+    seen, reason = form.get("seen", ""), form.get("reason")
+    if not seen:
         return plain(400, "The form is not complete. Open it anew.")
     chosen = next((one for one in action.reasons if one.value == reason), None)
     if action.reasons and chosen is None:
         return plain(400, "No reason was chosen. Nothing was changed. Go back and choose one.")
-    wish = Wish(study.job_id, int(revision), visit.actor, chosen)
-    return action.deed(hands, wish) if action in actions_for(study, visit) else "moved"
+    if seen != study.as_seen or action not in actions_for(study, visit):
+        return "moved"
+    return action.deed(hands, Wish(study.job_id, study.revision, seen, visit.actor, chosen))
 
 
 def _purpose(action: Action, study: StudyRecord) -> str:

@@ -59,7 +59,7 @@ def take_many(action: Action, ledger: Ledger, forms: Forms, visit: Visit) -> Res
     # Neither of the two asks Orthanc for anything.
     hands = Hands(ledger, studies=None, tidy=lambda: None)
     notes = [
-        action.deed(hands, Wish(study.job_id, study.revision, visit.actor, chosen))
+        action.deed(hands, Wish(study.job_id, study.revision, study.as_seen, visit.actor, chosen))
         for study in _next(action, ledger, search)
     ]
     done = sum(note not in UNDONE for note in notes)

@@ -74,13 +74,13 @@ def take_rerun(study: StudyRecord, ledger: Ledger, forms: Forms, visit: Visit) -
     ):
         sentence = f"The strength is a number from {LEAST_STRENGTH:g} to {MOST_STRENGTH:g}."
         return plain(400, f"Nothing was changed. {sentence} Go back and correct it.")
-    revision = form.get("revision", "")
     done = (
         can_rerun(study, visit)
-        and revision == str(study.revision)
+        and form.get("seen") == study.as_seen
         and ledger.order_rerun(
             study.job_id,
             revision=study.revision,
+            seen=study.as_seen,
             actor=visit.actor,
             bundle=bundle,
             strength=float(strength),
