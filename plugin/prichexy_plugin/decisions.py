@@ -2,8 +2,9 @@
 
 Each decision is one transaction: it is written with its lines of the audit trail and takes effect
 as the study's next revision, or nothing is written. It names the revision that the person saw, and
-all else that was ``seen`` (``StudyRecord.as_seen``), so that a second click, and a page that is out of
-date, do nothing: somebody else may have decided since. Without ``seen`` the revision alone counts.
+all else that was ``seen`` (``StudyRecord.as_seen``), so that a second click, and a page that is out
+of date, do nothing: somebody else may have decided since. Without ``seen`` the revision alone
+counts.
 """
 
 from __future__ import annotations

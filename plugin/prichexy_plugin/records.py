@@ -8,7 +8,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from prichexy_plugin.orders import Orders
-from prichexy_worker.contract import ENDED, MOST_PICTURES, Reason, State, WorkerAnnouncement
+from prichexy_worker.contract import (
+    ENDED,
+    MOST_PICTURES,
+    Errand,
+    Reason,
+    State,
+    WorkerAnnouncement,
+)
 
 __all__ = ["EventRecord", "Held", "Page", "Span", "StudyRecord", "WorkerRecord"]
 
@@ -79,6 +86,11 @@ class StudyRecord:
         return f"{self.revision}.{self.state.value}.{why}.{since}.{consented}"
 
     @property
+    def is_being_withdrawn(self) -> bool:
+        """Whether its export is to be withdrawn and that is not done yet; it may have failed."""
+        return self.orders.errand is Errand.WITHDRAW and self.state is not State.REJECTED
+
+    @property
     def can_be_withdrawn(self) -> bool:
         """Whether an export of it may stand that a worker can name: by its original, or without."""
         ended = self.state in ENDED
@@ -95,10 +107,10 @@ class StudyRecord:
     def reason_sentence(self) -> str | None:
         """Tell people why the study is where it is.
 
-        Of a study given up, also the last trouble; of one that could not be taken back from every
-        export target, or of which an export of before stands there, also that; of one that was
-        exported, where an earlier export may be left. Of one whose originals were deleted for want
-        of consent, that it is not taken in any more.
+        Of a study given up, also the last trouble, and whether it was a withdrawal; of one that
+        could not be taken back from every export target, or of which an export of before stands
+        there, also that; of one that was exported, where an earlier export may be left. Of one
+        whose originals were deleted for want of consent, that it is not taken in any more.
         """
         told = [] if self.reason is None else [self._told_of(self.reason)]
         if self.state is State.EXPORTED and self.left_at:
@@ -113,6 +125,8 @@ class StudyRecord:
         sentence = reason.sentence
         if reason is Reason.TOO_MANY_ATTEMPTS and self.trouble is not None:
             sentence += f" The last time: {self.trouble.sentence}"
+        if self.is_being_withdrawn and self.state in ENDED:
+            sentence += " What failed is the withdrawal of its export."
         left = int(self.measures.get("targets_not_withdrawn", 0))
         if self.left_at:
             sentence += f" Something of it may be left at {', '.join(self.left_at)}."

@@ -667,9 +667,7 @@ def test_a_study_that_is_on_its_way_has_no_button(
     assert not ledger.again("0" * 32, revision=1, actor="user omar")
 
 
-@pytest.mark.parametrize(
-    "changed", [{"token": ""}, {"token": "1.a"}, {"seen": ""}]
-)
+@pytest.mark.parametrize("changed", [{"token": ""}, {"token": "1.a"}, {"seen": ""}])
 def test_a_form_without_its_token_or_what_was_seen_changes_nothing(
     omar: Reader, ledger: Ledger, clock: FakeClock, changed: dict[str, str]
 ) -> None:

@@ -37,9 +37,7 @@ def site(ledger: Ledger, clock: FakeClock) -> Site:
     orthanc.store({}, study="a")
     studies = OrthancStudies(orthanc)
     gateway = FakeGateway(ledger)
-    return Site(
-        gateway, problems=(), worker_user=None, clock=clock, roles=ROLES, studies=studies
-    )
+    return Site(gateway, problems=(), worker_user=None, clock=clock, roles=ROLES, studies=studies)
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ _LASTS: Final = "Without consent, new images change nothing either."
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a person asked for: the job as it was ``seen`` (``StudyRecord.as_seen``), who, and why."""
+    """What a person asked for: the job as it was ``seen`` (``as_seen``), who, and why."""
 
     job_id: str
     revision: int
@@ -92,9 +92,7 @@ class Action:
 
 
 def _retry(hands: Hands, wish: Wish) -> str:
-    done = hands.ledger.again(
-        wish.job_id, revision=wish.revision, seen=wish.seen, actor=wish.actor
-    )
+    done = hands.ledger.again(wish.job_id, revision=wish.revision, seen=wish.seen, actor=wish.actor)
     return "retried" if done else "moved"
 
 
