@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from prichexy_plugin.chain import Deed
 from prichexy_plugin.intake import Rank, stream_of
+from prichexy_plugin.lasting import is_being_withdrawn, is_without_consent
 from prichexy_plugin.orders import InDoubt, Orders, boxes_of, numbers_of
 from prichexy_plugin.records import Held
 from prichexy_plugin.retention import Originals
@@ -216,19 +217,35 @@ class Decisions(Steps):
     def turn_away(
         self, job_id: str, *, revision: int, actor: str, reason: Reason, seen: str | None = None
     ) -> bool:
-        """End for good what waits for a person's decision, because ``actor`` says so.
+        """End for good what waits or has ended without an export, because ``actor`` says so.
 
-        What was measured on it stays, also what may be left at an export target. False, with
-        nothing written, when it is no longer what the person saw: of another revision, or neither
-        quarantined nor failed.
+        What was measured on it stays, also what may be left at an export target of an export of
+        before. One on its way becomes a new revision, which voids what workers still have of it;
+        where a worker may have sent something of it, another one takes that back first, and then it
+        ends so. One that is not consented to stays that, whatever the reason. False, with nothing
+        written, when it is no longer what the person saw, when a worker has it or it is exported,
+        or when its export is to be withdrawn.
         """
         with self._writing() as session:
             row = session.scalar(select(StudyRow).where(StudyRow.job_id == job_id))
-            undecided = (State.QUARANTINED.value, State.FAILED.value)
-            if row is None or not _Seen(revision, seen).is_still(row):
+            if row is None or not _Seen(revision, seen).is_still(row) or is_being_withdrawn(row):
                 return False
-            if row.state not in undecided:
+            before = State(row.state)
+            if before in (State.PROCESSING, State.EXPORTED):
                 return False
+            row.unconsented = is_without_consent(row) or reason is Reason.NO_CONSENT
+            if before in ACTIVE and not row.exported and (row.attempts or row.sent):
+                _tell_what_may_stand(row)
+                orders = Orders(errand=Errand.WITHDRAW, reason=reason)
+                self._hand_out(session, row, orders, reason, actor)
+                return True
+            if before in ACTIVE:
+                targets = row.targets
+                self._renew(row, before)
+                row.targets = targets if row.exported else []
+            if not row.content and row.look_at is None:
+                # It was never taken in: what it is turned away with is yet to be noted.
+                row.look_at = self._clock()
             self._step(session, row, State.REJECTED, reason, actor=actor)
             return True
 
@@ -287,6 +304,13 @@ class Decisions(Steps):
                 deed, details = Deed.HANDING_OUT_RESUMED, {"blame": circuit.blame.value}
                 entry = Entry(deed, now, actor, reason=circuit.reason, details=details)
                 self._tell(session, entry)
+
+
+def _tell_what_may_stand(row: StudyRow) -> None:
+    """Note that something of a study that never was exported may be at its targets."""
+    row.exported, row.exported_of = True, b""
+    keys = {*row.exported_key.split(), *row.study_uids.values(), row.key_id}
+    row.exported_key = " ".join(sorted(keys - {""}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,12 @@ class StudyRecord:
         return self.orders.errand is Errand.WITHDRAW and self.state is not State.REJECTED
 
     @property
+    def can_be_turned_away(self) -> bool:
+        """Whether a person may end it as turned away: no worker has it, and no errand stands."""
+        elsewhere = self.state in (State.PROCESSING, State.EXPORTED)
+        return not elsewhere and not self.is_being_withdrawn
+
+    @property
     def can_be_withdrawn(self) -> bool:
         """Whether an export of it may stand that a worker can name: by its original, or without."""
         ended = self.state in ENDED
@@ -117,6 +123,8 @@ class StudyRecord:
             where = ", ".join(self.left_at)
             left = f"An earlier export may be left at {where}, to which the study does not go."
             told = ["Exported.", left]
+        if self.is_being_withdrawn and self.state not in ENDED:
+            told.append("A worker takes back from the export targets what may be there of it.")
         if self.unconsented:
             told.append("Nothing more of it is taken in: its use is not consented to.")
         return " ".join(told) or None
