@@ -34,7 +34,7 @@ __all__ = [
 NOTES: Final[Mapping[str, str]] = {
     "retried": "Done. The study goes its way once more; the time line shows how far it is.",
     "rejected": "Done. The study is turned away; the time line says by whom and why.",
-    "taken_back": "Done. A worker takes back what may be sent of it; then it stands as turned away.",
+    "taken_back": "Done. A worker takes back what may be sent of it; then it is turned away.",
     "deleted": "Done. Orthanc deletes its images within seconds; below stands by whom and why.",
     "withdrawn": "Done. A worker takes the export back from the targets; the time line shows when.",
     "rerun": "Done. The study is made anew with what you chose; the time line shows how far it is.",
