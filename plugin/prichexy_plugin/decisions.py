@@ -242,7 +242,7 @@ class Decisions(Steps):
             if before in ACTIVE:
                 targets = row.targets
                 self._renew(row, before)
-                row.targets = targets if row.exported else []
+                row.targets = targets
             if not row.content and row.look_at is None:
                 # It was never taken in: what it is turned away with is yet to be noted.
                 row.look_at = self._clock()
