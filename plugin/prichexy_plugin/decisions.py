@@ -1,14 +1,16 @@
 """What people decide over studies that have ended, in the ledger.
 
 Each decision is one transaction: it is written with its lines of the audit trail and takes effect
-as the study's next revision, or nothing is written. It names the revision that the person saw, so
-that a second click, and a page that is out of date, do nothing.
+as the study's next revision, or nothing is written. It names the revision that the person saw, and
+all else that was ``seen`` (``StudyRecord.as_seen``), so that a second click, and a page that is out
+of date, do nothing: somebody else may have decided since. Without ``seen`` the revision alone
+counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sqlalchemy import delete, func, select
@@ -16,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from prichexy_plugin.chain import Deed
 from prichexy_plugin.intake import Rank, stream_of
+from prichexy_plugin.lasting import is_being_withdrawn, is_without_consent
 from prichexy_plugin.orders import InDoubt, Orders, boxes_of, numbers_of
 from prichexy_plugin.records import Held
 from prichexy_plugin.retention import Originals
@@ -92,6 +95,7 @@ class Decisions(Steps):
         actor: str,
         reason: Reason,
         looked: Sequence[Looked],
+        seen: str | None = None,
     ) -> bool:
         """Let a study in quarantine go its way once more with a person's decisions over its images.
 
@@ -116,7 +120,8 @@ class Decisions(Steps):
                 self._tell(session, line)
             return Orders.from_json(row.orders).decided(looked)
 
-        return self._send_anew(job_id, revision=revision, actor=actor, reason=reason, decide=decide)
+        as_seen = _Seen(revision, seen)
+        return self._send_anew(job_id, as_seen, actor=actor, reason=reason, decide=decide)
 
     def held(self, state: State) -> dict[Reason, Held]:
         """Say how many studies are in this state for each reason, and since when the oldest is."""
@@ -130,7 +135,14 @@ class Decisions(Steps):
         return {Reason(code): Held(count, since) for code, count, since in found if code}
 
     def order_rerun(
-        self, job_id: str, *, revision: int, actor: str, bundle: str, strength: float
+        self,
+        job_id: str,
+        *,
+        revision: int,
+        actor: str,
+        bundle: str,
+        strength: float,
+        seen: str | None = None,
     ) -> bool:
         """Have a study made anew with the model of this bundle, "" for the workers' own.
 
@@ -147,9 +159,12 @@ class Decisions(Steps):
                 return None
             return replace(orders.lasting(), bundle=bundle, strength=strength)
 
-        return self._send_anew(job_id, revision=revision, actor=actor, reason=None, decide=decide)
+        as_seen = _Seen(revision, seen)
+        return self._send_anew(job_id, as_seen, actor=actor, reason=None, decide=decide)
 
-    def order_withdrawal(self, job_id: str, *, revision: int, actor: str, reason: Reason) -> bool:
+    def order_withdrawal(
+        self, job_id: str, *, revision: int, actor: str, reason: Reason, seen: str | None = None
+    ) -> bool:
         """Have the export of a study taken back from every target, and end it as turned away.
 
         It may be of an earlier revision, and its originals may be gone where the ledger knows its
@@ -158,13 +173,15 @@ class Decisions(Steps):
         """
         with self._writing() as session:
             row = session.scalar(select(StudyRow).where(StudyRow.job_id == job_id))
-            if row is None or row.revision != revision or not row.to_record().can_be_withdrawn:
+            if row is None or not _Seen(revision, seen).is_still(row):
+                return False
+            if not row.to_record().can_be_withdrawn:
                 return False
             orders = Orders(errand=Errand.WITHDRAW, reason=reason)
             self._hand_out(session, row, orders, reason, actor)
             return True
 
-    def again(self, job_id: str, *, revision: int, actor: str) -> bool:
+    def again(self, job_id: str, *, revision: int, actor: str, seen: str | None = None) -> bool:
         """Let a study that has ended go through everything once more, because a person says so.
 
         A rejected one is looked at anew by the intake rules; any other is a new revision in the
@@ -174,7 +191,7 @@ class Decisions(Steps):
         or not ended.
         """
         with self._writing() as session:
-            row = _ended_as_seen(session, job_id, revision)
+            row = _ended_as_seen(session, job_id, _Seen(revision, seen))
             if row is None:
                 return False
             before = State(row.state)
@@ -197,26 +214,46 @@ class Decisions(Steps):
                 self._hand_out(session, row, orders, None, actor)
             return True
 
-    def turn_away(self, job_id: str, *, revision: int, actor: str, reason: Reason) -> bool:
-        """End for good what waits for a person's decision, because ``actor`` says so.
+    def turn_away(
+        self, job_id: str, *, revision: int, actor: str, reason: Reason, seen: str | None = None
+    ) -> bool:
+        """End for good what waits or has ended without an export, because ``actor`` says so.
 
-        What was measured on it stays, also what may be left at an export target. False, with
-        nothing written, when it is no longer what the person saw: of another revision, or neither
-        quarantined nor failed.
+        What was measured on it stays, also what may be left at an export target of an export of
+        before. One on its way becomes a new revision, which voids what workers still have of it;
+        where a worker may have sent something of it, another one takes that back first, and then it
+        ends so. One that is not consented to stays that, whatever the reason. False, with nothing
+        written, when it is no longer what the person saw, when a worker has it or it is exported,
+        or when its export is to be withdrawn.
         """
         with self._writing() as session:
             row = session.scalar(select(StudyRow).where(StudyRow.job_id == job_id))
-            undecided = (State.QUARANTINED.value, State.FAILED.value)
-            if row is None or row.revision != revision or row.state not in undecided:
+            if row is None or not _Seen(revision, seen).is_still(row) or is_being_withdrawn(row):
                 return False
+            before = State(row.state)
+            if before in (State.PROCESSING, State.EXPORTED):
+                return False
+            row.unconsented = is_without_consent(row) or reason is Reason.NO_CONSENT
+            if before in ACTIVE and not row.exported and (row.attempts or row.sent):
+                _tell_what_may_stand(row)
+                orders = Orders(errand=Errand.WITHDRAW, reason=reason)
+                self._hand_out(session, row, orders, reason, actor)
+                return True
+            if before in ACTIVE:
+                targets = row.targets
+                self._renew(row, before)
+                row.targets = targets
+            if not row.content and row.look_at is None:
+                # It was never taken in: what it is turned away with is yet to be noted.
+                row.look_at = self._clock()
             self._step(session, row, State.REJECTED, reason, actor=actor)
             return True
 
     def _send_anew(
         self,
         job_id: str,
+        as_seen: _Seen,
         *,
-        revision: int,
         actor: str,
         reason: Reason | None,
         decide: Callable[[Session, StudyRow], Orders | None],
@@ -224,10 +261,10 @@ class Decisions(Steps):
         """Have a study that has ended handed out as its next revision, with what ``decide`` gives.
 
         For the targets that it was for. False, with nothing written, when that is None, or the
-        study is no longer what the person saw: of another revision, or not ended.
+        study is no longer what the person saw, or not ended.
         """
         with self._writing() as session:
-            row = _ended_as_seen(session, job_id, revision)
+            row = _ended_as_seen(session, job_id, as_seen)
             if row is None:
                 return False
             orders = decide(session, row)
@@ -269,10 +306,31 @@ class Decisions(Steps):
                 self._tell(session, entry)
 
 
-def _ended_as_seen(session: Session, job_id: str, revision: int) -> StudyRow | None:
-    """Give a study that has ended and has its originals, None when it is of another revision."""
+def _tell_what_may_stand(row: StudyRow) -> None:
+    """Note that something of a study that never was exported may be at its targets."""
+    row.exported, row.exported_of = True, b""
+    keys = {*row.exported_key.split(), *row.study_uids.values(), row.key_id}
+    row.exported_key = " ".join(sorted(keys - {""}))
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a person saw of a study; ``whole`` is its ``StudyRecord.as_seen``, None for no page."""
+
+    revision: int
+    whole: str | None
+
+    def is_still(self, row: StudyRow) -> bool:
+        """Say whether the study is what the person saw."""
+        if row.revision != self.revision:
+            return False
+        return self.whole is None or self.whole == row.to_record().as_seen
+
+
+def _ended_as_seen(session: Session, job_id: str, seen: _Seen) -> StudyRow | None:
+    """Give a study that has ended and has its originals, None when it is not what was seen."""
     row = session.scalar(select(StudyRow).where(StudyRow.job_id == job_id))
-    if row is None or row.revision != revision or State(row.state) in ACTIVE:
+    if row is None or not seen.is_still(row) or State(row.state) in ACTIVE:
         return None
     return row if row.originals == Originals.KEPT.value else None
 

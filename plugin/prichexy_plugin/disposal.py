@@ -117,18 +117,22 @@ class Disposal(Trail):
         actor: str,
         reason: Reason,
         instances: Collection[str],
+        seen: str | None = None,
     ) -> bool:
         """Have these originals of a study that has ended deleted, because ``actor`` says so.
 
         The study itself stays as it is; for want of consent (DELETED_CONSENT) nothing that comes of
         it later is taken in, until somebody tries it again. False, with nothing written, when it is
-        no longer what the person saw, or something came in for it.
+        no longer what the person saw (of this revision, and with ``seen`` this
+        ``StudyRecord.as_seen``), or something came in for it.
         """
         with self._writing() as session:
             row = session.scalar(
                 select(StudyRow).where(StudyRow.job_id == job_id).with_for_update()
             )
             if row is None or row.revision != revision or row.state not in _ENDED:
+                return False
+            if seen is not None and row.to_record().as_seen != seen:
                 return False
             if row.look_at is not None:
                 return False

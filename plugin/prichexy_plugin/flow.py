@@ -10,6 +10,7 @@ from typing import Final
 from sqlalchemy import func, select
 
 from prichexy_plugin.chain import Deed
+from prichexy_plugin.decisions import AS_TURNED_AWAY
 from prichexy_plugin.intake import Decision, Rank
 from prichexy_plugin.schema import EventRow, StudyRow
 from prichexy_plugin.views import Views
@@ -148,5 +149,7 @@ def _way_of(row: StudyRow) -> Decision | None:
             return Decision(reason)
         if reason is None or reason in _UNDECIDED:
             return None
-    # Also one that somebody turned away: the rules had taken it in.
+        if reason in AS_TURNED_AWAY and not row.stream:
+            return None
+    # Also one that somebody turned away after the rules had taken it in.
     return Decision(None, targets=tuple(row.targets), priority=Rank(row.rank), queue=row.queue)

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from prichexy_plugin.chain import ChainKey, Deed
 from prichexy_plugin.clock_memory import ClockMemory
-from prichexy_plugin.decisions import BY_PEOPLE, Decisions
+from prichexy_plugin.decisions import AS_TURNED_AWAY, BY_PEOPLE, Decisions
 from prichexy_plugin.disposal import Disposal
 from prichexy_plugin.exports import lacks, mark_of, marks_in, packed
 from prichexy_plugin.flow import Flow
@@ -200,6 +200,9 @@ class Ledger(Decisions, HandingOut, Walks, ToldOnce, Disposal, ClockMemory, Paus
             row.look_at, row.failed_looks = None, 0
             row.rank = (Rank.LOW if row.backfilled else decision.priority).value
             before = State(row.state)
+            if before is State.REJECTED and row.reason in AS_TURNED_AWAY and not row.content:
+                # Turned away before the rules decided anything over it: with what is here now.
+                row.content, row.instances = content, instances
             undecided = before in (State.WATCHED, State.REJECTED) and row.reason not in BY_PEOPLE
             if not undecided and row.content == content:
                 return

@@ -49,8 +49,8 @@ class ModelChange:
     def details(self) -> dict[str, int | str]:
         """Give what the trail's line says besides who told it."""
         details: dict[str, int | str] = {
-            "action": self.action,
             "by": self.by,
+            "action": self.action,
             "bundle": self.bundle,
             "model": self.model,
             "changed_at": self.at,

@@ -28,6 +28,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from prichexy_plugin.chain import PERSON, Damaged, Deed, Line
 from prichexy_plugin.raw_lines import any_text, read_these
 from prichexy_plugin.records import Span, StudyRecord
+from prichexy_plugin.retention import Originals
 from prichexy_plugin.schema import RULE_LENGTH, EventRow, StudyRow
 from prichexy_plugin.views import Views
 from prichexy_worker.contract import ENDED, PSEUDONYMOUS_UID, Reason, State
@@ -71,8 +72,10 @@ class StudySearch:
     The last step of each lies in ``since`` ≤ t < ``until``; the intake rules send it to
     ``target`` among others, and ``rule`` took it in; ``name`` begins its job id or Orthanc's id of
     it, or is the StudyInstanceUID that it was to be exported with (``is_pseudonym``); with
-    ``unproved`` it is an export of which nothing shows that a target holds it. None, "" and False
-    narrow nothing.
+    ``unproved`` it is an export of which nothing shows that a target holds it.
+    ``originals`` says whether all of them are here, ``consented`` whether nobody said that it is
+    not consented to, ``withdrawing`` whether workers are asked to withdraw its export. None, "" and
+    False of ``unproved`` narrow nothing.
     """
 
     state: State | None = None
@@ -83,6 +86,9 @@ class StudySearch:
     name: str = ""
     unproved: bool = False
     rule: str = ""
+    originals: bool | None = None
+    consented: bool | None = None
+    withdrawing: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,6 +409,15 @@ def _wanted(search: StudySearch) -> Iterator[ColumnElement[bool]]:
         # As it stands in the index of these, not as parameters.
         yield StudyRow.state == literal_column(f"'{State.EXPORTED.value}'")
         yield StudyRow.proved == false()
+    if search.originals is not None:
+        kept = StudyRow.originals == Originals.KEPT.value
+        yield kept if search.originals else ~kept
+    if search.consented is not None:
+        yield StudyRow.unconsented.is_(not search.consented)
+    if search.withdrawing is not None:
+        # No other errand is written down.
+        withdraws = _Written(StudyRow.orders).contains('"errand"', autoescape=True)
+        yield withdraws if search.withdrawing else ~withdraws
     if not search.name:
         return
     if is_pseudonym(search.name):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from prichexy_plugin.orders import Orders
 from prichexy_worker.contract import (
@@ -17,6 +18,9 @@ from prichexy_worker.contract import (
 )
 
 __all__ = ["EventRecord", "Held", "Page", "Span", "StudyRecord", "WorkerRecord"]
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,31 @@ class StudyRecord:
     named: bool = False
 
     @property
+    def as_seen(self) -> str:
+        """Write what a person who decides over it has to have seen: another text, another study.
+
+        Of one that has ended that is its revision, where it stands, why and since when, and whether
+        somebody said that it is not consented to. Of one under way it is not how far it is.
+        """
+        consented = "unconsented" if self.unconsented else "consented"
+        if self.state not in ENDED:
+            return f"{self.revision}.under_way.{consented}"
+        since = (self.updated - _EPOCH) // _MICROSECOND
+        why = "" if self.reason is None else self.reason.value
+        return f"{self.revision}.{self.state.value}.{why}.{since}.{consented}"
+
+    @property
+    def is_being_withdrawn(self) -> bool:
+        """Whether its export is to be withdrawn and that is not done yet; it may have failed."""
+        return self.orders.errand is Errand.WITHDRAW and self.state is not State.REJECTED
+
+    @property
+    def can_be_turned_away(self) -> bool:
+        """Whether a person may end it as turned away: no worker has it, and no errand stands."""
+        elsewhere = self.state in (State.PROCESSING, State.EXPORTED)
+        return not elsewhere and not self.is_being_withdrawn
+
+    @property
     def can_be_withdrawn(self) -> bool:
         """Whether an export of it may stand that a worker can name: by its original, or without."""
         ended = self.state in ENDED
@@ -90,18 +119,20 @@ class StudyRecord:
     def reason_sentence(self) -> str | None:
         """Tell people why the study is where it is.
 
-        Of a study given up, also the last trouble; of one that could not be taken back from every
-        export target, or of which an export of before stands there, also that; of one that was
-        exported, where an earlier export may be left; of one that is being exported anew, that the
-        targets may hold images of two makings. Of one whose originals were deleted for want
-        of consent, that it is not taken in any more.
+        Of a study given up, also the last trouble, and whether it was a withdrawal; of one that
+        could not be taken back from every export target, or of which an export of before stands
+        there, also that; of one that was exported, where an earlier export may be left; of one that
+        is being exported anew, that the targets may hold images of two makings. Of one whose
+        originals were deleted for want of consent, that it is not taken in any more.
         """
         told = [] if self.reason is None else [self._told_of(self.reason)]
         if self.state is State.EXPORTED and self.left_at:
             where = ", ".join(self.left_at)
             left = f"An earlier export may be left at {where}, to which the study does not go."
             told = ["Exported.", left]
-        if self.replacing:
+        if self.is_being_withdrawn and self.state not in ENDED:
+            told.append("A worker takes back from the export targets what may be there of it.")
+        elif self.replacing:
             told.append(
                 "An export of before stands at its targets and is replaced image by image: until "
                 "an attempt succeeds they may hold some of both."
@@ -114,6 +145,8 @@ class StudyRecord:
         sentence = reason.sentence
         if reason is Reason.TOO_MANY_ATTEMPTS and self.trouble is not None:
             sentence += f" The last time: {self.trouble.sentence}"
+        if self.is_being_withdrawn and self.state in ENDED:
+            sentence += " What failed is the withdrawal of its export."
         left = int(self.measures.get("targets_not_withdrawn", 0))
         if self.left_at:
             sentence += f" Something of it may be left at {', '.join(self.left_at)}."

@@ -45,12 +45,26 @@ _ENDS: Final = {
 }
 _WITHDRAWS: Final = "has an export that still stands withdrawn"
 _ONCE_MORE: Final = "somebody tries it again, or has it made anew with another model or strength"
+_AWAY: Final = "somebody turns it away, and says why"
+_AWAY_LATER: Final = (
+    "somebody turns it away, and a worker may have sent something of it: one takes that back first"
+)
 _AGAIN: Final = {
     State.EXPORTED: f"{_ONCE_MORE}, or has its export withdrawn: the next revision",
     State.FAILED: f"{_ONCE_MORE}, or {_WITHDRAWS}: the next revision",
     State.QUARANTINED: f"{_ONCE_MORE}, or releases it, or {_WITHDRAWS}: the next revision",
     State.REJECTED: f"somebody {_WITHDRAWS}: the next revision",
 }
+
+#: Where a person may turn a study away, besides one that is rejected already. Not one that a worker
+#: has: that may send something of it until it learns of it, when nobody takes it back any more.
+_TURNED_AWAY: Final = (
+    State.WATCHED,
+    State.PENDING,
+    State.QUEUED,
+    State.QUARANTINED,
+    State.FAILED,
+)
 
 #: Every step that a study may take, once for each who may take it. ``docs/states.md`` shows this.
 MOVES: Final[tuple[Move, ...]] = (
@@ -92,11 +106,13 @@ MOVES: Final[tuple[Move, ...]] = (
         State.REJECTED,
         State.REJECTED,
         "person",
-        "somebody tries it again: the intake rules of now look at it within seconds",
+        "somebody tries it again: the intake rules of now look at it within seconds; or turns it "
+        "away for another reason",
     ),
+    *(Move(before, State.REJECTED, "person", _AWAY) for before in _TURNED_AWAY),
     *(
-        Move(end, State.REJECTED, "person", "somebody turns it away, and says why")
-        for end in (State.QUARANTINED, State.FAILED)
+        Move(before, State.PENDING, "person", _AWAY_LATER)
+        for before in (State.PENDING, State.QUEUED)
     ),
 )
 

@@ -39,13 +39,18 @@ class Walks(Steps):
             self._tell(session, Entry(Deed.BACKFILL_STARTED, now, f"{PERSON}{by}", details=details))
             return row.to_backfill()
 
-    def stop_backfill(self, by: str) -> None:
-        """End the walk that is under way, if any; what it brought goes on."""
+    def stop_backfill(self, by: str, *, number: int | None = None) -> bool:
+        """End the walk that is under way, with ``number`` only that one; what it brought goes on.
+
+        False, with nothing written, when there is none, or only another one.
+        """
         with self._writing() as session:
             row = self._running_backfill(session)
-            if row is not None:
-                row.ended, row.stopped_by = self._clock(), by
-                self._tell(session, Entry(Deed.BACKFILL_STOPPED, row.ended, f"{PERSON}{by}"))
+            if row is None or number not in (None, row.number):
+                return False
+            row.ended, row.stopped_by = self._clock(), by
+            self._tell(session, Entry(Deed.BACKFILL_STOPPED, row.ended, f"{PERSON}{by}"))
+            return True
 
     def backfill_page(self, walk: Backfill, page: Sequence[Listed]) -> Backfill:
         """Have all of ``page`` looked at that calls for it, and write down how far ``walk`` is.

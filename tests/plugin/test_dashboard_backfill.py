@@ -50,7 +50,9 @@ def test_the_button_begins_a_backfill_in_the_users_name_and_shows_the_page_again
     site: Site, gateway: FakeGateway
 ) -> None:
     answer = _submit(site, {"token": _token(site), "per_minute": "90"})
-    assert (answer.status, answer.headers["Location"]) == (303, "../prichexy")
+    shown = "../prichexy?note=begun#backfill-title"
+    assert (answer.status, answer.headers["Location"]) == (303, shown)
+    assert "Done. The backfill has begun." in Reader(site, "admin").page(note="begun").text
     assert gateway.ledger is not None
     backfill = gateway.ledger.backfill()
     assert backfill is not None
@@ -65,9 +67,37 @@ def test_the_page_shows_how_far_it_is_and_stops_it(site: Site, gateway: FakeGate
     page = site.answer(Request("GET", "", headers=login("admin"))).body
     assert "0 of 7 studies read" in page
     assert "Stop the backfill" in page
-    assert _submit(site, {"token": _token(site), "per_minute": "0"}, user="admin").status == 303
+    answer = _submit(site, Reader(site, "admin").page().fields)
+    assert answer.headers["Location"].endswith("?note=stopped#backfill-title")
     assert not _running(gateway)
+    assert "The backfill is stopped" in Reader(site, "admin").page(note="stopped").text
     assert "Stopped by admin" in Reader(site, "admin").page().text
+
+
+def test_a_page_that_stood_open_stops_no_other_backfill(site: Site, gateway: FakeGateway) -> None:
+    admin = Reader(site, "admin")
+    _submit(site, {"token": _token(site), "per_minute": "90"})
+    fields = admin.page().fields
+    assert gateway.ledger is not None
+    gateway.ledger.stop_backfill("another")
+    token = _token(site, "another")
+    _submit(site, {"token": token, "per_minute": "30"}, user="another")
+    answer = _submit(site, fields)
+    assert answer.headers["Location"].endswith("?note=other#backfill-title")
+    assert _running(gateway)
+    assert "the backfill that you saw had ended" in admin.page(note="other").text
+    assert _submit(site, {**fields, "number": ""}).status == 400
+    assert _running(gateway)
+
+
+def test_who_begins_one_while_another_is_under_way_is_told(
+    site: Site, gateway: FakeGateway
+) -> None:
+    shown = {"token": _token(site), "per_minute": "90"}
+    _submit(site, {**shown, "token": _token(site, "another")}, user="another")
+    answer = _submit(site, shown)
+    assert answer.headers["Location"].endswith("?note=rated#backfill-title")
+    assert "One was under way already" in Reader(site, "admin").page(note="rated").text
 
 
 def test_a_form_that_was_not_shown_to_this_user_changes_nothing(

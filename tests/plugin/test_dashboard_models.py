@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from prichexy_plugin.chain import Deed
+from prichexy_plugin.chain import Deed, Line
 from prichexy_plugin.dashboard.http import Response
 from prichexy_plugin.dashboard.routes import Site
 from prichexy_plugin.database import open_database
@@ -150,6 +150,27 @@ def test_an_administrator_rolls_back_and_the_trail_says_so(house: House) -> None
     assert house.in_use() == "1"
     assert house.store.history()[-1].action == "rolled back"
     assert house.deeds()[-1] == ("user ada", "ada on the dashboard")
+
+
+def test_the_trail_has_a_change_told_by_who_made_it_on_the_page_and_no_other(
+    house: House,
+) -> None:
+    send(house, house.address("3", "promote"))
+    assert house.deeds() == [
+        ("plugin", "alice@host"),
+        ("plugin", "alice@host"),
+        ("user ada", "ada on the dashboard"),
+    ]
+    house.store.rollback("bob@host", "trial")
+    house.offer("4", "measured")
+    send(house, house.address("4", "promote"))
+    assert house.deeds()[3:] == [
+        ("plugin", "bob@host"),
+        ("user ada", "ada on the dashboard"),
+    ]
+    line = house.ledger.lines()[-1]
+    assert isinstance(line, Line)
+    assert next(iter(line.details)) == "by", "who made it stands first"
 
 
 def test_a_weaker_model_is_refused_and_the_page_says_why(house: House) -> None:

@@ -524,14 +524,10 @@ def test_what_may_be_left_at_a_target_is_still_told_of_a_study_that_was_turned_a
     assert "may be left at an export target" in omar.page(f"/studies/{job}").text
 
 
-@pytest.mark.parametrize("state", [State.EXPORTED, State.REJECTED])
-def test_what_waits_for_no_decision_cannot_be_turned_away(
-    omar: Reader, ledger: Ledger, clock: FakeClock, state: State
+def test_an_export_is_withdrawn_and_not_turned_away(
+    omar: Reader, ledger: Ledger, clock: FakeClock
 ) -> None:
-    if state is State.EXPORTED:
-        job = _end(ledger, clock, "a", state)
-    else:
-        job = _take_in(ledger, clock, "a", Decision(Reason.NO_RULE_MATCHES))
+    job = _end(ledger, clock, "a", State.EXPORTED)
     assert omar.ask(f"/studies/{job}/reject").headers["Location"] == f"../{job}?note=moved"
     assert not ledger.turn_away(job, revision=1, actor="user omar", reason=Reason.NOT_NEEDED)
 
@@ -688,10 +684,8 @@ def test_a_study_that_is_on_its_way_has_no_button(
     assert not ledger.again("0" * 32, revision=1, actor="user omar")
 
 
-@pytest.mark.parametrize(
-    "changed", [{"token": ""}, {"token": "1.a"}, {"revision": ""}, {"revision": "²"}]
-)
-def test_a_form_without_its_token_or_revision_changes_nothing(
+@pytest.mark.parametrize("changed", [{"token": ""}, {"token": "1.a"}, {"seen": ""}])
+def test_a_form_without_its_token_or_what_was_seen_changes_nothing(
     omar: Reader, ledger: Ledger, clock: FakeClock, changed: dict[str, str]
 ) -> None:
     job = _end(ledger, clock, "a", State.FAILED, Reason.TARGET_REFUSED)

@@ -126,7 +126,7 @@ def _quarantine(
 
 
 def _form(page: Page, **fields: str) -> dict[str, str]:
-    hidden = {name: page.fields[name] for name in ("token", "revision", "place", "filter")}
+    hidden = {name: page.fields[name] for name in ("token", "seen", "place", "filter")}
     return {**hidden, "1.seen": "yes", "why": Reason.RELEASED_ERASED.value, **fields}
 
 
@@ -314,7 +314,7 @@ def test_what_was_said_of_images_of_before_is_not_filled_in(
     site: Site, omar: Reader, ledger: Ledger, clock: FakeClock
 ) -> None:
     job = _quarantine(site, ledger, clock)
-    fields = {**_boxes(), "1.1.x": "33", "revision": "0", "why": "because"}
+    fields = {**_boxes(), "1.1.x": "33", "seen": "0", "why": "because"}
     answer = _release(omar, job, fields)
     assert "1.1.x" in str(answer.body)
     assert 'value="33"' not in str(answer.body)
@@ -753,6 +753,25 @@ def test_a_study_is_made_anew_with_the_model_and_strength_that_were_chosen(
     study = ledger.study(message.job_id)
     assert study is not None
     assert study.orders.bundle == BUNDLE
+
+
+def test_only_what_living_workers_have_can_be_chosen_and_the_page_says_how_many(
+    site: Site, ledger: Ledger, clock: FakeClock
+) -> None:
+    _with_a_model(ledger)
+    job, ada = _exported(ledger, clock), Reader(site, "ada")
+    clock.move(50)
+    ledger.announce(announcement_of("worker-2"))
+    page = ada.page(f"/studies/{job}/rerun")
+    assert "bundle eeeeeeeeeeee, at 1 of 2 workers" in page.text
+    assert "the export that stands is withdrawn" in page.text, "what may become of it"
+    clock.move(3600)
+    ledger.announce(announcement_of("worker-2"))
+    assert "bundle eeeeeeeeeeee" not in ada.page(f"/studies/{job}/rerun").text
+    answer = ada.post(f"/studies/{job}/rerun", {**page.fields, "bundle": BUNDLE, "strength": "1"})
+    assert answer.status == 400
+    assert "No living worker has this model any more." in str(answer.body)
+    assert ledger.outbox() == ()
 
 
 def test_a_choice_holds_once_and_for_what_is_released_of_it(

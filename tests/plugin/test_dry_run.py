@@ -203,22 +203,27 @@ def test_when_orthanc_ceases_to_answer_the_rest_is_not_known(world: World) -> No
 def test_the_way_that_a_study_went_is_what_the_rules_said_whatever_became_of_it(
     world: World, clock: FakeClock
 ) -> None:
-    for name in ("failed", "turned away", "gone"):
+    for name in ("failed", "turned away", "waits", "gone"):
         world.arrive(name)
     world.decide(CHESTS)
+    world.arrive("arrives")
+    world.ledger.note({orthanc_id("arrives"): clock()}, cursor=1)
     ledger = world.ledger
     for message in ledger.outbox():
-        if message.study_id != orthanc_id("gone"):
+        if message.study_id not in (orthanc_id("gone"), orthanc_id("waits")):
             ledger.report(report_of(message, State.PROCESSING))
             ledger.report(report_of(message, State.FAILED, Reason.UNEXPECTED, attempt=1))
-    away = world.job("turned away")
-    assert ledger.turn_away(away, revision=1, actor="user omar", reason=Reason.NOT_NEEDED)
+    for name in ("turned away", "waits", "arrives"):
+        away = world.job(name)
+        assert ledger.turn_away(away, revision=1, actor="user omar", reason=Reason.NOT_NEEDED)
     ledger.gone(orthanc_id("gone"))
     ways = {one.study_id: one.way for one in ledger.last_decided(10)}
     taken = Decision(None, ("research",))
     assert ways == {
         orthanc_id("failed"): taken,
         orthanc_id("turned away"): taken,
+        orthanc_id("waits"): taken,
+        orthanc_id("arrives"): None,
         orthanc_id("gone"): None,
     }
 

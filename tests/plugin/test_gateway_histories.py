@@ -5,7 +5,8 @@ gateway sent.
 
 The watcher, the ledger, the relay and the backfill are the real ones. Around them this plays an
 Orthanc that loses its change log and originals, a broker that loses and doubles messages, workers
-that are killed at any point, a target that goes away or refuses, and another gateway.
+that are killed at any point, a target that goes away or refuses, another gateway, and people who
+turn away what waits.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from prichexy_plugin.studies import OrthancStudies
 from prichexy_plugin.transitions import LEGAL
 from prichexy_testing.fake_orthanc import FakeOrthanc, orthanc_id
 from prichexy_testing.plugin_fakes import CHEST, FakeBroker, FakeClock, announcement_of, report_of
-from prichexy_worker.contract import ENDED, MAX_CLAIMS, Reason, State, StudyMessage
+from prichexy_worker.contract import ENDED, MAX_CLAIMS, Errand, Reason, State, StudyMessage
 
 #: "unsafe" is what workers turn away.
 NAMES = ("one", "two", "three", "four", "unsafe")
@@ -37,6 +38,7 @@ WORKERS = st.sampled_from(["worker-1", "worker-2"])
 INSTANCES = st.sampled_from(["1", "2", "3"])
 ENDS = ("ends", "is killed after the export", "is killed", "is killed, and the message is lost")
 UNSAFE = orthanc_id("unsafe")
+WAITS = (State.WATCHED, State.PENDING, State.QUEUED)
 RULE = Rule("chest", modality=frozenset({"CR"}))
 
 
@@ -154,6 +156,15 @@ class Everything(RuleBasedStateMachine):
                 assert self.ledger.again(one.job_id, revision=one.revision, actor="user me")
                 self.exported.pop(one.study_id, None)
 
+    @rule(study=STUDIES)
+    def somebody_turns_away_what_waits(self, study: str) -> None:
+        for one in self.ledger.studies().studies:
+            if one.study_id == orthanc_id(study) and one.state in WAITS:
+                done = self.ledger.turn_away(
+                    one.job_id, revision=one.revision, actor="user me", reason=Reason.NO_CONSENT
+                )
+                assert done is not one.is_being_withdrawn
+
     @rule(answers=st.booleans(), takes=st.booleans())
     def the_target_goes_or_comes(self, answers: bool, takes: bool) -> None:
         self.target_answers, self.target_takes = answers, takes
@@ -269,13 +280,16 @@ class Everything(RuleBasedStateMachine):
         study = work.message.study_id
         if not self._holds(worker, work):
             return None, None
-        if work.left == 0 or not work.content or study == UNSAFE:
+        withdraws = work.message.errand is Errand.WITHDRAW
+        if withdraws or work.left == 0 or not work.content or study == UNSAFE:
             if not self.target_answers:
                 return State.QUEUED, Reason.TARGET_UNREACHABLE
             self._withdraw(study, work.may_remove)
             self.exported.pop(study, None)
             if work.left == 0:
                 return State.FAILED, Reason.TOO_MANY_ATTEMPTS
+            if withdraws:
+                return State.REJECTED, Reason.WITHDRAWN
             if not work.content:
                 return State.FAILED, Reason.GONE
             return State.QUARANTINED, Reason.BURNED_IN_TEXT
@@ -337,6 +351,12 @@ class Everything(RuleBasedStateMachine):
                 assert ours == self._held(study_id), "as it is now"
             elif study.state is State.QUARANTINED:
                 assert study_id == UNSAFE
+            elif study.unconsented:
+                ours = self.target.get(study_id, frozenset()) - self.others.get(
+                    study_id, frozenset()
+                )
+                assert study.state in (State.REJECTED, State.FAILED)
+                assert study.stands or not ours, "nobody would know of it"
             elif study.state is State.REJECTED:
                 assert study.reason is Reason.ORIGINALS_MISSING
                 assert self.exported.get(study_id), "it stands there, and something is missing here"

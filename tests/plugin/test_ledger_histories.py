@@ -212,10 +212,14 @@ class Histories(RuleBasedStateMachine):
         if done:
             assert before is not None
             assert after is not None
-            assert before.state in (State.QUARANTINED, State.FAILED)
-            assert (after.state, after.reason) == (State.REJECTED, Reason.NOT_NEEDED)
-            assert after.measures == before.measures
+            assert after.reason is Reason.NOT_NEEDED
+            if before.state in ENDED:
+                assert (after.state, after.measures) == (State.REJECTED, before.measures)
+            elif after.state is not State.REJECTED:
+                assert before.attempts or before.revision > 1, "something may have been sent"
+                assert (after.state, after.orders.errand) == (State.PENDING, Errand.WITHDRAW)
         else:
+            assert before is None or not before.can_be_turned_away
             assert after == before
 
     @rule(message=messages)

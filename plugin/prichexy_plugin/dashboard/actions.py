@@ -34,6 +34,7 @@ __all__ = [
 NOTES: Final[Mapping[str, str]] = {
     "retried": "Done. The study goes its way once more; the time line shows how far it is.",
     "rejected": "Done. The study is turned away; the time line says by whom and why.",
+    "taken_back": "Done. A worker takes back what may be sent of it; then it is turned away.",
     "deleted": "Done. Orthanc deletes its images within seconds; below stands by whom and why.",
     "withdrawn": "Done. A worker takes the export back from the targets; the time line shows when.",
     "rerun": "Done. The study is made anew with what you chose; the time line shows how far it is.",
@@ -44,16 +45,16 @@ NOTES: Final[Mapping[str, str]] = {
 UNDONE: Final = frozenset({"kept", "moved"})
 #: Why an original was deleted; no study itself ever has one of these reasons.
 DELETIONS: Final = (Reason.DELETED_DONE, Reason.DELETED_CONSENT, Reason.DELETED_WRONG)
-_REVISION_DIGITS: Final = 9
 _LASTS: Final = "Without consent, new images change nothing either."
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a person asked for: the job at the revision that was seen, who, and why."""
+    """What a person asked for: the job as it was ``seen`` (``as_seen``), who, and why."""
 
     job_id: str
     revision: int
+    seen: str
     actor: str
     reason: Reason | None
 
@@ -92,20 +93,31 @@ class Action:
 
 
 def _retry(hands: Hands, wish: Wish) -> str:
-    done = hands.ledger.again(wish.job_id, revision=wish.revision, actor=wish.actor)
+    done = hands.ledger.again(wish.job_id, revision=wish.revision, seen=wish.seen, actor=wish.actor)
     return "retried" if done else "moved"
 
 
 def _turn_away(hands: Hands, wish: Wish) -> str:
     done = wish.reason is not None and hands.ledger.turn_away(
-        wish.job_id, revision=wish.revision, actor=wish.actor, reason=wish.reason
+        wish.job_id,
+        revision=wish.revision,
+        seen=wish.seen,
+        actor=wish.actor,
+        reason=wish.reason,
     )
-    return "rejected" if done else "moved"
+    if not done:
+        return "moved"
+    study = hands.ledger.study(wish.job_id)
+    return "taken_back" if study is not None and study.is_being_withdrawn else "rejected"
 
 
 def _withdraw(hands: Hands, wish: Wish) -> str:
     done = wish.reason is not None and hands.ledger.order_withdrawal(
-        wish.job_id, revision=wish.revision, actor=wish.actor, reason=wish.reason
+        wish.job_id,
+        revision=wish.revision,
+        seen=wish.seen,
+        actor=wish.actor,
+        reason=wish.reason,
     )
     return "withdrawn" if done else "moved"
 
@@ -122,6 +134,7 @@ def _delete(hands: Hands, wish: Wish) -> str:
     ordered = hands.ledger.order_disposal(
         wish.job_id,
         revision=wish.revision,
+        seen=wish.seen,
         actor=wish.actor,
         reason=wish.reason,
         instances=() if there is None else there.instances,
@@ -167,11 +180,15 @@ def _explain_withdraw(study: StudyRecord) -> tuple[str, ...]:
 
 
 def _explain_turn_away(study: StudyRecord) -> tuple[str, ...]:
-    first = (
-        "The study is rejected, and no longer stands among those that wait for a decision. The "
-        "original stays in this Orthanc."
-    )
+    first = _explain_where_it_was(study)
     there = "Nothing is changed at any export target."
+    if study.state in (State.PENDING, State.QUEUED) and not study.stands:
+        there = (
+            "Where a worker may have sent something of it already, another one takes that back "
+            "first."
+        )
+    elif study.stands:
+        there += " An export of before stays: an administrator can have that withdrawn."
     if study.measures.get("targets_not_withdrawn", 0):
         there += " Something of it may be left at one, as is said above."
     later = (
@@ -179,6 +196,25 @@ def _explain_turn_away(study: StudyRecord) -> tuple[str, ...]:
         f"somebody tries it again. {_LASTS}"
     )
     return (first, there, later)
+
+
+def _explain_where_it_was(study: StudyRecord) -> str:
+    stays = "The original stays in this Orthanc."
+    if study.state is State.REJECTED:
+        told = "The study stays rejected, from now on for the reason chosen here."
+        if study.unconsented or study.reason in (Reason.NO_CONSENT, Reason.WITHDRAWN_CONSENT):
+            told += " That it is not consented to goes on to hold, whatever is chosen."
+        return f"{told} {stays}"
+    if study.state is State.WATCHED:
+        return (
+            "The study is rejected, though images of it may still be arriving: what has come when "
+            f"it is complete is turned away with it. {stays}"
+        )
+    if study.state in (State.PENDING, State.QUEUED):
+        return f"The study is rejected, and no worker gets it any more. {stays}"
+    return (
+        f"The study is rejected, and no longer stands among those that wait for a decision. {stays}"
+    )
 
 
 def _explain_retry(study: StudyRecord) -> tuple[str, ...]:
@@ -245,10 +281,11 @@ ACTIONS: Final[Mapping[str, Action]] = {
             name="reject",
             title="Turn away",
             role=Role.OPERATOR,
-            states=frozenset({State.QUARANTINED, State.FAILED}),
+            states=frozenset(State) - {State.PROCESSING, State.EXPORTED},
             explain=_explain_turn_away,
             deed=_turn_away,
             reasons=tuple(one for one in Reason if one in AS_TURNED_AWAY),
+            only=lambda study: study.can_be_turned_away,
         ),
         Action(
             name="withdraw",
@@ -312,14 +349,15 @@ def carry_out(
     action: Action, study: StudyRecord, hands: Hands, form: Mapping[str, str], visit: Visit
 ) -> Response | str:
     """Do what a form asks for; gives the name of the note, or the answer to an odd form."""
-    revision, reason = form.get("revision", ""), form.get("reason")
-    if not (revision.isascii() and revision.isdigit() and len(revision) <= _REVISION_DIGITS):
+    seen, reason = form.get("seen", ""), form.get("reason")
+    if not seen:
         return plain(400, "The form is not complete. Open it anew.")
     chosen = next((one for one in action.reasons if one.value == reason), None)
     if action.reasons and chosen is None:
         return plain(400, "No reason was chosen. Nothing was changed. Go back and choose one.")
-    wish = Wish(study.job_id, int(revision), visit.actor, chosen)
-    return action.deed(hands, wish) if action in actions_for(study, visit) else "moved"
+    if seen != study.as_seen or action not in actions_for(study, visit):
+        return "moved"
+    return action.deed(hands, Wish(study.job_id, study.revision, seen, visit.actor, chosen))
 
 
 def _purpose(action: Action, study: StudyRecord) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +20,15 @@ __all__ = ["BackfillPart", "backfill_part", "steer_backfill", "take_backfill"]
 
 _PURPOSE: Final = "backfill"
 _RATE_DIGITS: Final = 5
+_NUMBER_DIGITS: Final = 9
+#: What the overview says after the form, by the name that stands in its address.
+_NOTES: Final[Mapping[str, str]] = {
+    "begun": "Done. The backfill has begun.",
+    "rated": "One was under way already: it goes on, at the rate that you gave.",
+    "stopped": "Done. The backfill is stopped; what it brought goes on.",
+    "other": "Nothing was stopped: the backfill that you saw had ended. It is now as below.",
+}
+_UNDONE: Final = frozenset({"other"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +45,8 @@ class BackfillPart:
     token: str | None
     default_rate: int = DEFAULT_RATE
     max_rate: int = MAX_RATE
+    note: str | None = None
+    undone: bool = False
 
 
 def backfill_part(overview: Overview, forms: Forms, visit: Visit) -> BackfillPart | None:
@@ -42,12 +54,15 @@ def backfill_part(overview: Overview, forms: Forms, visit: Visit) -> BackfillPar
     if overview.problems or overview.ledger != "ok":
         return None
     last = overview.backfill
+    noted = visit.request.query.get("note", "")
     return BackfillPart(
         last,
         begun="" if last is None else ago(last.started, visit.at),
         by="" if last is None else person_for(visit.role, last.started_by),
         stopped_by=person_for(visit.role, last.stopped_by) if last and last.stopped_by else "",
         token=forms.token(visit, _PURPOSE) if visit.may(Role.OPERATOR) else None,
+        note=_NOTES.get(noted),
+        undone=noted in _UNDONE,
     )
 
 
@@ -55,16 +70,32 @@ def take_backfill(gateway: Gateway | None, forms: Forms, visit: Visit) -> Respon
     """Begin or stop one, then show the overview, which says what came of it. Raises Refused."""
     if not visit.may(Role.OPERATOR):
         return plain(403, "This is for users with the role operator.")
-    rate = forms.read(visit, _PURPOSE).get("per_minute", "")
-    known = rate.isascii() and rate.isdigit() and len(rate) <= _RATE_DIGITS
-    if not known or int(rate) > MAX_RATE:
+    form = forms.read(visit, _PURPOSE)
+    rate = _number(form.get("per_minute", ""), _RATE_DIGITS)
+    if rate is None or rate > MAX_RATE:
         return plain(400, f"The rate is not a number from 0 to {MAX_RATE}.")
+    number = _number(form.get("number", ""), _NUMBER_DIGITS)
+    if rate == 0 and number is None:
+        return plain(400, "The form is not complete. Open it anew.")
     ledger = None if gateway is None else gateway.ledger
     if gateway is None or ledger is None:
         return plain(503, "The ledger is not open.")
-    if not steer_backfill(gateway, ledger, int(rate), visit.user or ""):
+    if rate == 0:
+        stopped = ledger.stop_backfill(visit.user or "", number=number)
+        return _shown("stopped" if stopped else "other")
+    before = ledger.backfill()
+    if not steer_backfill(gateway, ledger, rate, visit.user or ""):
         return plain(503, "Orthanc does not answer the plugin. Try again.")
-    return go_to("../prichexy")
+    return _shown("rated" if before is not None and before.running else "begun")
+
+
+def _shown(note: str) -> Response:
+    return go_to(f"../prichexy?note={note}#backfill-title")
+
+
+def _number(text: str, digits: int) -> int | None:
+    known = text.isascii() and text.isdigit() and len(text) <= digits
+    return int(text) if known else None
 
 
 def steer_backfill(gateway: Gateway, ledger: Ledger, per_minute: int, user: str) -> bool:

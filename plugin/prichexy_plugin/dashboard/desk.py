@@ -178,7 +178,7 @@ def take(job_id: str, deed: str, hands: Hands, forms: Forms, visit: Visit) -> Re
     except _Odd as error:
         odd = f"Nothing was changed. {error}"
         # What was said of other images says nothing of these.
-        sent = form if form.get("revision") == str(study.revision) else {}
+        sent = form if form.get("seen") == study.as_seen else {}
         return desk_page(hands.ledger, forms, visit, job_id, sent=sent, odd=odd)
     if isinstance(done, Response):
         return done
@@ -195,7 +195,7 @@ def _release(study: StudyRecord, ledger: Ledger, form: Mapping[str, str], visit:
     if reason is None:
         raise _Odd("Say why it may be released.")
     images = ledger.in_doubt(study.job_id)
-    if not images or form.get("revision") != str(study.revision):
+    if not images or form.get("seen") != study.as_seen:
         return "moved"
     looked = [_looked(_image(image, study.orders), form) for image in images]
     erased, kept = (any(getattr(one, kind) for one in looked) for kind in ("erase", "keep"))
@@ -204,6 +204,7 @@ def _release(study: StudyRecord, ledger: Ledger, form: Mapping[str, str], visit:
     done = ledger.release(
         study.job_id,
         revision=study.revision,
+        seen=study.as_seen,
         actor=visit.actor,
         reason=reason,
         looked=looked,

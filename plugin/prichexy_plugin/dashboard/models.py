@@ -21,6 +21,7 @@ from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from prichexy_plugin.chain import PLUGIN
 from prichexy_plugin.dashboard.forms import Forms
 from prichexy_plugin.dashboard.frame import Visit, render
 from prichexy_plugin.dashboard.http import FRAMING, REPORT, Response, go_to, plain
@@ -214,27 +215,27 @@ class Models:
         if not sure:
             return self._ask_again(store, digest, form, visit)
         try:
-            _change(store, digest, form, f"{visit.user} on the dashboard", reason)
+            change = _change(store, digest, form, f"{visit.user} on the dashboard", reason)
         except Moved:
             return go_to(f"{back}models?note=moved")
         except Refused:
             return go_to(f"{back}models?note=refused")
         note = "promoted" if digest else "rolled"
-        return go_to(f"{back}models?note={note if _told(store, ledger, visit.actor) else 'later'}")
+        told = _told(store, ledger, change, visit.actor)
+        return go_to(f"{back}models?note={note if told else 'later'}")
 
 
 def _change(
     store: ModelStore, digest: str | None, form: Mapping[str, str], by: str, reason: str
-) -> None:
+) -> Change:
     """Change the store as it was asked for. Raises Moved, Refused, Failed."""
     seen = form.get("seen", "")
     if digest:
-        store.use(digest, by, seen=seen or None, reason=reason)
-        return
+        return store.use(digest, by, seen=seen or None, reason=reason)
     former = next((one for one in store.entries(thorough=False) if one.former), None)
     if former is None or former.version.digest != form.get("target"):
         raise Moved("Another version was put to use meanwhile. Nothing was changed.")
-    store.rollback(by, reason, seen=seen)
+    return store.rollback(by, reason, seen=seen)
 
 
 def _meant(entry: Entry, digest: str | None) -> bool:
@@ -249,12 +250,17 @@ def _purpose(digest: str | None, *, sure: bool = False) -> str:
     return f"model {digest or 'rollback'}{' sure' if sure else ''}"
 
 
-def _told(store: ModelStore, ledger: Ledger, actor: str) -> bool:
-    """Have the audit trail say what the store's history says; False when that was not possible."""
+def _told(store: ModelStore, ledger: Ledger, made: Change, actor: str) -> bool:
+    """Have the audit trail say what the store's history says; False when that was not possible.
+
+    Of the change that was ``made`` just now ``actor`` tells, of all others, whoever made them, the
+    plugin.
+    """
     try:
         history = list(enumerate(store.history(), start=1))[-MOST_CHANGES:]
-        changes = [change.for_the_trail(place) for place, change in history]
-        ledger.note_model_changes(read_changes({"changes": changes}), actor)
+        for place, change in history:
+            told = read_changes({"changes": [change.for_the_trail(place)]})
+            ledger.note_model_changes(told, actor if change == made else PLUGIN)
     except (SQLAlchemyError, ContractError, Failed):
         return False
     return True

@@ -171,6 +171,7 @@ def study_page(
         actions=actions_for(study, visit),
         rerun=can_rerun(study, visit),
         on_desk=study.state is State.QUARANTINED and visit.may(Role.OPERATOR),
+        in_work=study.state is State.PROCESSING and visit.may(Role.OPERATOR),
         note=NOTES.get(noted),
         undone=noted in UNDONE,
         ended=study.state in ENDED,
