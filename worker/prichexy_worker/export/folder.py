@@ -10,7 +10,7 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from prichexy_worker import header
-from prichexy_worker.export.study_folders import StudyFolders
+from prichexy_worker.export.study_folders import StudyFolders, os_errors
 from prichexy_worker.ports import Anonymized, InstanceName
 from prichexy_worker.readback import read_back
 from prichexy_worker.sent import Image, Sent
@@ -88,9 +88,13 @@ class FolderExport:
 
 
 def _patient_of(path: Path) -> str | None:
-    """Give the PatientID of an image that this gateway, or one like it, made; None of any other."""
+    """Give the PatientID of an image that this gateway, or one like it, made.
+
+    None of any other file, and of one that went meanwhile. Raises Retryable where it cannot be
+    told: what could not be read is neither ours nor another's.
+    """
     wanted = ["SOPClassUID", "PatientID", "DeidentificationMethod"]
-    with warnings.catch_warnings():
+    with os_errors(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # their texts hold values
         try:
             found = pydicom.dcmread(path, specific_tags=wanted, stop_before_pixels=True)
@@ -98,5 +102,7 @@ def _patient_of(path: Path) -> str | None:
             methods = [method] if isinstance(method, str) else [str(text) for text in method]
             ours = header.is_ours(str(found.get("SOPClassUID", "")), methods)
             return str(found.get("PatientID", "")) if ours else None
+        except FileNotFoundError:
+            return None
         except (InvalidDicomError, ValueError, TypeError, KeyError, EOFError, AttributeError):
             return None
