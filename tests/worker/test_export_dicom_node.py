@@ -22,6 +22,7 @@ from pynetdicom import AE, build_context, build_role, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
 from prichexy_testing.certificates import Authority, Pair
+from prichexy_testing.coming_back import error_of
 from prichexy_testing.dicoms import radiograph_dataset, write
 from prichexy_testing.fakes_worker import EVERYTHING
 from prichexy_testing.servers import (
@@ -256,25 +257,6 @@ def _reads_nothing(_caller: socket.socket, over: threading.Event) -> None:
     over.wait()
 
 
-def _error_of(act: Callable[[], object]) -> Retryable | None:
-    """Give what ``act`` raises; fails where it does not come back."""
-    ends: list[Retryable | None] = []
-
-    def run() -> None:
-        try:
-            act()
-        except Retryable as error:
-            ends.append(error)
-        else:
-            ends.append(None)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(60)
-    assert ends, "it did not come back"
-    return ends[0]
-
-
 def _unreachable(error: Retryable | None) -> bool:
     return error is not None and error.reason is Reason.TARGET_UNREACHABLE
 
@@ -287,7 +269,7 @@ def test_a_node_that_stops_reading_holds_nobody(node: StoreScp) -> None:
     large.SOPInstanceUID = large.file_meta.MediaStorageSOPInstanceUID = "2.25.103"
     sent = Anonymized("PSEUDO-1", "2.25.101", "2.25.102", "2.25.103", write(large))
     with holding(_accepting(node.port, _reads_nothing)) as port:
-        assert _unreachable(_error_of(lambda: target(port, timeout=1).store(sent)))
+        assert _unreachable(error_of(lambda: target(port, timeout=1).store(sent)))
 
 
 @pytest.mark.parametrize("when", ["it associates", "it answers"])
@@ -298,7 +280,7 @@ def test_a_node_that_sends_a_byte_now_and_then_holds_nobody(node: StoreScp, when
         "it answers": _accepting(node.port, lambda caller, over: _trickle(caller, over, data)),
     }[when]
     with holding(slow) as port:
-        assert _unreachable(_error_of(target(port, timeout=1).check))
+        assert _unreachable(error_of(target(port, timeout=1).check))
 
 
 @pytest.mark.parametrize("host", ["pacs.invalid", f"{'a' * 64}.example"])
@@ -594,7 +576,7 @@ def test_who_calls_the_port_and_says_nothing_keeps_no_other_out(
             timeout=5,
             **_tls(authority, ours),
         )
-        assert _error_of(lambda: list(peer.differences([instance()]))) is None
+        assert error_of(lambda: list(peer.differences([instance()]))) is None
     assert went == [True]
 
 
