@@ -25,6 +25,7 @@ from prichexy_testing.certificates import Authority, Pair
 from prichexy_testing.coming_back import error_of
 from prichexy_testing.dicoms import radiograph_dataset, write
 from prichexy_testing.fakes_worker import EVERYTHING
+from prichexy_testing.holding_servers import Answer, holding
 from prichexy_testing.servers import (
     OrthancServer,
     StoreScp,
@@ -203,30 +204,6 @@ def test_what_would_be_written_anew_is_not_sent(node: StoreScp) -> None:
 # --- nodes that hold on ---------------------------------------------------------------------
 
 
-Node = Callable[[socket.socket, threading.Event], None]
-
-
-@contextmanager
-def holding(node: Node) -> Iterator[int]:
-    """Have ``node`` answer the first caller, until the event is set; gives the port."""
-    over = threading.Event()
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        # Small, so that what is not read is soon not sent either.
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-
-        def answer() -> None:
-            with listening.accept()[0] as caller:
-                node(caller, over)
-
-        thread = threading.Thread(target=answer)
-        thread.start()
-        try:
-            yield listening.getsockname()[1]
-        finally:
-            over.set()
-            thread.join()
-
-
 def _pdu(sender: socket.socket) -> bytes:
     """Read one PDU whole (PS3.8 9.3.1)."""
     begin = sender.recv(6, socket.MSG_WAITALL)
@@ -241,7 +218,7 @@ def _trickle(caller: socket.socket, over: threading.Event, kind: int) -> None:
             caller.sendall(b"\0")
 
 
-def _accepting(port: int, afterwards: Node) -> Node:
+def _accepting(port: int, afterwards: Answer) -> Answer:
     """Give a node that associates as the one at ``port`` does, and goes on as it will."""
 
     def node(caller: socket.socket, over: threading.Event) -> None:
