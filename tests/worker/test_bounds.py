@@ -1,41 +1,97 @@
-"""A worker bounds itself: an image that never ends."""
+"""A worker bounds itself: an image, or an attempt, that never ends."""
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 
 import pytest
 
-from prichexy_worker.bounds import ending_with_an_image
+from prichexy_worker.bounds import ProcessBounds
 
-#: Holds Python's own lock for ever: no other thread of the process runs.
-LOOPING = """
-import re, sys
-from prichexy_worker.bounds import ending_with_an_image
+BEGIN = """
+import socket, re, sys
+from prichexy_worker.bounds import ProcessBounds
+bounds = ProcessBounds(sys.stderr)
 def loop(content, tools):
+    "Holds Python's own lock for ever: no other thread of the process runs."
     return re.match(r"(a|aa)+$", content + "b")
-ending_with_an_image(loop, 1.0, sys.stderr)("a" * 200, None)
+def wait(*_):
+    "A call of the system that does not come back."
+    caller = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+    caller.recv(1)
+def work(*_):
+    return None
 """
+HANGING = {
+    "an image loops": "bounds.of_each_image(loop, 1.0)('a' * 200, None)",
+    "an attempt loops": "with bounds.within(1.0): loop('a' * 200, None)",
+    "an attempt waits": "with bounds.within(1.0): wait()",
+    "an attempt waits after an image": """
+with bounds.within(1.0):
+    bounds.of_each_image(work, 3600.0)(b"", None)
+    wait()
+""",
+    "an image waits for longer than its attempt": """
+with bounds.within(1.0):
+    bounds.of_each_image(wait, 3600.0)(b"", None)
+""",
+    "an image waits in an attempt": """
+with bounds.within(3600.0):
+    bounds.of_each_image(wait, 1.0)(b"", None)
+""",
+    "an attempt is over when an image ends": """
+with bounds.within(0.0):
+    bounds.of_each_image(work, 3600.0)(b"", None)
+    wait()
+""",
+}
 
 
-def test_an_image_that_never_ends_ends_its_worker_and_tells_no_value():
-    ended = subprocess.run(
-        [sys.executable, "-c", LOOPING], capture_output=True, text=True, timeout=120, check=False
-    )
+@pytest.mark.parametrize("code", HANGING.values(), ids=HANGING)
+def test_what_never_ends_ends_its_worker_and_tells_no_value(code: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        ended = subprocess.run(
+            [sys.executable, "-c", BEGIN + code, str(silent.getsockname()[1])],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
     assert ended.returncode == 1
-    assert "bounds.py" in ended.stderr
+    assert "most recent call first" in ended.stderr
     assert "aaaa" not in ended.stderr
 
 
-def test_an_image_in_time_is_given_and_the_bound_is_gone(tmp_path):
-    with (tmp_path / "log").open("w") as log:
-        bounded = ending_with_an_image(lambda content, tools: (content, tools), 60.0, log)
-        assert bounded(b"content", "tools") == (b"content", "tools")
+def test_what_is_in_time_is_given_and_the_bounds_are_gone() -> None:
+    code = """
+import threading
+with bounds.within(60.0):
+    assert bounds.of_each_image(lambda *both: both, 0.5)(b"image", "tools") == (b"image", "tools")
+    def fail(content, tools):
+        raise ValueError("of the image")
+    try:
+        bounds.of_each_image(fail, 0.5)(b"", None)
+    except ValueError:
+        pass
+    else:
+        sys.exit(3)
+threading.Event().wait(1.0)  # beyond every bound
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", BEGIN + code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
 
-        def fail(content, tools):
-            raise ValueError("of the image")
 
-        with pytest.raises(ValueError, match="of the image"):
-            ending_with_an_image(fail, 60.0, log)(b"", None)
-    assert (tmp_path / "log").read_text() == ""
+def test_an_error_of_an_image_goes_through() -> None:
+    def fail(_content: bytes, _tools: object) -> None:
+        raise ValueError("of the image")
+
+    with pytest.raises(ValueError, match="of the image"):
+        ProcessBounds().of_each_image(fail, 60.0)(b"", None)  # type: ignore[arg-type]

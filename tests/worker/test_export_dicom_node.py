@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,8 +22,10 @@ from pynetdicom import AE, build_context, build_role, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
 
 from prichexy_testing.certificates import Authority, Pair
+from prichexy_testing.coming_back import error_of
 from prichexy_testing.dicoms import radiograph_dataset, write
 from prichexy_testing.fakes_worker import EVERYTHING
+from prichexy_testing.holding_servers import Answer, holding
 from prichexy_testing.servers import (
     OrthancServer,
     StoreScp,
@@ -197,6 +199,73 @@ def test_what_would_be_written_anew_is_not_sent(node: StoreScp) -> None:
         target(node.port).store(replace(sent, content=odd))
     assert refusal(error) == (Reason.TARGET_REFUSED, "the instance would be written anew")
     assert node.files() == []
+
+
+# --- nodes that hold on ---------------------------------------------------------------------
+
+
+def _pdu(sender: socket.socket) -> bytes:
+    """Read one PDU whole (PS3.8 9.3.1)."""
+    begin = sender.recv(6, socket.MSG_WAITALL)
+    return begin + sender.recv(int.from_bytes(begin[2:6], "big"), socket.MSG_WAITALL)
+
+
+def _trickle(caller: socket.socket, over: threading.Event, kind: int) -> None:
+    """Send a PDU that is announced to be large, and never is whole."""
+    with suppress(OSError):  # the other side hangs up
+        caller.sendall(bytes([kind, 0]) + (1 << 20).to_bytes(4, "big"))
+        while not over.wait(0.02):
+            caller.sendall(b"\0")
+
+
+def _accepting(port: int, afterwards: Answer) -> Answer:
+    """Give a node that associates as the one at ``port`` does, and goes on as it will."""
+
+    def node(caller: socket.socket, over: threading.Event) -> None:
+        with socket.create_connection(("127.0.0.1", port)) as real:
+            real.sendall(_pdu(caller))
+            caller.sendall(_pdu(real))
+            afterwards(caller, over)
+
+    return node
+
+
+def _reads_nothing(_caller: socket.socket, over: threading.Event) -> None:
+    over.wait()
+
+
+def _unreachable(error: Retryable | None) -> bool:
+    return error is not None and error.reason is Reason.TARGET_UNREACHABLE
+
+
+def test_a_node_that_stops_reading_holds_nobody(node: StoreScp) -> None:
+    large = radiograph_dataset(identity={}, rows=16, columns=16)
+    large.PixelData = bytes(16 << 20)  # more than a system keeps of what is not read
+    large.PatientID = "PSEUDO-1"
+    large.StudyInstanceUID, large.SeriesInstanceUID = "2.25.101", "2.25.102"
+    large.SOPInstanceUID = large.file_meta.MediaStorageSOPInstanceUID = "2.25.103"
+    sent = Anonymized("PSEUDO-1", "2.25.101", "2.25.102", "2.25.103", write(large))
+    with holding(_accepting(node.port, _reads_nothing)) as port:
+        assert _unreachable(error_of(lambda: target(port, timeout=1).store(sent)))
+
+
+@pytest.mark.parametrize("when", ["it associates", "it answers"])
+def test_a_node_that_sends_a_byte_now_and_then_holds_nobody(node: StoreScp, when: str) -> None:
+    associates, data = 0x02, 0x04  # A-ASSOCIATE-AC, P-DATA-TF
+    slow = {
+        "it associates": lambda caller, over: _trickle(caller, over, associates),
+        "it answers": _accepting(node.port, lambda caller, over: _trickle(caller, over, data)),
+    }[when]
+    with holding(slow) as port:
+        assert _unreachable(error_of(target(port, timeout=1).check))
+
+
+@pytest.mark.parametrize("host", ["pacs.invalid", f"{'a' * 64}.example"])
+def test_a_node_whose_name_is_not_found_is_unreachable(host: str) -> None:
+    with pytest.raises(Retryable) as error:
+        target(104, host=host).check()
+    assert error.value.reason is Reason.TARGET_UNREACHABLE
+    assert host not in str(error.value)
 
 
 # --- TLS ------------------------------------------------------------------------------------
@@ -460,6 +529,32 @@ def test_over_tls_only_a_node_that_we_trust_may_call_us_back(
             with pytest.raises(Retryable, match="no word on the commitment"):
                 list(peer.differences([instance()]))
     assert went == [known]
+
+
+def test_who_calls_the_port_and_says_nothing_keeps_no_other_out(
+    authority: Authority, ours: Pair
+) -> None:
+    theirs = authority.pair("theirs-beside")
+    calling = client_context(authority.certificate, theirs.certificate, theirs.key)
+    node = authority.pair("node-beside")
+    context = server_context(authority.certificate, node.certificate, node.key)
+    port, went, silent = free_port(), [], ExitStack()
+
+    def call(report: Dataset) -> None:
+        silent.enter_context(socket.create_connection(("127.0.0.1", port)))
+        _calling_back(port, calling, went)(report)
+
+    with silent, committing(_report, context, call) as at:
+        peer = target(
+            at,
+            commitment=True,
+            commitment_port=port,
+            commitment_seconds=5,
+            timeout=5,
+            **_tls(authority, ours),
+        )
+        assert error_of(lambda: list(peer.differences([instance()]))) is None
+    assert went == [True]
 
 
 @pytest.mark.parametrize(

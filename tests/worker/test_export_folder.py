@@ -278,3 +278,25 @@ def test_an_error_of_the_system_is_named_by_class_and_symbol_only(tmp_path: Path
     with pytest.raises(Retryable) as caught:
         FolderExport(tmp_path).store(anonymized())
     assert caught.value.detail in ("FileExistsError EEXIST", "NotADirectoryError ENOTDIR")
+
+
+def test_a_file_that_cannot_be_read_keeps_its_study_and_one_that_went_does_not(
+    tmp_path: Path,
+) -> None:
+    target, sent = FolderExport(tmp_path), _written("2.25.3")
+    target.store(sent)
+    series = tmp_path / sent.study_uid / sent.series_uid
+    (series / "2.25.8.dcm").symlink_to("nowhere")
+    unreadable = series / "2.25.9.dcm"
+    unreadable.symlink_to(unreadable.name)  # a loop: ELOOP, whoever reads
+    for act in (
+        lambda: target.withdraw_study(sent.study_uid, EVERYTHING),
+        lambda: target.withdraw_others([sent], EVERYTHING),
+    ):
+        with pytest.raises(Retryable) as caught:
+            act()
+        assert caught.value.detail == "OSError ELOOP"
+        assert target.fetch(sent) == sent.content
+    unreadable.unlink()
+    target.withdraw_others([sent], EVERYTHING)
+    assert target.fetch(sent) == sent.content

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from prichexy_testing.coming_back import error_of
 from prichexy_worker.contract import Reason
 from prichexy_worker.errors import Retryable
 from prichexy_worker.export.image_table import ImageTable
@@ -115,6 +117,20 @@ def test_any_text_of_one_line_survives(tmp_path: Path, text: str) -> None:
     table(tmp_path).remove("2.25.2")
     notes = [row["note"] for row in held(tmp_path)]
     assert notes == [text, text]
+
+
+def test_a_writer_that_stands_still_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    put(tmp_path, "2.25.1", "a")
+    hurried = ImageTable(tmp_path, COLUMNS, wait=0.2)
+    with (tmp_path / ".images.csv.lock").open("ab") as still:
+        fcntl.flock(still, fcntl.LOCK_EX)
+        for act in (lambda: hurried.put("2.25.1", []), lambda: hurried.remove("2.25.1")):
+            error = error_of(act)
+            assert error is not None
+            assert error.reason is Reason.TARGET_UNREACHABLE
+        assert held(tmp_path) == rows("2.25.1", "a")
+    hurried.remove("2.25.1")
+    assert held(tmp_path) == []
 
 
 @pytest.mark.parametrize("text", ["a\nb", "a\rb", "\n"])

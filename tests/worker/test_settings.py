@@ -101,7 +101,7 @@ def test_a_name_that_was_given_is_used_as_it_stands(
 
 def test_a_study_is_given_back_before_the_broker_takes_its_worker_for_lost(config: Path) -> None:
     broker = load_settings().broker
-    assert 0 < broker.study_seconds() < broker.redelivery_seconds
+    assert 0 < broker.study_seconds() < broker.attempt_seconds() < broker.redelivery_seconds
     # What is left is enough for a request under way, and those that withdraw and report.
     assert broker.redelivery_seconds - broker.study_seconds() >= 5 * load_settings().ingest.timeout
     # No removal is under way any more when another worker gets the study.

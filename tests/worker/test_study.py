@@ -529,6 +529,22 @@ def test_an_unexpected_error_is_given_back_without_a_word_of_its_text(
     assert "DOE" not in caplog.text
 
 
+def test_an_unexpected_error_while_withdrawing_gives_the_study_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken(FakeTarget):
+        def withdraw_study(self, study_uid: str, sent: Sent) -> bool:
+            raise ValueError(f"{study_uid} DOE^JANE {sent}")
+
+    ledger = FakeLedger(attempts=1)
+    source = FakeSource(dict(FIVE), study_uid=STUDY_UID)
+    with caplog.at_level(logging.DEBUG):
+        outcome = run(source, Broken(), ledger, anonymize=rejecting(3))
+    assert outcome == Outcome(None, Reason.UNEXPECTED, again=True)
+    assert ledger.ended is None
+    assert "DOE" not in caplog.text
+
+
 def test_every_report_has_the_number_that_the_claim_gave() -> None:
     ledger = FakeLedger(revision=1, attempts=2)
     run(ledger=ledger)

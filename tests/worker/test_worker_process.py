@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -175,6 +176,30 @@ def test_an_unsafe_study_is_quarantined_and_a_broken_one_tried_again(tmp_path: P
     assert reasons == [None, Reason.BURNED_IN_TEXT, None, Reason.TARGET_UNREACHABLE]
     assert not (place.folder / "export").exists()
     assert re.search(r"again in ([5-9]|10) seconds", place.log())
+
+
+def test_a_worker_that_hangs_with_a_study_ends_itself_before_another_gets_the_study(
+    tmp_path: Path,
+) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        running_redis() as redis,
+        running_fake_ingest() as ingest,
+    ):
+        place = Place(tmp_path, ingest, redis.url)
+        # Its claim is not answered, and the limit of a request is far off.
+        place.environment |= {
+            "PRICHEXY_WORKER_INGEST__URL": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "PRICHEXY_WORKER_INGEST__TIMEOUT": "3600",
+            "PRICHEXY_WORKER_BROKER__REDELIVERY_SECONDS": "5",
+        }
+        with place.worker() as process:
+            place.send()
+            assert process.wait(120) == 1
+        # Not acknowledged: the broker hands it out anew, as after a kill.
+        assert redis.command("HLEN", "unacked") == b":1"
+    assert "most recent call first" in place.log()
+    assert STUDY_ID not in place.log()
 
 
 def test_the_check_says_who_the_worker_would_be(tmp_path: Path) -> None:

@@ -1,33 +1,67 @@
-"""The bound of the worker's own process: how long one image may take."""
+"""The bounds of the worker's own process: how long one image, and one attempt, may take."""
 
 from __future__ import annotations
 
 import faulthandler
 import sys
-from collections.abc import Callable
-from typing import TextIO
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, TextIO
 
 from prichexy_worker.pipeline import Tools
 from prichexy_worker.ports import Anonymized
 
-__all__ = ["ending_with_an_image"]
+__all__ = ["ProcessBounds"]
+
+#: Seconds: what is over already ends the process as soon as this allows.
+_AT_ONCE: Final = 0.001
 
 
-def ending_with_an_image(
-    anonymize: Callable[[bytes, Tools], Anonymized], seconds: float, log: TextIO = sys.stderr
-) -> Callable[[bytes, Tools], Anonymized]:
-    """Give ``anonymize`` that ends this process with code 1 when an image takes ``seconds``.
+class ProcessBounds:
+    """Ends this process with code 1 when something in it takes too long, whatever keeps it.
 
-    Whatever keeps it: a loop in compiled code never comes back to Python, so no thread or signal
-    handler of Python's would run. ``log`` gets the names of the functions at work and no values.
-    The study goes to another worker, and after some of them it is given up unopened.
+    A loop in compiled code never comes back to Python, nor does a call of the system that waits for
+    a disk or a peer, so no exception, thread or signal handler of Python's would do. ``log`` gets
+    the names of the functions at work, of all threads, and no values. Who supervises the process
+    starts it anew; the study goes to another worker, and after some of them it is given up
+    unopened.
+
+    The interpreter has one such timer: one of these in a process, used by one thread.
     """
 
-    def bounded(content: bytes, tools: Tools) -> Anonymized:
-        faulthandler.dump_traceback_later(seconds, exit=True, file=log)
-        try:
-            return anonymize(content, tools)
-        finally:
-            faulthandler.cancel_dump_traceback_later()
+    def __init__(
+        self, log: TextIO = sys.stderr, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._log = log
+        self._clock = clock
+        self._ends: list[float] = []  # of the blocks that are entered; the innermost one last
 
-    return bounded
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Bound the block. It may lie in another one: the bound that is first over counts."""
+        self._ends.append(self._clock() + seconds)
+        self._set()
+        try:
+            yield
+        finally:
+            self._ends.pop()
+            self._set()
+
+    def of_each_image(
+        self, anonymize: Callable[[bytes, Tools], Anonymized], seconds: float
+    ) -> Callable[[bytes, Tools], Anonymized]:
+        """Give ``anonymize`` with a bound of its own for each image."""
+
+        def bounded(content: bytes, tools: Tools) -> Anonymized:
+            with self.within(seconds):
+                return anonymize(content, tools)
+
+        return bounded
+
+    def _set(self) -> None:
+        if not self._ends:
+            faulthandler.cancel_dump_traceback_later()
+            return
+        left = max(_AT_ONCE, min(self._ends) - self._clock())
+        faulthandler.dump_traceback_later(left, exit=True, file=self._log)

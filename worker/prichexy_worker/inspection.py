@@ -18,7 +18,7 @@ from pydicom.tag import BaseTag
 
 from prichexy_worker.contract import Reason
 from prichexy_worker.errors import Rejected
-from prichexy_worker.layout import MAX_PIXELS, read_layout
+from prichexy_worker.layout import MAX_BYTES, read_layout
 from prichexy_worker.quiet import without_noise
 
 __all__ = ["SUPPORTED_SOP_CLASSES", "convert", "inspect", "read", "speaks_of_text"]
@@ -47,8 +47,6 @@ _CHEST_CODES: Final = frozenset(
 )
 _HUMAN_CODES: Final = frozenset({("337915000", "SCT"), ("L-85B00", "SRT")})
 _HUMAN_WORDS: Final = frozenset({"", "HUMAN", "HOMO SAPIENS"})
-#: A header with all its LUTs beside the largest image.
-_MAX_INFLATED: Final = 2 * MAX_PIXELS + (64 << 20)
 _WORD_SIZES: Final = {"OW": 2, "OF": 4, "OL": 4, "OD": 8, "OV": 8}
 
 
@@ -207,10 +205,10 @@ def _refuse_inflated_bomb(content: bytes) -> None:
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     size, rest = 0, content[meta_end:]
     try:
-        while rest and size <= _MAX_INFLATED:
+        while rest and size <= MAX_BYTES:
             size += len(inflater.decompress(rest, 1 << 20))
             rest = inflater.unconsumed_tail
     except zlib.error:
         raise Rejected(Reason.UNREADABLE, "deflated data are damaged") from None
-    if size > _MAX_INFLATED:
+    if size > MAX_BYTES:
         raise Rejected(Reason.UNREADABLE, "deflated data are too long")

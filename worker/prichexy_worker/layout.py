@@ -12,10 +12,12 @@ from pydicom.dataset import Dataset
 from prichexy_worker.contract import Reason
 from prichexy_worker.errors import Rejected
 
-__all__ = ["MAX_PIXELS", "MAX_SIDE", "Layout", "integer", "read_layout"]
+__all__ = ["MAX_BYTES", "MAX_PIXELS", "MAX_SIDE", "Layout", "integer", "read_layout"]
 
 #: Ten times the largest flat-panel detectors sold; what is beyond is a mistake or a bomb.
 MAX_PIXELS: Final = 200_000_000
+#: The longest object: the largest image at 16 bits, and 64 MiB of a header with all its LUTs.
+MAX_BYTES: Final = 2 * MAX_PIXELS + (64 << 20)
 #: OpenCV's remap takes no longer side.
 MAX_SIDE: Final = 32_766
 

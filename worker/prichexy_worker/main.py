@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 from prichexy_worker import gate, pipeline
 from prichexy_worker.announcer import Announcer
 from prichexy_worker.app import Leaving, broker_tls, call_between_studies, create_app, work
-from prichexy_worker.bounds import ending_with_an_image
+from prichexy_worker.bounds import ProcessBounds
 from prichexy_worker.chosen import Choice
 from prichexy_worker.contract import SOFTWARE_VERSION, Available, WorkerAnnouncement
 from prichexy_worker.current_model import LOOK_SECONDS, CurrentModel
@@ -132,14 +132,15 @@ def run(settings: Settings) -> int:
         announce=announce,
     )
 
-    anonymize = ending_with_an_image(pipeline.anonymize, settings.limits.image_seconds)
+    bounds = ProcessBounds()
+    anonymize = bounds.of_each_image(pipeline.anonymize, settings.limits.image_seconds)
 
     def look() -> None:
         monitor.waits()
         model.look()
 
     def process(message: StudyMessage) -> Outcome:
-        with monitor.attempt() as attempt:
+        with bounds.within(settings.broker.attempt_seconds()), monitor.attempt() as attempt:
             outcome = process_study(
                 message,
                 source,

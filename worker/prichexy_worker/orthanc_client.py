@@ -9,6 +9,7 @@ from typing import Final
 import httpx
 import pyorthanc
 
+from prichexy_worker.bounded_http import AnswerTooLong, bounded_transport
 from prichexy_worker.contract import Reason
 from prichexy_worker.errors import Retryable
 from prichexy_worker.tls import client_context
@@ -29,8 +30,9 @@ def connect(
     certificate_file: Path | None = None,
     key_file: Path | None = None,
 ) -> pyorthanc.Orthanc:
-    """Give a client of the Orthanc at ``url``; nothing is sent yet.
+    """Give a client of the Orthanc at ``url`` for one thread; nothing is sent yet.
 
+    Each request takes ``timeout`` seconds at most, with all of its answer.
     Its calls return the raw response, whatever the status: pyorthanc's own errors carry the body.
     Proxy settings of the environment are not used: images go to the address of the settings.
     The files are those of ``tls.client_context``. Raises Misconfigured when one cannot be used.
@@ -41,7 +43,7 @@ def connect(
         password,
         return_raw_response=True,
         timeout=timeout,
-        verify=client_context(ca_file, certificate_file, key_file),
+        transport=bounded_transport(client_context(ca_file, certificate_file, key_file), timeout),
         trust_env=False,
         # Asked for gzip, as httpx does, Orthanc compresses 10 MB in half a second a piece.
         headers={"Accept-Encoding": "identity"},
@@ -54,10 +56,13 @@ def ask(
     """Give the response of ``call`` when it is a success, None when it is 404.
 
     Raises Retryable with ``unreachable`` when no answer came, with ``refused`` for any other
-    status. The detail is an error's class or a status number, never an address or a body.
+    status, and for an answer that is too long. The detail is an error's class or a status number,
+    never an address or a body.
     """
     try:
         response = call()
+    except AnswerTooLong as error:
+        raise Retryable(refused, type(error).__name__) from None
     except httpx.HTTPError as error:
         raise Retryable(unreachable, type(error).__name__) from None
     if response.is_success:

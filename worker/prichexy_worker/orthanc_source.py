@@ -8,6 +8,7 @@ from functools import partial
 import httpx
 import pyorthanc
 
+from prichexy_worker.bounded_http import AnswerTooLong
 from prichexy_worker.contract import Reason
 from prichexy_worker.errors import Rejected, Retryable
 from prichexy_worker.orthanc_client import ask
@@ -39,8 +40,20 @@ class OrthancSource:
             raise Retryable(Reason.SOURCE_UNREACHABLE, "not an answer of Orthanc's") from None
 
     def fetch(self, instance_id: str) -> bytes:
-        """Give the instance's DICOM file, which is held in memory only."""
-        response = _read(partial(self._orthanc.get_instances_id_file, instance_id))
+        """Give the instance's DICOM file, which is held in memory only.
+
+        Raises Rejected (UNREADABLE) for one that is longer than any that we can read.
+        """
+
+        def call() -> httpx.Response:
+            response: httpx.Response
+            try:
+                response = self._orthanc.get_instances_id_file(instance_id)
+            except AnswerTooLong:
+                raise Rejected(Reason.UNREADABLE, "too long") from None
+            return response
+
+        response = _read(call)
         if response is None:
             raise Retryable(Reason.CHANGED_MEANWHILE, "an instance is gone")
         return response.content

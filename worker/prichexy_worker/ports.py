@@ -94,7 +94,8 @@ class StudySource(Protocol):
     def fetch(self, instance_id: str) -> bytes:
         """Give the instance's DICOM file, as it was received.
 
-        Raises Retryable: CHANGED_MEANWHILE when there is no such instance, SOURCE_UNREACHABLE.
+        Raises Rejected (UNREADABLE) for one that is too long, Retryable: CHANGED_MEANWHILE when
+        there is no such instance, SOURCE_UNREACHABLE.
         """
 
 

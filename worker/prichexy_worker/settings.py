@@ -130,6 +130,14 @@ class Broker(WithPassword):
         """
         return 0.9 * self.redelivery_seconds
 
+    def attempt_seconds(self) -> float:
+        """Give the seconds after which a worker that is still at a study ends itself.
+
+        All else has a limit of its own, and is over by then. Who hangs all the same is gone before
+        the broker takes it for lost, and does nothing beside the worker that is next.
+        """
+        return 0.95 * self.redelivery_seconds
+
 
 class PseudonymKey(Section):
     """The key that every pseudonym and UID is made with."""

@@ -622,6 +622,9 @@ def _end(
     except Retryable as error:
         _LOG.warning("no export, but the ledger could not be told: %s", error)
         return Outcome(None, reason, again=True)
+    except Exception as error:  # noqa: BLE001 - a study that is not withdrawn has not ended
+        _LOG.error("no export, and withdrawing met an unexpected error: %s", where(error))
+        return Outcome(None, Reason.UNEXPECTED, again=True)
     if not accepted:
         _LOG.warning("withdrawn, but the ledger had moved on meanwhile")
         return Outcome(None)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import httpx
 
+from prichexy_worker.bounded_http import bounded_transport
 from prichexy_worker.destinations import Destinations
 from prichexy_worker.export.dicom_node import Commitment, DicomNodeExport, Node
 from prichexy_worker.export.dicomweb import BearerFile, DicomwebExport
@@ -97,7 +98,10 @@ def _dicomweb_client(target: Dicomweb) -> httpx.Client:
         base_url=target.url,
         auth=login,
         timeout=target.timeout,
-        verify=client_context(target.ca_file, target.certificate_file, target.key_file),
+        transport=bounded_transport(
+            client_context(target.ca_file, target.certificate_file, target.key_file),
+            target.timeout,
+        ),
         # Images go to the address of the settings, and pixels do not shrink on the way.
         trust_env=False,
         headers={"Accept-Encoding": "identity"},

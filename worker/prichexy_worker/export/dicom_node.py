@@ -33,6 +33,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined, unused-ignore]
 
 from prichexy_worker.contract import Reason
 from prichexy_worker.errors import Retryable
+from prichexy_worker.export.connection_limit import ConnectionLimit, LateHandshakes
 from prichexy_worker.ports import Anonymized, Check, InstanceName, unhindered
 from prichexy_worker.sent import Sent
 
@@ -49,7 +50,11 @@ _Reports = SimpleQueue[frozenset[str]]
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """Whom to call, as whom; with ``tls`` encrypted. ``timeout`` is in seconds, for each wait."""
+    """Whom to call, as whom; with ``tls`` encrypted. ``timeout`` is in seconds, for each wait.
+
+    An association has twice that to begin in, and as much to do its work and end in, with what a
+    commitment is waited for; then its connection is cut.
+    """
 
     host: str
     port: int
@@ -153,7 +158,7 @@ class DicomNodeExport:
         contexts = [build_context(StorageCommitmentPushModel)]
         with (
             self._listening(commitment, handlers),
-            self._associated(contexts, handlers) as association,
+            self._associated(contexts, handlers, commitment.seconds) as association,
         ):
             status, _reply = association.send_n_action(
                 request,
@@ -172,33 +177,41 @@ class DicomNodeExport:
         self,
         contexts: Sequence[PresentationContext],
         handlers: Sequence[tuple[Any, Callable[..., Any]]] = (),
+        seconds: float = 0.0,
     ) -> Iterator[Any]:
-        """Give an association for ``contexts``. Raises Retryable."""
+        """Give an association for ``contexts``, in which ``seconds`` are waited. Raises Retryable.
+
+        It ends, and so does each wait within it, whatever the node does.
+        """
         node = self._node
         entity = AE(ae_title=node.calling_aet)
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = node.timeout
         entity.connection_timeout = node.timeout
-        association = entity.associate(
-            node.host,
-            node.port,
-            contexts=list(contexts),
-            ae_title=node.called_aet,
-            evt_handlers=list(handlers),
-            tls_args=None if node.tls is None else (node.tls, node.host),
-        )
-        if not association.is_established:
-            if association.is_rejected:
-                raise Retryable(Reason.TARGET_REFUSED, "the association was rejected")
-            if association.rejected_contexts:
-                raise Retryable(Reason.TARGET_REFUSED, "no such objects in this encoding are taken")
-            raise Retryable(Reason.TARGET_UNREACHABLE, "no association")
+        limit = ConnectionLimit(2 * node.timeout)
         try:
-            yield association
-        except BaseException:
-            if association.is_established:
-                association.abort()
-            raise
-        association.release()
+            try:
+                association = entity.associate(
+                    node.host,
+                    node.port,
+                    contexts=list(contexts),
+                    ae_title=node.called_aet,
+                    evt_handlers=[*handlers, (evt.EVT_CONN_OPEN, limit.opened)],
+                    tls_args=None if node.tls is None else (node.tls, node.host),
+                )
+            except (OSError, UnicodeError) as error:  # a name that is not found, or can be none
+                raise Retryable(Reason.TARGET_UNREACHABLE, type(error).__name__) from None
+            if not association.is_established:
+                raise _not_associated(association)
+            limit.within(2 * node.timeout + seconds)
+            try:
+                yield association
+            except BaseException:
+                if association.is_established:
+                    association.abort()
+                raise
+            association.release()
+        finally:
+            limit.lift()
 
     @contextmanager
     def _listening(
@@ -211,12 +224,15 @@ class DicomNodeExport:
         entity = AE(ae_title=self._node.calling_aet)
         # The node calls us and still is the provider of the service.
         entity.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
+        longest = commitment.seconds + 2 * self._node.timeout
+        limited = evt.EVT_CONN_OPEN, lambda event: ConnectionLimit(longest).opened(event)
+        tls = None if commitment.tls is None else LateHandshakes(commitment.tls)
         try:
             server = entity.start_server(
                 ("", commitment.port),
                 block=False,
-                evt_handlers=list(handlers),
-                ssl_context=commitment.tls,
+                evt_handlers=[*handlers, limited],
+                ssl_context=tls,  # type: ignore[arg-type, unused-ignore]
             )
         except OSError as error:
             text = f"commitment_port: {type(error).__name__}"
@@ -226,6 +242,15 @@ class DicomNodeExport:
         finally:
             if server is not None:  # never: only a blocking one gives None
                 server.shutdown()
+
+
+def _not_associated(association: Any) -> Retryable:
+    """Give why there is no association."""
+    if association.is_rejected:
+        return Retryable(Reason.TARGET_REFUSED, "the association was rejected")
+    if association.rejected_contexts:
+        return Retryable(Reason.TARGET_REFUSED, "no such objects in this encoding are taken")
+    return Retryable(Reason.TARGET_UNREACHABLE, "no association")
 
 
 def _as_released(content: bytes) -> Dataset:

@@ -11,7 +11,7 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from prichexy_worker import header
-from prichexy_worker.export.study_folders import Ours, StudyFolders
+from prichexy_worker.export.study_folders import Ours, StudyFolders, os_errors
 from prichexy_worker.ports import Anonymized, Check, InstanceName, unhindered
 from prichexy_worker.readback import read_back
 from prichexy_worker.sent import Image, Sent
@@ -101,9 +101,12 @@ class _Held(NamedTuple):
 
 
 def _read(path: Path, study_uid: str) -> _Held | None:
-    """Give what a file holds; None of one that is no DICOM object."""
+    """Give what a file holds; None of one that is no DICOM object, and of one that went meanwhile.
+
+    Raises Retryable where it cannot be told: what could not be read is neither ours nor another's.
+    """
     wanted = ["SOPClassUID", "PatientID", "DeidentificationMethod"]
-    with warnings.catch_warnings():
+    with os_errors(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # their texts hold values
         try:
             found = pydicom.dcmread(path, specific_tags=wanted, stop_before_pixels=True)
@@ -111,5 +114,7 @@ def _read(path: Path, study_uid: str) -> _Held | None:
             methods = [method] if isinstance(method, str) else [str(text) for text in method]
             ours = header.is_ours(str(found.get("SOPClassUID", "")), methods)
             return _Held(Image(str(found.get("PatientID", "")), study_uid, path.stem), ours)
+        except FileNotFoundError:
+            return None
         except (InvalidDicomError, ValueError, TypeError, KeyError, EOFError, AttributeError):
             return None

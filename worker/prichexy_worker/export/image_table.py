@@ -20,9 +20,10 @@ import csv
 import fcntl
 import io
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from prichexy_worker.contract import Reason
 from prichexy_worker.errors import Retryable
@@ -34,6 +35,9 @@ __all__ = ["ImageTable", "Row"]
 _NAME: Final = "images.csv"
 _UNSURE: Final = ".images.csv.unsure"
 _LOCK: Final = ".images.csv.lock"
+#: Longest wait for the lock: a table of a million rows is written anew in 5 seconds.
+_WAIT: Final = 60.0
+_PAUSE: Final = 0.05
 #: How far back the end of a broken table is looked for at a time.
 _BLOCK: Final = 1 << 16
 
@@ -45,13 +49,14 @@ class ImageTable:
     """The table of ``folder``. Its methods raise Retryable and may be repeated.
 
     ``columns`` begin with the one that names a row's study. A row is a line: a value that would
-    break it is refused.
+    break it is refused. Other writers are waited for ``wait`` seconds.
     """
 
-    def __init__(self, folder: Path, columns: Sequence[str]) -> None:
+    def __init__(self, folder: Path, columns: Sequence[str], wait: float = _WAIT) -> None:
         self._folder = folder
         self._columns = tuple(columns)
         self._table = folder / _NAME
+        self._wait = wait
 
     def check(self) -> None:
         """Return when there is no table yet, or one with these columns."""
@@ -102,9 +107,16 @@ class ImageTable:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Wait until no other process writes; a dead one's lock is gone with it."""
+        """Wait until no other process writes; a dead one's lock is gone with it.
+
+        Raises Retryable where one that lives keeps it: it may stand still, as a paused machine's.
+        """
+        latest = time.monotonic() + self._wait
         with (self._folder / _LOCK).open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            while not _taken(lock):
+                if time.monotonic() > latest:
+                    raise Retryable(Reason.TARGET_UNREACHABLE, f"another writer keeps {_NAME}")
+                time.sleep(_PAUSE)
             yield
 
     def _append(self, rows: Sequence[Row]) -> None:
@@ -161,3 +173,12 @@ class ImageTable:
             writer.writeheader()
         writer.writerows(rows)
         return buffer.getvalue().encode()
+
+
+def _taken(lock: BinaryIO) -> bool:
+    """Take the lock, which closing the file gives back; False where another one has it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
