@@ -106,6 +106,24 @@ def test_only_ingest_is_reached_from_outside_and_by_default_from_this_machine_on
         assert all(port.startswith("127.0.0.1:") for port in service.ports)
 
 
+def test_only_workers_reach_both_the_originals_and_the_results(compose: ComposeFile) -> None:
+    def reached(name: str) -> set[str]:
+        own = set(compose.services[name].networks)
+        return {
+            other.name
+            for other in compose.services.values()
+            if own & set(other.networks) and other.name != name
+        }
+
+    workers = {"worker", "worker-cuda"}
+    assert reached("export") == workers
+    assert reached("ingest") == workers | {"redis"}
+    assert reached("redis") == workers | {"ingest"}
+    for name in workers:
+        assert reached(name) >= {"ingest", "redis", "export"}
+        assert set(compose.services[name].networks) <= compose.internal_networks
+
+
 def test_every_service_is_hardened_and_has_a_health_check(compose: ComposeFile) -> None:
     for service in compose.services.values():
         assert service.read_only, service.name
