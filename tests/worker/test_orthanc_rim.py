@@ -351,6 +351,8 @@ def test_two_looks_at_an_unchanged_study_are_equal_and_any_change_shows(
     assert source.snapshot(study) == before
     added = upload(server, instance("2.25.302").content)
     assert source.snapshot(study) != before
+    sizes = [len(server.get(f"/instances/{one['ID']}/file").content) for one in (answer, added)]
+    assert (before.size, source.snapshot(study).size) == (sizes[0], sum(sizes))
     server.delete(f"/instances/{added['ID']}")
     server.delete(f"/studies/{study}")
 

@@ -41,12 +41,14 @@ class Snapshot:
     Two equal snapshots mean that no instance came, went or was replaced in between. ``instances``
     are the source's own opaque ids, sorted; ``version`` is compared and never shown. ``study_uid``
     is the original StudyInstanceUID, where the source knows it without a look into an instance:
-    only its pseudonym is ever used, and it is never shown or logged.
+    only its pseudonym is ever used, and it is never shown or logged. ``size`` is what all of its
+    DICOM files have together, in bytes.
     """
 
     instances: tuple[str, ...]
     version: str = field(repr=False)
     study_uid: str = field(default="", repr=False)
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
