@@ -118,7 +118,10 @@ class ExportTarget(Protocol):
         """Return when the target answers and knows us; promises nothing about its free space."""
 
     def store(self, instance: Anonymized) -> None:
-        """Make the target hold this instance, in place of any earlier one of its name."""
+        """Make the target hold this instance, in place of any earlier one of its name.
+
+        It may keep it from its readers until ``withdraw_others``, and ``holds`` then, too.
+        """
 
     def holds(self, instance: InstanceName) -> bool:
         """Tell whether the target holds an instance of this name, whatever its content.
@@ -154,8 +157,9 @@ class ExportTarget(Protocol):
         """Make the target hold, of the study and patient of ``kept``, no other image of ``sent``.
 
         The last word of an export: ``kept`` are the instances of one study and patient, at least
-        one, and stand at every target of the study. What others added to the study there, such as
-        a segmentation, stays, and so do another gateway's images.
+        one, and stand at every target of the study. A target that kept them from its readers lets
+        them be seen now. What others added to the study there, such as a segmentation, stays, and
+        so do another gateway's images.
         """
 
     def close(self) -> None:
