@@ -179,7 +179,11 @@ class _Files:
         except OSError:
             raise Retryable(Reason.CHANGED_MEANWHILE) from None
         version = hashlib.sha256(repr([(s.st_size, s.st_mtime_ns) for s in stats]).encode())
-        return Snapshot(tuple(str(i) for i in range(len(self._files))), version.hexdigest())
+        return Snapshot(
+            tuple(str(i) for i in range(len(self._files))),
+            version.hexdigest(),
+            size=sum(s.st_size for s in stats),
+        )
 
     def fetch(self, instance_id: str) -> bytes:
         """Give the file's bytes."""

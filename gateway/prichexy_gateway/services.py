@@ -71,7 +71,10 @@ def ingest_client(home: Home, addresses: Addresses) -> OrthancClient:
 
 
 def export_client(home: Home, addresses: Addresses) -> OrthancClient:
-    """Give a client of the export Orthanc as the user the worker writes with."""
+    """Give a client of the export Orthanc as the user the worker writes with.
+
+    It is refused all but the worker's own requests (orthanc-config/export-filter.lua).
+    """
     return OrthancClient(
         "The export Orthanc", addresses.export_url, "gateway", home.password("export")
     )
@@ -225,6 +228,9 @@ def _orthanc(
     if not configuration.resolve().is_relative_to(plan.runtime.root.resolve()):
         copy = plan.home.folder(name) / "configuration.json"
         shutil.copyfile(configuration, copy)
+        # Orthanc looks beside its configuration for the scripts that this names.
+        for script in plan.orthanc_config.glob("*.lua"):
+            shutil.copyfile(script, copy.with_name(script.name))
         configuration = copy
     own = {
         "PRICHEXY_STORAGE": plan.runtime.inside(plan.home.folder(name)),

@@ -170,6 +170,14 @@ def test_what_version_1_cannot_say_is_said_in_its_words():
     )
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_study_that_is_too_large_has_too_many_instances_to_who_knows_no_other(version):
+    large = StudyReport(JOB_ID, 1, State.QUARANTINED, "w", Reason.TOO_LARGE)
+    assert StudyReport.from_json(large.to_json()) == large
+    told = StudyReport.from_json(large.to_json(version))
+    assert told == replace(large, reason=Reason.TOO_MANY_INSTANCES)
+
+
 @pytest.mark.parametrize("name", ["plugin", "user anna", ""])
 def test_no_worker_has_a_name_that_the_audit_trail_has_for_others(name):
     told = StudyReport(JOB_ID, 1, State.PROCESSING, "plugin-2").to_json()

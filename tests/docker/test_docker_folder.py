@@ -15,7 +15,7 @@ from prichexy_testing.rehearsal.compose import ComposeFile, Service, read_compos
 from prichexy_testing.rehearsal.context import read_context
 from prichexy_testing.rehearsal.recipe import Copy, Recipe, Run, read_recipe
 from prichexy_worker.contract import SOFTWARE_VERSION
-from prichexy_worker.settings import load_settings
+from prichexy_worker.settings import Limits, load_settings
 
 REPO = Path(__file__).resolve().parents[2]
 DOCKER = REPO / "docker"
@@ -106,15 +106,46 @@ def test_only_ingest_is_reached_from_outside_and_by_default_from_this_machine_on
         assert all(port.startswith("127.0.0.1:") for port in service.ports)
 
 
+def test_only_workers_reach_both_the_originals_and_the_results(compose: ComposeFile) -> None:
+    def reached(name: str) -> set[str]:
+        own = set(compose.services[name].networks)
+        return {
+            other.name
+            for other in compose.services.values()
+            if own & set(other.networks) and other.name != name
+        }
+
+    workers = {"worker", "worker-cuda"}
+    assert reached("export") == workers
+    assert reached("ingest") == workers | {"redis"}
+    assert reached("redis") == workers | {"ingest"}
+    for name in workers:
+        assert reached(name) >= {"ingest", "redis", "export"}
+        assert set(compose.services[name].networks) <= compose.internal_networks
+
+
 def test_every_service_is_hardened_and_has_a_health_check(compose: ComposeFile) -> None:
     for service in compose.services.values():
         assert service.read_only, service.name
         assert service.drops_all_capabilities, service.name
         assert service.no_new_privileges, service.name
         assert service.leaves_no_core, service.name
+        assert service.pids_limit, service.name
         assert service.health or image(service).image.health, service.name
         user = service.user or image(service).image.user
         assert not user.startswith("0"), service.name
+
+
+@pytest.mark.parametrize("name", ["worker", "worker-cuda"])
+def test_what_opens_images_has_a_bound_of_memory_that_its_limits_fit_into(
+    name: str, compose: ComposeFile
+) -> None:
+    worker = compose.services[name]
+    assert worker.memory_limit is not None
+    assert not worker.swaps
+    gibibytes = int(worker.memory_limit.removesuffix("g"))
+    # As docs/operating.md says, with images of 100 megapixels.
+    assert gibibytes * 2**30 > 0.9e9 + 40 * 100e6 + Limits().study_bytes
 
 
 def test_every_secret_of_a_service_is_consumed_when_it_starts(compose: ComposeFile) -> None:

@@ -22,7 +22,7 @@ UNIT = checkout() / "systemd" / "prichexy.service"
 
 @pytest.fixture
 def service() -> configparser.SectionProxy:
-    parser = configparser.ConfigParser(strict=False)
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
     parser.optionxform = str  # type: ignore[assignment, method-assign]
     parser.read_string(UNIT.read_text(encoding="utf-8"))
     return parser["Service"]
@@ -77,4 +77,7 @@ def test_it_waits_for_the_worker_and_outlives_one_that_takes_all_memory(
     assert float(service["TimeoutStopSec"]) > Limits().stop_seconds + LETS_GO_WITHIN
     assert service["KillMode"] == "mixed"
     assert service["OOMPolicy"] == "continue"
+    assert service["MemoryMax"].endswith("%")
+    assert service["MemorySwapMax"] == "0"
+    assert int(service["TasksMax"]) > 0
     assert service["Restart"] == "always"

@@ -81,7 +81,11 @@ class FakeIngest:
         if kind == "studies" and name in studies:
             study = studies[name]
             if rest[0] == "instances":
-                return 200, json.dumps([{"ID": name} for name in study.instances]).encode()
+                listed = [
+                    {"ID": name, "FileSize": len(content)}
+                    for name, content in study.instances.items()
+                ]
+                return 200, json.dumps(listed).encode()
             return 200, json.dumps(_described(name, study)).encode()
         for study in studies.values():
             if kind == "instances" and name in study.instances:

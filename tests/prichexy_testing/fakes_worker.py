@@ -123,7 +123,8 @@ class FakeSource:
             raise Retryable(Reason.SOURCE_UNREACHABLE)
         if self.gone:
             raise Rejected(Reason.GONE)
-        return Snapshot(tuple(sorted(self.instances)), self.version, self.study_uid)
+        size = sum(map(len, self.instances.values()))
+        return Snapshot(tuple(sorted(self.instances)), self.version, self.study_uid, size)
 
     def fetch(self, instance_id: str) -> bytes:
         self.on_fetch(instance_id)

@@ -35,7 +35,7 @@ from prichexy_gateway.home import Addresses, Home
 from prichexy_gateway.native import CALLING_AET, Options, running_gateway
 from prichexy_gateway.orthanc_runtime import OrthancRuntime, native_runtime
 from prichexy_gateway.sending import Sent, send
-from prichexy_gateway.services import export_client, ingest_client
+from prichexy_gateway.services import ingest_client
 from prichexy_gateway.supervisor import Supervisor
 from prichexy_worker.pseudonyms import Pseudonyms
 
@@ -68,8 +68,10 @@ class TestGateway:
         return ingest_client(self.home, self.addresses)
 
     def export(self) -> OrthancClient:
-        """Give a client of the export Orthanc, as the user gateway."""
-        return export_client(self.home, self.addresses)
+        """Give a client of the export Orthanc, as the user admin: the workers' may list nothing."""
+        return OrthancClient(
+            "The export Orthanc", self.addresses.export_url, "admin", self.home.password("admin")
+        )
 
     def pseudonyms(self) -> Pseudonyms:
         """Give the pseudonyms that the worker makes."""

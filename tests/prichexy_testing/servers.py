@@ -199,15 +199,21 @@ class RedisServer(_Server):
 
 
 class OrthancServer(_Server):
-    """An Orthanc with one user and no plugins but those named, that listens on loopback only."""
+    """An Orthanc with no plugins but those named, that listens on loopback only.
 
-    def __init__(self, folder: Path, settings: Mapping[str, object]) -> None:
+    It has the test's user, and ``users`` with their passwords.
+    """
+
+    def __init__(
+        self, folder: Path, settings: Mapping[str, object], users: Mapping[str, str]
+    ) -> None:
         super().__init__(folder)
         self.port = free_port()
         self.user = "tester"
         self.password = secrets.token_urlsafe(16)
         self.url = f"http://127.0.0.1:{self.port}"
         self._settings = dict(settings)
+        self._users = dict(users)
 
     def _command(self) -> list[str]:
         configuration = {
@@ -220,7 +226,7 @@ class OrthancServer(_Server):
             "DicomServerEnabled": False,
             "RemoteAccessAllowed": False,
             "AuthenticationEnabled": True,
-            "RegisteredUsers": {self.user: self.password},
+            "RegisteredUsers": {self.user: self.password, **self._users},
             "OverwriteInstances": True,
             **self._settings,
         }
@@ -420,11 +426,13 @@ def running_redis(
 
 
 @contextmanager
-def running_orthanc(**settings: object) -> Iterator[OrthancServer]:
-    """Run an Orthanc for the block, with further settings of its configuration."""
+def running_orthanc(
+    users: Mapping[str, str] | None = None, **settings: object
+) -> Iterator[OrthancServer]:
+    """Run an Orthanc for the block, with further users and settings of its configuration."""
     if shutil.which("Orthanc") is None and not Path("/usr/sbin/Orthanc").exists():
         pytest.skip("Orthanc is not installed")
-    with _running(lambda folder: OrthancServer(folder, settings)) as server:
+    with _running(lambda folder: OrthancServer(folder, settings, users or {})) as server:
         yield server
 
 

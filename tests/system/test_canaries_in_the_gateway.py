@@ -92,7 +92,7 @@ def test_nothing_planted_is_in_what_the_export_peer_gives(gateway, planted):
     canaries = [canary for specimen in planted for canary in specimen.canaries]
     with httpx.Client(
         base_url=gateway.addresses.export_url,
-        auth=("gateway", gateway.home.password("export")),
+        auth=("admin", gateway.home.password("admin")),
         trust_env=False,
         timeout=120,
     ) as http:

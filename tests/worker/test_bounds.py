@@ -1,4 +1,4 @@
-"""A worker bounds itself: an image, or an attempt, that never ends."""
+"""A worker bounds itself: an image or an attempt that never ends, and memory that others need."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from prichexy_worker.bounds import ProcessBounds
+from prichexy_worker.bounds import ProcessBounds, yield_memory_to_others
 
 BEGIN = """
 import socket, re, sys
@@ -95,3 +95,29 @@ def test_an_error_of_an_image_goes_through() -> None:
 
     with pytest.raises(ValueError, match="of the image"):
         ProcessBounds().of_each_image(fail, 60.0)(b"", None)  # type: ignore[arg-type]
+
+
+#: Says what the system thinks of this process, before and after.
+YIELDING = """
+from pathlib import Path
+from prichexy_worker.bounds import yield_memory_to_others
+file = Path("/proc/self/oom_score_adj")
+for _ in range(2):
+    yield_memory_to_others()
+    print(file.read_text().strip())
+file.write_text("900")
+yield_memory_to_others()
+print(file.read_text().strip())
+"""
+
+
+def test_a_worker_is_ended_before_the_servers_and_after_its_codecs():
+    ended = subprocess.run(
+        [sys.executable, "-c", YIELDING], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert ended.stdout.split() == ["500", "500", "900"]
+
+
+def test_a_system_that_does_not_let_it_choose_stops_no_worker(tmp_path):
+    yield_memory_to_others(tmp_path / "missing")
+    assert list(tmp_path.iterdir()) == []

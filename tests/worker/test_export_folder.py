@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,19 +26,104 @@ def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
+def export(target: ExportTarget, *instances: Anonymized) -> None:
+    """Bring the instances, each as if it were its study's only one."""
+    for instance in instances:
+        target.store(instance)
+        target.withdraw_others([instance], Sent().with_these([instance]))
+
+
 def test_an_instance_is_a_file_under_its_new_uids(tmp_path: Path) -> None:
     target: ExportTarget = FolderExport(tmp_path)
-    target.store(anonymized(b"content"))
+    export(target, anonymized(b"content"))
     assert files(tmp_path) == ["2.25.1/2.25.2/2.25.3.dcm"]
     assert target.fetch(anonymized()) == b"content"
 
 
 def test_storing_again_replaces_the_content(tmp_path: Path) -> None:
     target = FolderExport(tmp_path)
-    target.store(anonymized(b"first, longer"))
-    target.store(anonymized(b"second"))
+    export(target, anonymized(b"first, longer"))
+    export(target, anonymized(b"second"))
     assert target.fetch(anonymized()) == b"second"
     assert len(files(tmp_path)) == 1
+
+
+def readers_see(folder: Path) -> list[str]:
+    """Give the files that are in no hidden folder, as readers of the folder look for them."""
+    return [file for file in files(folder) if not file.startswith(".")]
+
+
+def test_a_study_is_seen_whole_and_in_one_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, study = FolderExport(tmp_path), [_written(f"2.25.{n}") for n in (3, 4)]
+    study.append(replace(_written("2.25.5"), series_uid="2.25.20"))
+    for instance in study:
+        target.store(instance)
+        assert readers_see(tmp_path) == []
+    assert list(target.differences(study)) == [(), (), ()]
+    steps: list[tuple[Path, Path]] = []
+    for name in ("rename", "replace"):
+        step = getattr(Path, name)
+
+        def noted(path: Path, to: Path, step: Callable[..., Path] = step) -> Path:
+            steps.append((path, to))
+            return step(path, to)
+
+        monkeypatch.setattr(Path, name, noted)
+    target.withdraw_others(study, Sent().with_these(study))
+    assert [to for _path, to in steps] == [tmp_path / "2.25.1"]
+    assert len(readers_see(tmp_path)) == len(files(tmp_path)) == len(study)
+    assert list(target.differences(study)) == [(), (), ()]
+
+
+def test_an_attempt_that_ends_early_alters_nothing_of_the_earlier_export(tmp_path: Path) -> None:
+    target, earlier, added = FolderExport(tmp_path), _written("2.25.3"), _written("2.25.4")
+    export(target, earlier)
+    changed = _written("2.25.3", PatientSex="O")
+    for instance in (changed, added):
+        target.store(instance)
+    assert not target.holds(added)
+    assert target.fetch(earlier) == earlier.content
+    assert len(readers_see(tmp_path)) == 1
+    sent = Sent().with_these([earlier, added])
+    target.withdraw_others([changed, added], sent)
+    assert target.fetch(earlier) == changed.content
+    assert files(tmp_path) == ["2.25.1/2.25.2/2.25.3.dcm", "2.25.1/2.25.2/2.25.4.dcm"]
+
+
+def test_what_a_killed_attempt_left_hidden_is_never_seen(tmp_path: Path) -> None:
+    target, kept, lost = FolderExport(tmp_path), _written("2.25.3"), _written("2.25.4")
+    target.store(lost)  # by a worker that was killed; the study loses this image
+    target.store(kept)
+    target.withdraw_others([kept], Sent().with_these([kept, lost]))
+    assert files(tmp_path) == ["2.25.1/2.25.2/2.25.3.dcm"]
+    target.store(lost)
+    assert target.withdraw_study("2.25.1", Sent().with_these([kept, lost]))
+    assert list(tmp_path.iterdir()) == []
+    target.store(lost)
+    target.withdraw(lost)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_another_gateway_is_about_to_bring_of_the_study_stays_hidden(tmp_path: Path) -> None:
+    target, ours, theirs = FolderExport(tmp_path), _written("2.25.3"), _written("2.25.4")
+    target.store(theirs)
+    target.store(ours)
+    target.withdraw_others([ours], Sent().with_these([ours]))
+    assert readers_see(tmp_path) == ["2.25.1/2.25.2/2.25.3.dcm"]
+    assert not target.withdraw_study("2.25.1", Sent().with_these([ours]))
+    target.withdraw_others([theirs], Sent().with_these([theirs]))
+    assert files(tmp_path) == ["2.25.1/2.25.2/2.25.4.dcm"]
+
+
+def test_what_vanished_before_it_was_to_be_seen_is_no_export(tmp_path: Path) -> None:
+    target, kept = FolderExport(tmp_path), [_written(f"2.25.{n}") for n in (3, 4)]
+    target.store(kept[0])
+    with pytest.raises(Retryable) as caught:
+        target.withdraw_others(kept, Sent().with_these(kept))
+    assert caught.value.reason is Reason.READ_BACK_DIFFERS
+    assert readers_see(tmp_path) == []
 
 
 def test_what_is_not_there_reads_as_nothing(tmp_path: Path) -> None:
@@ -46,7 +132,7 @@ def test_what_is_not_there_reads_as_nothing(tmp_path: Path) -> None:
 
 def test_withdrawing_leaves_no_trace_and_may_be_repeated(tmp_path: Path) -> None:
     target = FolderExport(tmp_path)
-    target.store(anonymized())
+    export(target, anonymized())
     for _ in range(2):
         target.withdraw(anonymized())
         assert list(tmp_path.iterdir()) == []
@@ -54,17 +140,17 @@ def test_withdrawing_leaves_no_trace_and_may_be_repeated(tmp_path: Path) -> None
 
 def test_withdrawing_leaves_the_other_instances_of_the_study(tmp_path: Path) -> None:
     target = FolderExport(tmp_path)
-    target.store(anonymized(b"kept", "2.25.4"))
-    target.store(anonymized())
+    export(target, anonymized(b"kept", "2.25.4"))
+    export(target, anonymized())
     target.withdraw(anonymized())
     assert files(tmp_path) == ["2.25.1/2.25.2/2.25.4.dcm"]
 
 
 def test_withdrawing_a_study_takes_all_of_it_and_no_other(tmp_path: Path) -> None:
     target = FolderExport(tmp_path)
-    target.store(anonymized(b"kept", study_uid="2.25.10"))
+    export(target, anonymized(b"kept", study_uid="2.25.10"))
     for sop in ("2.25.3", "2.25.4"):
-        target.store(anonymized(sop_uid=sop))
+        export(target, anonymized(sop_uid=sop))
     (tmp_path / "2.25.1" / "2.25.2" / ".2.25.5.dcm.part").write_bytes(b"of a killed worker")
     for _ in range(2):
         target.withdraw_study("2.25.1", EVERYTHING)
@@ -94,7 +180,7 @@ def test_the_studys_other_images_of_ours_are_withdrawn_and_nothing_else(tmp_path
     ]
     lost = [_written("2.25.11"), replace(_written("2.25.12"), series_uid="2.25.20")]
     for instance in (*kept, *stay, *lost):
-        target.store(instance)
+        export(target, instance)
     (tmp_path / "2.25.1" / "2.25.2" / ".2.25.13.dcm.part").write_bytes(b"of a killed worker")
     for _ in range(2):
         target.withdraw_others(kept, EVERYTHING)
@@ -107,7 +193,7 @@ def test_what_another_gateway_sent_of_the_study_stays(tmp_path: Path) -> None:
     target = FolderExport(tmp_path)
     kept, lost, theirs = (_written(f"2.25.{n}") for n in (3, 4, 5))
     for instance in (kept, lost, theirs):
-        target.store(instance)
+        export(target, instance)
     sent = Sent().with_these([kept, lost])
     target.withdraw_others([kept], sent)
     assert files(tmp_path) == ["2.25.1/2.25.2/2.25.3.dcm", "2.25.1/2.25.2/2.25.5.dcm"]
@@ -124,20 +210,23 @@ def test_an_image_under_a_corrected_patient_id_survives_the_wrong_ones_withdrawa
     target = FolderExport(tmp_path)
     wrong, right = _written("2.25.3"), _written("2.25.3", PatientID="CORRECTED")
     right = replace(right, patient_id="CORRECTED")
-    target.store(wrong)
-    target.store(right)  # in the other one's place
+    export(target, wrong)
+    export(target, right)  # in the other one's place
     for _ in range(2):
         assert target.withdraw_study("2.25.1", Sent().with_these([wrong]))
         assert target.fetch(right) == right.content
-    target.withdraw_others([_written("2.25.4")], Sent().with_these([wrong]))
-    assert target.withdraw_study("2.25.1", Sent().with_these([right]))
+    other = _written("2.25.4")
+    target.store(other)
+    target.withdraw_others([other], Sent().with_these([wrong, other]))
+    assert target.fetch(right) == right.content
+    assert target.withdraw_study("2.25.1", Sent().with_these([right, other]))
     assert files(tmp_path) == []
 
 
 def test_what_older_software_had_sent_is_removed(tmp_path: Path) -> None:
     target = FolderExport(tmp_path)
     for number in (3, 4):
-        target.store(_written(f"2.25.{number}"))
+        export(target, _written(f"2.25.{number}"))
     sent = Sent(frozenset({older_mark_of("2.25.3")}))
     assert not target.withdraw_study("2.25.1", sent)
     assert files(tmp_path) == ["2.25.1/2.25.2/2.25.4.dcm"]
@@ -156,7 +245,7 @@ def test_a_withdrawal_that_was_killed_is_finished_by_the_next(tmp_path: Path) ->
 @pytest.mark.parametrize("uid", ["..", "", ".", "/", "2.25.1/..", "*"])
 def test_nothing_but_a_study_is_withdrawn(tmp_path: Path, uid: str) -> None:
     target = FolderExport(tmp_path)
-    target.store(anonymized())
+    export(target, anonymized())
     with pytest.raises(Retryable):
         target.withdraw_study(uid, EVERYTHING)
     assert files(tmp_path) == ["2.25.1/2.25.2/2.25.3.dcm"]
@@ -167,20 +256,20 @@ def test_what_a_killed_worker_left_is_cleared_by_the_next_attempt(tmp_path: Path
     series = tmp_path / "2.25.1" / "2.25.2"
     series.mkdir(parents=True)
     (series / ".2.25.3.dcm.part").write_bytes(b"half a fi")
-    target.store(anonymized(b"whole"))
+    export(target, anonymized(b"whole"))
     assert files(tmp_path) == ["2.25.1/2.25.2/2.25.3.dcm"]
 
 
 def test_a_file_is_never_seen_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = FolderExport(tmp_path)
-    target.store(anonymized(b"old"))
+    export(target, anonymized(b"old"))
 
     def power_cut(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", power_cut)
     with pytest.raises(Retryable) as caught:
-        target.store(anonymized(b"new"))
+        export(target, anonymized(b"new"))
     assert (caught.value.reason, caught.value.detail) == (Reason.TARGET_REFUSED, "OSError ENOSPC")
     assert target.fetch(anonymized()) == b"old"
     assert files(tmp_path) == ["2.25.1/2.25.2/2.25.3.dcm"]
@@ -276,7 +365,7 @@ def test_nothing_but_a_uid_becomes_a_name(tmp_path: Path, uid: str, where: str, 
 def test_an_error_of_the_system_is_named_by_class_and_symbol_only(tmp_path: Path) -> None:
     (tmp_path / "2.25.1").write_text("a file where a folder has to be")
     with pytest.raises(Retryable) as caught:
-        FolderExport(tmp_path).store(anonymized())
+        export(FolderExport(tmp_path), anonymized())
     assert caught.value.detail in ("FileExistsError EEXIST", "NotADirectoryError ENOTDIR")
 
 
@@ -284,7 +373,7 @@ def test_a_file_that_cannot_be_read_keeps_its_study_and_one_that_went_does_not(
     tmp_path: Path,
 ) -> None:
     target, sent = FolderExport(tmp_path), _written("2.25.3")
-    target.store(sent)
+    export(target, sent)
     series = tmp_path / sent.study_uid / sent.series_uid
     (series / "2.25.8.dcm").symlink_to("nowhere")
     unreadable = series / "2.25.9.dcm"

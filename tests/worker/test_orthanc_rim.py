@@ -11,6 +11,7 @@ import pydicom
 import pyorthanc
 import pytest
 
+from prichexy_gateway.home import checkout
 from prichexy_testing.dicoms import radiograph_dataset, write
 from prichexy_testing.fakes_worker import EVERYTHING, STUDY_ID
 from prichexy_testing.servers import OrthancServer, free_port, running_orthanc, wait_until
@@ -27,16 +28,22 @@ from prichexy_worker.sent import Sent, older_mark_of
 pytestmark = pytest.mark.orthanc
 
 
+#: What the shipped export Orthanc keeps its workers' user from.
+FILTER = checkout() / "orthanc-config" / "export-filter.lua"
+WORKER = ("gateway", "the-workers-password")
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[OrthancServer]:
-    with running_orthanc() as server:
+    with running_orthanc(users=dict([WORKER]), LuaScripts=[str(FILTER)]) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def keeping_server() -> Iterator[OrthancServer]:
     """An Orthanc that does not overwrite: it answers AlreadyStored."""
-    with running_orthanc(OverwriteInstances=False) as server:
+    users = dict([WORKER])
+    with running_orthanc(users=users, LuaScripts=[str(FILTER)], OverwriteInstances=False) as server:
         yield server
 
 
@@ -62,7 +69,9 @@ def source_of(server: OrthancServer, password: str | None = None) -> OrthancSour
 
 
 def export_to(server: OrthancServer, password: str | None = None) -> OrthancExport:
-    return OrthancExport(client(server.url, server.user, password or server.password))
+    """Give the export as a worker has it."""
+    user, right = WORKER
+    return OrthancExport(client(server.url, user, password or right))
 
 
 def instance(
@@ -273,7 +282,7 @@ def test_a_target_that_does_not_listen_is_unreachable() -> None:
 
 
 def test_a_target_that_comes_back_is_used_again_by_the_same_client() -> None:
-    with running_orthanc() as server:
+    with running_orthanc(users=dict([WORKER])) as server:
         target, sent = export_to(server), instance()
         target.store(sent)
         server.stop()
@@ -342,6 +351,8 @@ def test_two_looks_at_an_unchanged_study_are_equal_and_any_change_shows(
     assert source.snapshot(study) == before
     added = upload(server, instance("2.25.302").content)
     assert source.snapshot(study) != before
+    sizes = [len(server.get(f"/instances/{one['ID']}/file").content) for one in (answer, added)]
+    assert (before.size, source.snapshot(study).size) == (sizes[0], sum(sizes))
     server.delete(f"/instances/{added['ID']}")
     server.delete(f"/studies/{study}")
 

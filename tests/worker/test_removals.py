@@ -103,10 +103,17 @@ def safe(content: bytes, _tools: Tools) -> Anonymized:
 # --- what was sent, and nothing else --------------------------------------------------------
 
 
+def _lay(folder: Path, instance: Anonymized) -> None:
+    """Put a file into its place, as it is, whoever had made it."""
+    path = folder / instance.study_uid / instance.series_uid / f"{instance.sop_uid}.dcm"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(instance.content)
+
+
 def test_a_quarantine_leaves_a_study_that_was_never_sent_in_its_folder(tmp_path: Path) -> None:
     """Where UIDs are kept, an archive may hold the hospital's own study of that name."""
     target, theirs = FolderExport(tmp_path), foreign("2.25.7", study=UID, patient="OWN")
-    target.store(theirs)
+    _lay(tmp_path, theirs)
     (tmp_path / UID / "annotations.json").write_text("{}")
     ledger = FakeLedger(sent=set())
     outcome = run(target, ledger, unsafe, tools=KEEPING_UIDS)
@@ -189,7 +196,7 @@ def test_a_file_of_ours_that_is_damaged_is_withdrawn_and_another_one_is_not(
 ) -> None:
     target = FolderExport(tmp_path)
     for sop in ("2.25.3", "2.25.4"):
-        target.store(anonymized(b"no DICOM", sop, study_uid=NAME))
+        _lay(tmp_path, anonymized(b"no DICOM", sop, study_uid=NAME))
     series = tmp_path / NAME / "2.25.2"
     for sop in ("2.25.3", "2.25.4"):
         (series / f".{sop}.dcm.0a.part").write_bytes(b"half")

@@ -65,6 +65,7 @@ def test_the_required_keys_are_enough(config: Path) -> None:
     assert settings.broker.queue == "prichexy"
     assert settings.model.device == "auto"
     assert settings.limits.instances == 64
+    assert settings.limits.study_bytes == 2**30
     assert settings.output.syntax == "explicit-little-endian"
     assert settings.worker_id
 

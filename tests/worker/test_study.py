@@ -39,7 +39,7 @@ from prichexy_worker.errors import Doubt, Rejected, Retryable
 from prichexy_worker.header import TABLE_EDITION, Profile
 from prichexy_worker.header.options import Option
 from prichexy_worker.pipeline import Anonymized, Tools
-from prichexy_worker.ports import Check, unhindered
+from prichexy_worker.ports import Check, Released, unhindered
 from prichexy_worker.pseudonyms import Pseudonyms
 from prichexy_worker.sent import Sent
 from prichexy_worker.side_by_side import SideBySide
@@ -81,6 +81,7 @@ def run(
     *,
     revision: int = 1,
     max_instances: int = 64,
+    max_bytes: float = math.inf,
     max_seconds: float = math.inf,
     anonymize: Anonymizer = safe,
     clock: Callable[[], float] = lambda: 0.0,
@@ -95,6 +96,7 @@ def run(
         tools,
         worker_id="worker-1",
         max_instances=max_instances,
+        max_bytes=max_bytes,
         anonymize=anonymize,
         max_seconds=max_seconds,
         leave_by=leave_by,
@@ -367,6 +369,27 @@ def test_more_instances_than_allowed_are_turned_away_unread() -> None:
     assert run(source, ledger=ledger, max_instances=4).reason is Reason.TOO_MANY_INSTANCES
     assert source.fetched == []
     assert run(max_instances=5).state is State.EXPORTED
+
+
+def test_more_bytes_than_allowed_are_turned_away_unread() -> None:
+    source, ledger = FakeSource(dict(FIVE)), FakeLedger()
+    size = sum(map(len, FIVE.values()))
+    assert run(source, ledger=ledger, max_bytes=size - 1).reason is Reason.TOO_LARGE
+    assert source.fetched == []
+    assert run(max_bytes=size).state is State.EXPORTED
+
+
+def test_results_that_come_to_more_bytes_than_allowed_are_turned_away_before_the_next() -> None:
+    """Compressed originals may be a hundredth of what is made of them."""
+
+    def inflating(content: bytes, tools: Tools) -> Anonymized:
+        return replace(safe(content, tools), content=Released(bytes(1000)))
+
+    source, target = FakeSource(dict(FIVE)), FakeTarget()
+    outcome = run(source, target, max_bytes=2500, anonymize=inflating)
+    assert (outcome.state, outcome.reason) == (State.QUARANTINED, Reason.TOO_LARGE)
+    assert len(source.fetched) == 3
+    assert target.held == {}
 
 
 @pytest.mark.parametrize("other", [{"patient_id": "OTHER"}, {"study_uid": "2.25.77"}])

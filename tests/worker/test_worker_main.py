@@ -81,6 +81,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(main, "configure_logging", lambda: None)
     limits: list[tuple[int, tuple[int, int]]] = seen.setdefault("limits", [])
     monkeypatch.setattr(main.resource, "setrlimit", lambda *limit: limits.append(limit))
+    monkeypatch.setattr(main, "yield_memory_to_others", lambda: seen.update(yields=True))
     assert main.main([]) == 0
     return seen
 
@@ -94,6 +95,14 @@ def test_a_study_has_to_end_before_the_broker_takes_its_worker_for_lost(
 
 def test_a_crash_leaves_no_core_file(asked: dict[str, Any]) -> None:
     assert asked["limits"] == [(resource.RLIMIT_CORE, (0, 0))]
+
+
+def test_where_memory_runs_out_the_worker_ends_before_the_servers(asked: dict[str, Any]) -> None:
+    assert asked["yields"]
+
+
+def test_a_study_is_bounded_by_the_settings(asked: dict[str, Any]) -> None:
+    assert (asked["max_instances"], asked["max_bytes"]) == (64, 2**30)
 
 
 def test_the_worker_has_its_processs_name_everywhere(asked: dict[str, Any]) -> None:

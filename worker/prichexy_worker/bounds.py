@@ -1,21 +1,36 @@
-"""The bounds of the worker's own process: how long one image, and one attempt, may take."""
+"""The bounds of the worker's own process: how long an image or an attempt takes; who goes first."""
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from pathlib import Path
 from typing import Final, TextIO
 
 from prichexy_worker.pipeline import Tools
 from prichexy_worker.ports import Anonymized
 
-__all__ = ["ProcessBounds"]
+__all__ = ["ProcessBounds", "yield_memory_to_others"]
 
 #: Seconds: what is over already ends the process as soon as this allows.
 _AT_ONCE: Final = 0.001
+#: Half of what stands for "always": above all that is left alone, below a codec's 1000.
+_READINESS: Final = 500
+
+
+def yield_memory_to_others(file: Path = Path("/proc/self/oom_score_adj")) -> None:
+    """Have the system end this process, where memory runs out, before the servers beside it.
+
+    A worker that is killed is an attempt without a report; an Orthanc or Redis that is killed is
+    an outage. Codecs go first (see frame_child.py). Where the system has no such file, or does not
+    let it be written, all stays as it is.
+    """
+    with contextlib.suppress(OSError):
+        if int(file.read_text(encoding="ascii")) < _READINESS:
+            file.write_text(str(_READINESS), encoding="ascii")
 
 
 class ProcessBounds:
@@ -37,7 +52,7 @@ class ProcessBounds:
         self._clock = clock
         self._ends: list[float] = []  # of the blocks that are entered; the innermost one last
 
-    @contextmanager
+    @contextlib.contextmanager
     def within(self, seconds: float) -> Iterator[None]:
         """Bound the block. It may lie in another one: the bound that is first over counts."""
         self._ends.append(self._clock() + seconds)

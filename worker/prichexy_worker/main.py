@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 from prichexy_worker import gate, pipeline
 from prichexy_worker.announcer import Announcer
 from prichexy_worker.app import Leaving, broker_tls, call_between_studies, create_app, work
-from prichexy_worker.bounds import ProcessBounds
+from prichexy_worker.bounds import ProcessBounds, yield_memory_to_others
 from prichexy_worker.chosen import Choice
 from prichexy_worker.contract import SOFTWARE_VERSION, Available, WorkerAnnouncement
 from prichexy_worker.current_model import LOOK_SECONDS, CurrentModel
@@ -103,6 +103,7 @@ def run(settings: Settings) -> int:
     """
     # The memory of a process that crashes holds patients' data: it must not become a file.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    yield_memory_to_others()
     destinations = create_destinations(settings.export_targets())
     orthanc = _connect(settings.ingest)
     source, reporter = OrthancSource(orthanc), PluginReporter(orthanc)
@@ -149,6 +150,7 @@ def run(settings: Settings) -> int:
                 model.tools(),
                 worker_id=settings.worker_id,
                 max_instances=settings.limits.instances,
+                max_bytes=settings.limits.study_bytes,
                 max_seconds=settings.broker.study_seconds(),
                 withdrawal_seconds=settings.broker.withdrawal_seconds(),
                 leave_by=leaving.by,

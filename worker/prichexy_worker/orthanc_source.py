@@ -30,11 +30,12 @@ class OrthancSource:
         if study is None or listed is None:
             raise Rejected(Reason.GONE)
         try:
-            said = study.json()
+            said, entries = study.json(), listed.json()
             return Snapshot(
-                instances=tuple(sorted(str(entry["ID"]) for entry in listed.json())),
+                instances=tuple(sorted(str(entry["ID"]) for entry in entries)),
                 version=str(said["LastUpdate"]),
                 study_uid=str(said["MainDicomTags"]["StudyInstanceUID"]).strip(" \0"),
+                size=sum(int(entry["FileSize"]) for entry in entries),
             )
         except (KeyError, TypeError, ValueError):
             raise Retryable(Reason.SOURCE_UNREACHABLE, "not an answer of Orthanc's") from None

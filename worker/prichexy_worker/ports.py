@@ -49,12 +49,14 @@ class Snapshot:
     Two equal snapshots mean that no instance came, went or was replaced in between. ``instances``
     are the source's own opaque ids, sorted; ``version`` is compared and never shown. ``study_uid``
     is the original StudyInstanceUID, where the source knows it without a look into an instance:
-    only its pseudonym is ever used, and it is never shown or logged.
+    only its pseudonym is ever used, and it is never shown or logged. ``size`` is what all of its
+    DICOM files have together, in bytes.
     """
 
     instances: tuple[str, ...]
     version: str = field(repr=False)
     study_uid: str = field(default="", repr=False)
+    size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,10 @@ class ExportTarget(Protocol):
         """Return when the target answers and knows us; promises nothing about its free space."""
 
     def store(self, instance: Anonymized) -> None:
-        """Make the target hold this instance, in place of any earlier one of its name."""
+        """Make the target hold this instance, in place of any earlier one of its name.
+
+        It may keep it from its readers until ``withdraw_others``, and ``holds`` then, too.
+        """
 
     def holds(self, instance: InstanceName) -> bool:
         """Tell whether the target holds an instance of this name, whatever its content.
@@ -163,9 +168,9 @@ class ExportTarget(Protocol):
         """Make the target hold, of the study and patient of ``kept``, no other image of ``sent``.
 
         The last word of an export: ``kept`` are the instances of one study and patient, at least
-        one, and stand at every target of the study. What others added to the study there, such as
-        a segmentation, stays, and so do another gateway's images. ``may_go_on`` is asked before
-        each removal, as above.
+        one, and stand at every target of the study. A target that kept them from its readers lets
+        them be seen now. What others added to the study there, such as a segmentation, stays, and
+        so do another gateway's images. ``may_go_on`` is asked before each removal, as above.
         """
 
     def close(self) -> None:

@@ -180,6 +180,9 @@ class Limits(Section):
     """What is too much for one study, or one image."""
 
     instances: PositiveInt = 64
+    # Of a study's files together, as they came and again as they leave: the latter stay in memory
+    # until all of them are safe. A large chest study has a tenth of it.
+    study_bytes: PositiveInt = 1024 * 1024 * 1024
     # A worker that is told to stop ends its study, or gives it back after so many seconds.
     stop_seconds: PositiveFloat = 60.0
     # An image that takes longer ends its worker, which has to be started anew: it may never end.

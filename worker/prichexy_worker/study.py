@@ -328,6 +328,7 @@ def process_study(
     *,
     worker_id: str = "worker",
     max_instances: int = 64,
+    max_bytes: float = math.inf,
     max_seconds: float = math.inf,
     withdrawal_seconds: float = math.inf,
     leave_by: Callable[[], float] = lambda: math.inf,
@@ -337,6 +338,8 @@ def process_study(
 ) -> Outcome:
     """Bring one study to an end, or to another attempt; never raises for what a study holds.
 
+    ``max_bytes`` bounds the files of its originals together, before one of them is fetched, and
+    those of its results, all of which are held until the last one is safe.
     ``max_seconds`` is looked at between instances and steps: a step under way is ended first. So is
     ``leave_by``, the moment on ``clock`` by which a worker that is to stop lets go of the study.
     ``withdrawal_seconds`` after the start nothing more is removed at a target that is to take the
@@ -378,10 +381,10 @@ def process_study(
             return _take_back(source, ledger, attempt, tools, last_removal, Reason.WITHDRAWN)
         state, reason, target = State.FAILED if last else State.QUEUED, Reason.UNEXPECTED, ""
         try:
-            before = _look(ledger, source, tools, max_instances, attempt)
+            before = _look(ledger, source, tools, attempt, max_instances, max_bytes)
             tools = choose(message, tools)
             ledger = replace(ledger, made_with=tools.made_with())
-            _anonymize_all(ledger, source, before, tools, anonymize, attempt, deadline)
+            _anonymize_all(ledger, source, before, tools, anonymize, attempt, deadline, max_bytes)
             attempt.export.carry_out(
                 attempt.results,
                 attempt.retired_uids,
@@ -415,8 +418,9 @@ def _look(
     ledger: _Ledger,
     source: StudySource,
     tools: Tools,
-    max_instances: int,
     attempt: _Attempt,
+    max_instances: int,
+    max_bytes: float,
 ) -> Snapshot:
     """Give what the source holds, and learn the study's name at the targets.
 
@@ -440,7 +444,14 @@ def _look(
     if len(before.instances) > max_instances:
         detail = f"{len(before.instances)}, of which {max_instances} are allowed"
         raise Rejected(Reason.TOO_MANY_INSTANCES, detail)
+    _check_size(before.size, max_bytes)
     return before
+
+
+def _check_size(size: int, allowed: float) -> None:
+    """Raise Rejected (TOO_LARGE) for more bytes than are allowed."""
+    if size > allowed:
+        raise Rejected(Reason.TOO_LARGE, f"{size} bytes, of which {allowed:.0f} are allowed")
 
 
 def _anonymize_all(
@@ -451,6 +462,7 @@ def _anonymize_all(
     anonymize: Anonymizer,
     attempt: _Attempt,
     deadline: _Deadline,
+    max_bytes: float,
 ) -> None:
     """Fill ``attempt.results`` with every instance. Raises Rejected, Retryable, _ClaimLost."""
     message = ledger.message
@@ -463,6 +475,7 @@ def _anonymize_all(
             content = source.fetch(instance)
         try:
             attempt.results.append(anonymize(content, tools))
+            _check_size(sum(len(result.content) for result in attempt.results), max_bytes)
         except Rejected as error:
             if error.reason in RELEASABLE:
                 # The others, too, so that whoever decides sees all that is in doubt at once, and

@@ -27,7 +27,10 @@ _SERVICE_KEYS: Final = frozenset(
         "healthcheck",
         "image",
         "init",
+        "mem_limit",
+        "memswap_limit",
         "networks",
+        "pids_limit",
         "ports",
         "profiles",
         "read_only",
@@ -88,6 +91,9 @@ class Service:
     drops_all_capabilities: bool
     no_new_privileges: bool
     leaves_no_core: bool
+    pids_limit: int | None
+    memory_limit: str | None
+    swaps: bool
     stop_grace_period: float
 
 
@@ -176,6 +182,9 @@ def _service(name: str, content: Mapping[str, Any], files: Mapping[str, str], to
         drops_all_capabilities=content.get("cap_drop") == ["ALL"],
         no_new_privileges="no-new-privileges:true" in content.get("security_opt", []),
         leaves_no_core=content.get("ulimits") == {"core": 0},
+        pids_limit=content.get("pids_limit"),
+        memory_limit=content.get("mem_limit"),
+        swaps="mem_limit" not in content or content.get("memswap_limit") != content["mem_limit"],
         stop_grace_period=seconds(content.get("stop_grace_period", "10s")),
     )
 

@@ -88,7 +88,7 @@ def _send(sample: Path, place: Place) -> float:
     """Give the seconds from ingest to export. Raises ContainerError."""
     started = time.monotonic()
     ingest = _Rest("http://127.0.0.1:8042", "admin", place.secrets / "ingest_admin_password")
-    export = _Rest("http://127.0.0.1:8043", "gateway", place.secrets / "export_password")
+    export = _Rest("http://127.0.0.1:8043", "admin", place.secrets / "export_admin_password")
     ingest.call("/instances", sample.read_bytes())
     while time.monotonic() - started < _SAMPLE_WITHIN:
         rows = ingest.call("/prichexy/api/v1/studies")["studies"]

@@ -40,8 +40,11 @@ __all__ = [
     "StudyReport",
 ]
 
-#: What version 1 says in place of a reason that it does not know.
-_REASON_IN_VERSION_1: Final = {Reason.WORKER_STOPPED: Reason.TOOK_TOO_LONG}
+#: What versions below the one that is named say in place of a reason that they do not know.
+_REASON_BEFORE: Final = {
+    Reason.WORKER_STOPPED: (2, Reason.TOOK_TOO_LONG),
+    Reason.TOO_LARGE: (DECISIONS, Reason.TOO_MANY_INSTANCES),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +204,9 @@ class StudyReport:
     def to_json(self, version: int = CONTRACT_VERSION) -> dict[str, object]:
         """Give the JSON object that ``from_json`` reads, in this version of the contract."""
         reason = self.reason
-        if version == 1 and reason is not None:
-            reason = _REASON_IN_VERSION_1.get(reason, reason)
+        if reason in _REASON_BEFORE:
+            since, instead = _REASON_BEFORE[reason]
+            reason = reason if version >= since else instead
         data: dict[str, object] = {
             "version": version,
             "job_id": self.job_id,

@@ -207,6 +207,7 @@ class Reason(Sentenced):
     AMBIGUOUS_INSTANCE = "ambiguous_instance", "Two objects differ and have one SOPInstanceUID."
     FOLDS = "folds", "The deformation that was asked for would fold an image."
     TOO_MANY_INSTANCES = "too_many_instances", "The study has more instances than are allowed."
+    TOO_LARGE = "too_large", "The study is larger, before or after, than is allowed."
     # Retry, then failure.
     SOURCE_UNREACHABLE = "source_unreachable", "The ingest Orthanc did not answer."
     UNKNOWN_TARGET = "unknown_target", "The worker has no export target of a name in the rule."

@@ -20,77 +20,89 @@ __all__ = ["FolderExport"]
 
 
 class FolderExport:
-    """An ExportTarget that writes files: ``<study>/<series>/<instance>.dcm``, by the new UIDs."""
+    """An ExportTarget that writes files: ``<study>/<series>/<instance>.dcm``, by the new UIDs.
+
+    They are written beside, hidden, and put in their places when every target holds the study: a
+    worker that is killed before leaves nothing that readers take for a study.
+    """
 
     recalls = True
     proves = True
 
     def __init__(self, folder: Path, marker: str | None = None) -> None:
         self._files = StudyFolders(folder, ".dcm", marker)
+        self._staged = self._files.hidden()
 
     def check(self) -> None:
         """Return when the folder exists and may be written to."""
         self._files.check()
 
     def store(self, instance: Anonymized) -> None:
-        """Write the file."""
-        self._files.write(instance, instance.content)
+        """Write the file, hidden."""
+        self._staged.write(instance, instance.content)
 
     def holds(self, instance: InstanceName) -> bool:
-        """Look for the file."""
+        """Look for the file in its place."""
         return self._files.holds(instance)
 
     def differences(self, kept: Sequence[Anonymized]) -> Iterator[tuple[str, ...]]:
-        """Read each file back, whole."""
-        return read_back(self, kept)
+        """Read each file back, whole, where it lies by now."""
+        return read_back(_Either(self._staged, self._files), kept)
 
     def fetch(self, instance: InstanceName) -> bytes | None:
-        """Give the file's bytes."""
+        """Give the bytes of the file in its place."""
         return self._files.read(instance)
 
     def withdraw(self, instance: InstanceName) -> None:
         """Remove the file, and the folders that it leaves empty."""
-        self._files.remove(instance)
+        for files in (self._files, self._staged):
+            files.remove(instance)
 
     def withdraw_study(self, study_uid: str, sent: Sent, may_go_on: Check = unhindered) -> bool:
-        """Remove the files of ``sent``; the study's folder in one step, where it holds no others.
+        """Remove the files of ``sent``, also the hidden ones.
 
-        What is there under the name of one and is no DICOM object is one that was damaged.
+        A folder goes in one step, where it holds no others. What is there under the name of one and
+        is no DICOM object is one that was damaged.
         """
-        held, damaged = self._held(study_uid)
-        mine = sent.among([one.image for one in held.values()])
-        gone = {path for path, one in held.items() if one.image in mine}
-        gone |= {path for path in damaged if sent.names(path.stem)}
-        self._files.remove_study(study_uid, Ours(gone.__contains__, sent.names), may_go_on)
+        left = []
+        for files in (self._files, self._staged):
+            held, damaged = _held(files, study_uid)
+            mine = sent.among([one.image for one in held.values()])
+            gone = {path for path, one in held.items() if one.image in mine}
+            gone |= {path for path in damaged if sent.names(path.stem)}
+            files.remove_study(study_uid, Ours(gone.__contains__, sent.names), may_go_on)
+            left += [one for path, one in held.items() if path not in gone]
         return not any(
             sent.left(one.image, lambda one=one: one.like_ours)  # type: ignore[misc]
-            for path, one in held.items()
-            if path not in gone
+            for one in left
         )
 
     def withdraw_others(
         self, kept: Sequence[Anonymized], sent: Sent, may_go_on: Check = unhindered
     ) -> None:
-        """Remove the study's other images of ours, and what killed workers left half written."""
-        paths = {self._files.path(instance) for instance in kept}
-        held, _damaged = self._held(kept[0].study_uid)
-        mine = sent.among([one.image for one in held.values()])
-        gone = {
-            path
-            for path, one in held.items()
-            if one.like_ours and one.image in mine and one.image.patient_id == kept[0].patient_id
-        }
-        ours = Ours((gone - paths).__contains__, sent.names)
-        self._files.remove_from(kept[0].study_uid, ours, may_go_on)
+        """Put the files in their places, and remove the study's other images of ours.
 
-    def _held(self, study_uid: str) -> tuple[Mapping[Path, _Held], frozenset[Path]]:
-        """Give the study's objects by their files, and the files that are no DICOM objects."""
-        found = {path: _read(path, study_uid) for path in self._files.files(study_uid)}
-        held = {path: one for path, one in found.items() if one is not None}
-        return held, frozenset(found.keys() - held.keys())
+        With them goes what killed workers left half written.
+        """
+        _keep(self._staged, kept, sent, may_go_on)
+        may_go_on()
+        self._staged.release(kept, self._files)
+        _keep(self._files, kept, sent, may_go_on)
 
     def close(self) -> None:
         """Nothing is kept open."""
+
+
+class _Either:
+    """The files that were brought: hidden, or put in their places meanwhile."""
+
+    def __init__(self, *places: StudyFolders) -> None:
+        self._places = places
+
+    def fetch(self, instance: InstanceName) -> bytes | None:
+        """Give a file's bytes."""
+        found = (files.read(instance) for files in self._places)
+        return next((content for content in found if content is not None), None)
 
 
 class _Held(NamedTuple):
@@ -98,6 +110,27 @@ class _Held(NamedTuple):
 
     image: Image
     like_ours: bool
+
+
+def _keep(files: StudyFolders, kept: Sequence[Anonymized], sent: Sent, may_go_on: Check) -> None:
+    """Remove the other images of ours of the study and patient."""
+    paths = {files.path(instance) for instance in kept}
+    held, _damaged = _held(files, kept[0].study_uid)
+    mine = sent.among([one.image for one in held.values()])
+    gone = {
+        path
+        for path, one in held.items()
+        if one.like_ours and one.image in mine and one.image.patient_id == kept[0].patient_id
+    }
+    ours = Ours((gone - paths).__contains__, sent.names)
+    files.remove_from(kept[0].study_uid, ours, may_go_on)
+
+
+def _held(files: StudyFolders, study_uid: str) -> tuple[Mapping[Path, _Held], frozenset[Path]]:
+    """Give the study's objects by their files, and the files that are no DICOM objects."""
+    found = {path: _read(path, study_uid) for path in files.files(study_uid)}
+    held = {path: one for path, one in found.items() if one is not None}
+    return held, frozenset(found.keys() - held.keys())
 
 
 def _read(path: Path, study_uid: str) -> _Held | None:
