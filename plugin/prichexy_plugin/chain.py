@@ -257,8 +257,9 @@ def verify(
     keys: Mapping[str, ChainKey] | None = None,
     noted: Iterable[Head] = (),
 ) -> Verdict:
-    """Read all ``lines`` after ``checkpoint``, in the order of their numbers, and judge them.
+    """Read all ``lines`` of a ledger, in the order of their numbers, and judge them.
 
+    The first one has to follow ``checkpoint``: none may stand before it.
     ``checkpoint`` and ``head`` are what the ledger says of itself, ``noted`` heads that were kept
     elsewhere; None stands for what the ledger has and is no head. With ``keys``, by their ids, no
     line after the first one under a key may be without one, and the last may not. Raises
@@ -329,7 +330,9 @@ class _Walk:
     def read(self, line: Line | Damaged) -> None:
         """Go one line further. Raises _Break, UnknownKey."""
         expected = self.last.number + 1
-        if line.number != expected:
+        if line.number < expected:
+            raise _Break(line.number, "a line stands there that is not of the chain")
+        if line.number > expected:
             raise _Break(expected, "the line is missing")
         if isinstance(line, Damaged):
             raise _Break(line.number, f"the line is not as it was written: {line.where}")

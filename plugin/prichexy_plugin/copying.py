@@ -53,7 +53,9 @@ def _copy_all(
     reading = source.connect().execution_options(**{READS: True})
     with reading, reading.begin(), target.begin() as writing:
         _check(reading, writing, keys, even_if_open=even_if_open)
-        for table in Base.metadata.sorted_tables:
+        tables = Base.metadata.sorted_tables
+        # The database takes no line beyond the head, so the head goes first.
+        for table in sorted(tables, key=lambda table: table.name != ChainRow.__tablename__):
             _copy(table, reading, writing)
         return _compare(reading, writing)
 
@@ -64,7 +66,7 @@ def _check(
     if any(target.execute(select(table).limit(1)).first() for table in _filled_later()):
         raise Unusable("The ledger to copy to is not empty.")
     checkpoint, head = read_heads(source)
-    lines = read_lines(source, checkpoint)
+    lines = read_lines(source)
     try:
         verdict = verify(lines, checkpoint=checkpoint, head=head, keys=keys)
     except UnknownKey as error:
@@ -108,7 +110,7 @@ def _compare(source: Connection, target: Connection) -> Head:
     checkpoint, head = read_heads(source)
     if head is None or (checkpoint, head) != read_heads(target):
         raise Unusable("The audit trail does not end in the copy as it ends in the ledger.")
-    lines = (read_lines(side, checkpoint) for side in (source, target))
+    lines = (read_lines(side) for side in (source, target))
     if any(one != other for one, other in zip_longest(*lines)):
         raise Unusable("A line of the audit trail is not in the copy as it is in the ledger.")
     return head

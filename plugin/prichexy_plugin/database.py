@@ -15,14 +15,12 @@ from sqlalchemy.orm import Session
 
 from prichexy_plugin.chaining import begin_chain
 from prichexy_plugin.migration import migrate
-from prichexy_plugin.schema import SCHEMA_VERSION, Base, FactRow
+from prichexy_plugin.schema import SCHEMA_VERSION, Base, FactRow, set_guards
 
 __all__ = ["READS", "ForeignLedger", "open_database"]
 
 #: Execution option of a connection that only reads.
 READS = "prichexy_reads"
-#: The schema that brought queues, ranks and streams.
-_LINES_UP: Final = 7
 #: Any number that no other software takes in this database, the same for all of this one.
 _WRITERS_LOCK: Final = 0x5072694368655879
 #: In milliseconds, of PostgreSQL. A writer waits so long for the others; a statement takes so long
@@ -93,9 +91,9 @@ def open_database(
 def _prepare_tables(engine: Engine, admit: Callable[[Session], None], *, make: bool) -> None:
     """Make the tables, bring an older schema up to date, or find it as it must be.
 
-    All in one transaction: a ledger is of one schema or of the next, never between. Indices that
-    an older version of the same schema did not make yet are added. Other software's tables may
-    stand beside ours in the same database.
+    All in one transaction: a ledger is of one schema or of the next, never between. Indices and
+    guards that an older version of the same schema did not make yet are added. Other software's
+    tables may stand beside ours in the same database.
     """
     with Session(engine) as session, session.begin():
         connection = session.connection()
@@ -114,8 +112,10 @@ def _prepare_tables(engine: Engine, admit: Callable[[Session], None], *, make: b
             for table in Base.metadata.sorted_tables:
                 for index in table.indexes:
                     index.create(connection, checkfirst=True)
+            set_guards(connection)
             return
         Base.metadata.create_all(connection)
+        set_guards(connection)
         session.add(FactRow(name="schema", number=SCHEMA_VERSION))
         begin_chain(session, datetime.now(UTC))
 

@@ -218,7 +218,7 @@ class Trail(Views):
         with self._reading() as session:
             connection = session.connection()
             checkpoint, head = read_heads(connection)
-            with closing(read_lines(connection, None)) as rows:
+            with closing(read_lines(connection)) as rows:
                 lines = _counted(rows, seen)
                 verdict = verify(lines, checkpoint=checkpoint, head=head, keys=keys)
             return replace(verdict, standing=tuple(contradicted(connection)))
