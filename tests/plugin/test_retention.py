@@ -646,6 +646,40 @@ def test_rows_before_the_checkpoint_have_no_original_deleted_and_hide_no_study(
         connection.exec_driver_sql("DELETE FROM events WHERE number < 2")
 
 
+def test_altered_lines_stay_and_are_told_of_once_a_day(gateway: Gateway) -> None:
+    said: list[str] = []
+    gateway.set(Rules(ledger=3650 * DAYS))
+    gateway.keeper._say = said.append
+    for name in "abc":
+        gateway.receive("1", study=name)
+    gateway.ends()
+    digests = [line.digest for line in gateway.ledger.lines()]
+    whole = [f"at = '{line.at:%Y-%m-%d %H:%M:%S.%f}'" for line in gateway.ledger.lines(limit=6)]
+    with gateway.engine.begin() as connection:
+        drop_guards(connection)
+        connection.exec_driver_sql("UPDATE events SET at = '2001-01-01' WHERE number < 4")
+    gateway.keep()
+    [text] = said
+    assert "line 1 is altered" in text
+    with gateway.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE events SET at = '2001-01-01 00:00:00.000000' WHERE number < 7"
+        )
+    gateway.keep()
+    assert len(said) == 1
+    gateway.clock.move(-30 * DAY)
+    gateway.keep()
+    assert "broken at line 1" in said[1], "a clock that was put back holds nothing up"
+    gateway.clock.move(2 * DAY)
+    gateway.keep()
+    assert len(said) == 3
+    assert [line.digest for line in gateway.ledger.lines()] == digests
+    assert "pruned" not in gateway.deeds()
+    with gateway.engine.begin() as connection:
+        for number, at in enumerate(whole, start=1):
+            connection.exec_driver_sql(f"UPDATE events SET {at} WHERE number = {number}")
+
+
 def test_a_study_whose_row_is_gone_is_found_until_it_was_forgotten(gateway: Gateway) -> None:
     gateway.receive("1")
     gateway.ends()
