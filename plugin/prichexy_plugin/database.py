@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,7 @@ from prichexy_plugin.chaining import begin_chain
 from prichexy_plugin.migration import migrate
 from prichexy_plugin.schema import SCHEMA_VERSION, Base, FactRow, set_guards
 
-__all__ = ["READS", "ForeignLedger", "open_database"]
+__all__ = ["READS", "ForeignLedger", "lift_limits", "open_database"]
 
 #: Execution option of a connection that only reads.
 READS = "prichexy_reads"
@@ -25,6 +25,7 @@ READS = "prichexy_reads"
 _WRITERS_LOCK: Final = 0x5072694368655879
 #: In milliseconds, of PostgreSQL. A writer waits so long for the others; a statement takes so long
 #: at most; and one that hangs within a transaction, on a machine that froze, lets the others go on.
+#: What goes over a whole ledger lifts the last two (``lift_limits``).
 _POSTGRESQL_LIMITS: Final = {
     "lock_timeout": 10_000,
     "statement_timeout": 60_000,
@@ -38,6 +39,10 @@ _POSTGRESQL: Final = {
     "tcp_user_timeout": 30_000,  # milliseconds
     "application_name": "prichexy",
 }
+
+
+#: How long one statement, and a pause between two, may take.
+_OF_TIME: Final = ("statement_timeout", "idle_in_transaction_session_timeout")
 
 
 class ForeignLedger(Exception):
@@ -70,6 +75,8 @@ def open_database(
     Without ``make`` a database that holds no ledger is a ForeignLedger, too. ``admit`` is asked
     about one that is there before anything is altered; what it raises, this raises.
 
+    Bringing a large ledger up to date takes as long as it takes.
+
     Raises ForeignLedger, and then has altered nothing, and what SQLAlchemy and the driver raise.
     """
     parsed = make_url(url)
@@ -88,6 +95,13 @@ def open_database(
     return engine
 
 
+def lift_limits(connection: Connection, limits: Iterable[str] = _OF_TIME) -> None:
+    """Let this transaction take as long as it takes: a large ledger is gone over in it."""
+    if connection.dialect.name == "postgresql":
+        for name in limits:
+            connection.exec_driver_sql(f"SET LOCAL {name} = 0")
+
+
 def _prepare_tables(engine: Engine, admit: Callable[[Session], None], *, make: bool) -> None:
     """Make the tables, bring an older schema up to date, or find it as it must be.
 
@@ -97,6 +111,8 @@ def _prepare_tables(engine: Engine, admit: Callable[[Session], None], *, make: b
     """
     with Session(engine) as session, session.begin():
         connection = session.connection()
+        # An index that is added reads all rows; nothing here waits between two statements.
+        lift_limits(connection, ["statement_timeout"])
         there = Base.metadata.tables.keys() & set(inspect(connection).get_table_names())
         if there or not make:
             named = session.get(FactRow, "schema") if FactRow.__tablename__ in there else None
@@ -106,6 +122,7 @@ def _prepare_tables(engine: Engine, admit: Callable[[Session], None], *, make: b
                 raise ForeignLedger(named.number)
             admit(session)
             if named.number < SCHEMA_VERSION:
+                lift_limits(connection)
                 migrate(session, named.number)
                 session.merge(FactRow(name="schema", number=SCHEMA_VERSION))
             # An index changes nothing that is kept, so it needs no new schema.
