@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Final
@@ -34,14 +35,16 @@ def copy_ledger(
     """Copy every row of a SQLite ``file`` to another database; give where the trail ends.
 
     Tables of an older version are brought up to date first, in the file, too, which is not altered
-    otherwise. It is read as it is at one moment, and all is written in one transaction, which takes
-    as long as it takes. The audit trail is verified before that begins, with ``keys`` by their ids,
-    and every line of it compared afterwards, as it stands in both. Raises Unusable when either
-    cannot be used, when ``url`` holds a ledger that is not empty, when the trail is not as it was
-    written or a key is missing, and, without ``even_if_open``, when the last line does not say that
-    a plugin let go of the ledger.
+    otherwise, and not while it is in use. It is read as it is at one moment, and all is written in
+    one transaction, which takes as long as it takes. The audit trail is verified before that
+    begins, with ``keys`` by their ids, and every line of it compared afterwards, as it stands in
+    both. Raises Unusable when either cannot be used, when ``url`` holds a ledger that is not empty,
+    when the trail is not as it was written or a key is missing, and, without ``even_if_open``, when
+    the last line does not say that a plugin let go of the ledger.
     """
-    with opened(f"sqlite:///{file.resolve()}") as source, opened(url, password) as target:
+    admit = partial(check_let_go, even_if_open=even_if_open)
+    of_file = opened(f"sqlite:///{file.resolve()}", make=False, admit=admit)
+    with of_file as source, opened(url, password) as target:
         try:
             return _copy_all(source, target, keys or {}, even_if_open=even_if_open)
         except SQLAlchemyError as error:
