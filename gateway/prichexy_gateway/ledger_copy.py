@@ -68,7 +68,7 @@ def _put_back(copied: BinaryIO, to: Path, now: datetime, *, keep_place: bool) ->
         shutil.copyfileobj(copied, stream)
     try:
         with closing(sqlite3.connect(to)) as database:
-            mark = (_RESTORED, int(now.timestamp()))
+            mark = (_RESTORED, int(now.timestamp()) // 60)
             database.execute("INSERT OR REPLACE INTO facts (name, number) VALUES (?, ?)", mark)
             if not keep_place:
                 database.execute("UPDATE facts SET number = 0 WHERE name = ?", (_PLACE_IN_CHANGES,))

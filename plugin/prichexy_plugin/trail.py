@@ -162,7 +162,7 @@ class Trail(Views):
             restored = session.get(FactRow, RESTORED)
             if restored is not None:
                 head = chain_row(session, HEAD)
-                at = datetime.fromtimestamp(restored.number, UTC).isoformat()
+                at = datetime.fromtimestamp(restored.number * 60, UTC).isoformat()
                 upto: dict[str, int | str] = {"upto": head.number, "digest": head.digest}
                 told = Entry(Deed.RESTORED, self._clock(), details={**upto, "restored_at": at})
                 self._tell(session, told)

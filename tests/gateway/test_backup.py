@@ -638,6 +638,23 @@ def test_the_trail_tells_of_a_restore_and_the_heads_that_it_lost_are_told_apart(
     assert verified([other + "."])[0] == 3, "before the restore nothing may differ"
 
 
+def test_the_moment_of_a_restore_fits_into_the_numbers_of_postgresql_for_long(
+    home: Home, tmp_path: Path
+) -> None:
+    back_up(home, tmp_path / "backup", recipients=None, now=NOW)
+    later = datetime(2100, 1, 1, tzinfo=UTC)
+    restore(home, tmp_path / "backup", replace=True, now=later)
+    with closing(sqlite3.connect(ledger_of(home))) as database:
+        [[number]] = database.execute("SELECT number FROM facts WHERE name = 'restored'")
+    assert 0 < number < 2**31
+    engine = open_database(f"sqlite:///{ledger_of(home)}")
+    ledger = Ledger(engine, FakeClock())
+    ledger.begin({}, tells=False)
+    [told] = [line for line in ledger.lines() if line.deed == Deed.RESTORED]
+    engine.dispose()
+    assert told.details["restored_at"] == later.isoformat()
+
+
 @pytest.mark.parametrize(("options", "found"), [({}, 2), ({"keep_place": True}, 1)])
 def test_a_restored_ledger_reads_all_of_the_ingest_orthancs_changes(
     home: Home, tmp_path: Path, options: dict[str, bool], found: int
