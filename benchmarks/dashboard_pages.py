@@ -22,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, insert
+from sqlalchemy import Engine, insert, update
 
 from prichexy_plugin.chain import Deed
 from prichexy_plugin.dashboard.http import Request
@@ -32,7 +32,7 @@ from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.limits import Limits
 from prichexy_plugin.queries import Mark
 from prichexy_plugin.retention import Rules
-from prichexy_plugin.schema import EventRow, StudyRow
+from prichexy_plugin.schema import HEAD, ChainRow, EventRow, StudyRow
 from prichexy_testing.dashboard_reader import FakeGateway, login
 from prichexy_worker.contract import ENDED, Reason, State
 
@@ -66,6 +66,9 @@ def main() -> None:
             numbered = [{"number": 6 * start + at, **line} for at, line in enumerate(lines, 1)]
             with engine.begin() as connection:
                 connection.execute(insert(StudyRow), batch)
+                # The database takes no line beyond the head.
+                head = update(ChainRow).where(ChainRow.name == HEAD)
+                connection.execute(head.values(number=numbered[-1]["number"]))
                 connection.execute(insert(EventRow), numbered)
         site = _site(engine, now)
         print(f"{wanted.studies} studies; milliseconds of clock and processor")  # noqa: T201

@@ -34,9 +34,12 @@ class AuditTrail:
     connection: Connection
 
     def lines(self) -> Iterator[Line | Damaged]:
-        """Give every row after the checkpoint, by its number. Raises Misconfigured."""
+        """Give every row, by its number: before the checkpoint none may stand.
+
+        Raises Misconfigured.
+        """
         try:
-            yield from read_lines(self.connection, self.checkpoint)
+            yield from read_lines(self.connection)
         except SQLAlchemyError as error:
             raise _unreadable(error) from None
 

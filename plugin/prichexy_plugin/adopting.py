@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -37,11 +38,12 @@ def give_away(
     """Have the ledger at ``place``, a file or a URL, go on with the Orthanc that opens it next.
 
     That one's changes are read from their beginning, unless ``keep_place``. It is told in the audit
-    trail by the plugin that takes the ledger over. Raises Unusable, and has then altered nothing:
-    when there is no ledger, and, without ``even_if_open``, when the last line does not say that a
-    plugin let go of it.
+    trail by the plugin that takes the ledger over. Raises Unusable, and has then altered nothing,
+    not even tables of an older version: when there is no ledger, and, without ``even_if_open``,
+    when the last line does not say that a plugin let go of it.
     """
-    with opened(_url_of(place), password, make=False) as engine:
+    admit = partial(check_let_go, even_if_open=even_if_open)
+    with opened(_url_of(place), password, make=False, admit=admit) as engine:
         try:
             with Session(engine) as session, session.begin():
                 connection = session.connection()

@@ -25,6 +25,7 @@ __all__ = [
     "GENESIS",
     "PERSON",
     "PLUGIN",
+    "Broken",
     "ChainKey",
     "Damaged",
     "Deed",
@@ -38,6 +39,7 @@ __all__ = [
     "heads_in",
     "read_key",
     "verify",
+    "walk",
 ]
 
 #: The plugin's name as an actor.
@@ -143,6 +145,14 @@ class UnknownKey(Exception):
         self.number = number
 
 
+class Broken(Exception):
+    """The chain is broken at the line ``number``; the text says what is wrong."""
+
+    def __init__(self, number: int, trouble: str) -> None:
+        super().__init__(trouble)
+        self.number = number
+
+
 @dataclass(frozen=True, slots=True)
 class ChainKey:
     """A key of the chain; ``key_id`` tells it from others and nothing about it."""
@@ -241,14 +251,6 @@ class Verdict:
         return self.broken is None and not self.lost and not self.standing
 
 
-class _Break(Exception):
-    """The chain is broken at this line."""
-
-    def __init__(self, number: int, trouble: str) -> None:
-        super().__init__(trouble)
-        self.number = number
-
-
 def verify(
     lines: Iterable[Line | Damaged],
     *,
@@ -257,8 +259,9 @@ def verify(
     keys: Mapping[str, ChainKey] | None = None,
     noted: Iterable[Head] = (),
 ) -> Verdict:
-    """Read all ``lines`` after ``checkpoint``, in the order of their numbers, and judge them.
+    """Read all ``lines`` of a ledger, in the order of their numbers, and judge them.
 
+    The first one has to follow ``checkpoint``: none may stand before it.
     ``checkpoint`` and ``head`` are what the ledger says of itself, ``noted`` heads that were kept
     elsewhere; None stands for what the ledger has and is no head. With ``keys``, by their ids, no
     line after the first one under a key may be without one, and the last may not. Raises
@@ -266,21 +269,21 @@ def verify(
     """
     beginning = checkpoint or Head(0, GENESIS)
     walk = _Walk(beginning, keys or {}, _by_number(noted))
-    broken: _Break | None = None
+    broken: Broken | None = None
     if checkpoint is None:
-        broken = _Break(1, "the ledger's word on where the trail begins is altered")
+        broken = Broken(1, "the ledger's word on where the trail begins is altered")
     count = 0
     for line in lines:
         count += 1
         if broken is None:
             try:
                 walk.read(line)
-            except _Break as found:
+            except Broken as found:
                 broken = found
     if broken is None:
         try:
             walk.end(head)
-        except _Break as found:
+        except Broken as found:
             broken = found
     return Verdict(
         lines=count,
@@ -296,6 +299,21 @@ def verify(
         restored=walk.restored,
         lost=tuple(sorted(walk.lost)),
     )
+
+
+def walk(
+    lines: Iterable[Line | Damaged], *, after: Head, keys: Mapping[str, ChainKey]
+) -> tuple[Head, ...]:
+    """Give the heads of ``lines``, which are a part of a trail and follow ``after``.
+
+    Each is as it was written, as far as the one after it can tell. Raises Broken, UnknownKey.
+    """
+    walked = _Walk(after, keys, {})
+    heads = []
+    for line in lines:
+        walked.read(line)
+        heads.append(walked.last)
+    return tuple(heads)
 
 
 def _by_number(noted: Iterable[Head]) -> dict[int, set[str]]:
@@ -327,12 +345,14 @@ class _Walk:
         return number < self._checkpoint.number
 
     def read(self, line: Line | Damaged) -> None:
-        """Go one line further. Raises _Break, UnknownKey."""
+        """Go one line further. Raises Broken, UnknownKey."""
         expected = self.last.number + 1
-        if line.number != expected:
-            raise _Break(expected, "the line is missing")
+        if line.number < expected:
+            raise Broken(line.number, "a line stands there that is not of the chain")
+        if line.number > expected:
+            raise Broken(expected, "the line is missing")
         if isinstance(line, Damaged):
-            raise _Break(line.number, f"the line is not as it was written: {line.where}")
+            raise Broken(line.number, f"the line is not as it was written: {line.where}")
         key = None
         if line.key_id:
             key = self._keys.get(line.key_id)
@@ -341,11 +361,11 @@ class _Walk:
                 raise UnknownKey(line.key_id, line.number)
             self._keyed = True
         elif self._keyed:
-            raise _Break(line.number, "the line is under no key, and one before it is")
+            raise Broken(line.number, "the line is under no key, and one before it is")
         else:
             self.unkeyed += 1
         if not hmac.compare_digest(digest_of(line, self.last.digest, key), line.digest):
-            raise _Break(line.number, "the line, or the one before it, is not as it was written")
+            raise Broken(line.number, "the line, or the one before it, is not as it was written")
         if line.deed == Deed.PRUNED:
             self._pruned_to = head_of(line.details.get("upto"), line.details.get("digest"))
         if line.deed == Deed.RESTORED and self.restored is None:
@@ -354,33 +374,33 @@ class _Walk:
         self.last = line.head
 
     def _refuse_another_key(self, line: Line) -> None:
-        """Raise _Break when the line was written under none or a known key, and names another."""
+        """Raise Broken when the line was written under none or a known key, and names another."""
         for key in (None, *self._keys.values()):
             written = replace(line, key_id="" if key is None else key.key_id)
             if hmac.compare_digest(digest_of(written, self.last.digest, key), line.digest):
-                raise _Break(line.number, "the line is not as it was written: key_id")
+                raise Broken(line.number, "the line is not as it was written: key_id")
 
     def end(self, head: Head | None) -> None:
-        """Judge the end: nothing may be cut off, at neither side. Raises _Break."""
+        """Judge the end: nothing may be cut off, at neither side. Raises Broken."""
         if head is None:
             text = "the ledger's word on where the trail ends is altered"
-            raise _Break(max(self.last.number, 1), text)
+            raise Broken(max(self.last.number, 1), text)
         if head.number > self.last.number:
-            raise _Break(self.last.number + 1, "lines are cut off at the end")
+            raise Broken(self.last.number + 1, "lines are cut off at the end")
         if self.last != head:
-            raise _Break(
+            raise Broken(
                 min(self.last.number, head.number + 1), "the trail does not end where it says"
             )
         if self._checkpoint.number and self._pruned_to != self._checkpoint:
-            raise _Break(self._checkpoint.number, "no line tells of the deletion up to this line")
+            raise Broken(self._checkpoint.number, "no line tells of the deletion up to this line")
         if self._keys and self.last.number and not self._keyed:
-            raise _Break(self.last.number, "a key was given, and the last line is under none")
+            raise Broken(self.last.number, "a key was given, and the last line is under none")
         beyond = [number for number in self.noted if number > self.last.number]
         if beyond and self.restored is not None:
             self.lost += (number for number in beyond for _ in self.noted[number])
         elif beyond:
             text = "lines are cut off at the end: a later head was noted"
-            raise _Break(self.last.number + 1, text)
+            raise Broken(self.last.number + 1, text)
 
     def _compare(self, head: Head) -> None:
         digests = self.noted.get(head.number)
@@ -389,5 +409,5 @@ class _Walk:
         others = digests - {head.digest}
         self.compared += len(digests) - len(others)
         if others and self.restored is None:
-            raise _Break(head.number, "another digest of the line was noted elsewhere")
+            raise Broken(head.number, "another digest of the line was noted elsewhere")
         self.lost += (head.number for _ in others)

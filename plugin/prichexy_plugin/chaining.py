@@ -28,11 +28,15 @@ def append(session: Session, lines: Sequence[Line], key: ChainKey | None) -> Hea
     Holds a lock on the head to the end of the transaction.
     """
     row = chain_row(session, HEAD, lock=True)
+    rows = []
     for line in lines:
         placed = replace(line, number=row.number + 1, key_id="" if key is None else key.key_id)
         sealed = replace(placed, digest=digest_of(placed, row.digest, key))
-        session.add(EventRow.of(sealed))
+        rows.append(EventRow.of(sealed))
         row.number, row.digest, row.at = sealed.number, sealed.digest, sealed.at
+    # The head first: the database takes no line beyond it.
+    session.flush()
+    session.add_all(rows)
     session.flush()
     return row.to_head()
 

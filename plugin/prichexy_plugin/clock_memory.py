@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from prichexy_plugin.chain import Deed, Line
 from prichexy_plugin.clock_jumps import Jump, uncounted
-from prichexy_plugin.raw_lines import read_these
+from prichexy_plugin.raw_lines import in_the_chain, read_these
 from prichexy_plugin.schema import EventRow, FactRow, StudyRow
 from prichexy_plugin.trail import Entry, Trail
 
@@ -85,7 +85,7 @@ class ClockMemory(Trail):
 def _uncounted_since(session: Session, number: int) -> timedelta:
     numbers = session.scalars(
         select(EventRow.number)
-        .where(_OF_THE_CLOCK, EventRow.number > number)
+        .where(_OF_THE_CLOCK, EventRow.number > number, in_the_chain(EventRow.__table__))
         .order_by(EventRow.number)
     ).all()
     lines = read_these(session.connection(), numbers)

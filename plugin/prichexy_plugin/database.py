@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -15,18 +15,17 @@ from sqlalchemy.orm import Session
 
 from prichexy_plugin.chaining import begin_chain
 from prichexy_plugin.migration import migrate
-from prichexy_plugin.schema import SCHEMA_VERSION, Base, FactRow
+from prichexy_plugin.schema import SCHEMA_VERSION, Base, FactRow, set_guards
 
-__all__ = ["READS", "ForeignLedger", "open_database"]
+__all__ = ["READS", "ForeignLedger", "lift_limits", "open_database"]
 
 #: Execution option of a connection that only reads.
 READS = "prichexy_reads"
-#: The schema that brought queues, ranks and streams.
-_LINES_UP: Final = 7
 #: Any number that no other software takes in this database, the same for all of this one.
 _WRITERS_LOCK: Final = 0x5072694368655879
 #: In milliseconds, of PostgreSQL. A writer waits so long for the others; a statement takes so long
 #: at most; and one that hangs within a transaction, on a machine that froze, lets the others go on.
+#: What goes over a whole ledger lifts the last two (``lift_limits``).
 _POSTGRESQL_LIMITS: Final = {
     "lock_timeout": 10_000,
     "statement_timeout": 60_000,
@@ -40,6 +39,10 @@ _POSTGRESQL: Final = {
     "tcp_user_timeout": 30_000,  # milliseconds
     "application_name": "prichexy",
 }
+
+
+#: How long one statement, and a pause between two, may take.
+_OF_TIME: Final = ("statement_timeout", "idle_in_transaction_session_timeout")
 
 
 class ForeignLedger(Exception):
@@ -72,6 +75,8 @@ def open_database(
     Without ``make`` a database that holds no ledger is a ForeignLedger, too. ``admit`` is asked
     about one that is there before anything is altered; what it raises, this raises.
 
+    Bringing a large ledger up to date takes as long as it takes.
+
     Raises ForeignLedger, and then has altered nothing, and what SQLAlchemy and the driver raise.
     """
     parsed = make_url(url)
@@ -90,15 +95,24 @@ def open_database(
     return engine
 
 
+def lift_limits(connection: Connection, limits: Iterable[str] = _OF_TIME) -> None:
+    """Let this transaction take as long as it takes: a large ledger is gone over in it."""
+    if connection.dialect.name == "postgresql":
+        for name in limits:
+            connection.exec_driver_sql(f"SET LOCAL {name} = 0")
+
+
 def _prepare_tables(engine: Engine, admit: Callable[[Session], None], *, make: bool) -> None:
     """Make the tables, bring an older schema up to date, or find it as it must be.
 
-    All in one transaction: a ledger is of one schema or of the next, never between. Indices that
-    an older version of the same schema did not make yet are added. Other software's tables may
-    stand beside ours in the same database.
+    All in one transaction: a ledger is of one schema or of the next, never between. Indices and
+    guards that an older version of the same schema did not make yet are added. Other software's
+    tables may stand beside ours in the same database.
     """
     with Session(engine) as session, session.begin():
         connection = session.connection()
+        # An index that is added reads all rows; nothing here waits between two statements.
+        lift_limits(connection, ["statement_timeout"])
         there = Base.metadata.tables.keys() & set(inspect(connection).get_table_names())
         if there or not make:
             named = session.get(FactRow, "schema") if FactRow.__tablename__ in there else None
@@ -108,14 +122,17 @@ def _prepare_tables(engine: Engine, admit: Callable[[Session], None], *, make: b
                 raise ForeignLedger(named.number)
             admit(session)
             if named.number < SCHEMA_VERSION:
+                lift_limits(connection)
                 migrate(session, named.number)
                 session.merge(FactRow(name="schema", number=SCHEMA_VERSION))
             # An index changes nothing that is kept, so it needs no new schema.
             for table in Base.metadata.sorted_tables:
                 for index in table.indexes:
                     index.create(connection, checkfirst=True)
+            set_guards(connection)
             return
         Base.metadata.create_all(connection)
+        set_guards(connection)
         session.add(FactRow(name="schema", number=SCHEMA_VERSION))
         begin_chain(session, datetime.now(UTC))
 

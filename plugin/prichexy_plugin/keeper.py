@@ -7,11 +7,11 @@ comes in meanwhile stays, whatever Orthanc puts it to.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from prichexy_plugin.chain import Damaged
+from prichexy_plugin.chain import Broken, Damaged, UnknownKey
 from prichexy_plugin.pictures import Pictures
 from prichexy_plugin.retention import Due, Rules
 from prichexy_plugin.studies import Studies, Study, Unreadable, content_of
@@ -38,7 +38,8 @@ class Keeper:
 
     With ``tells`` no line is deleted that a syslog server has yet to be told. Nothing is deleted by
     its age while ``believable`` is False: the clock may be ahead. ``say`` hears of studies whose
-    originals stay because the audit trail does not bear out what the tables say.
+    originals stay because the audit trail does not bear out what the tables say, and of lines that
+    stay because they cannot be verified.
     """
 
     def __init__(
@@ -63,6 +64,8 @@ class Keeper:
         self._stopping = stopping
         self._believable = believable
         self._say = say
+        #: When lines were due and stayed.
+        self._kept_lines_at: datetime | None = None
 
     def run_once(self) -> bool:
         """Do the next part; say whether more may be done at once.
@@ -168,16 +171,40 @@ class Keeper:
         return self._ledger.forget(study_id, self._rules)
 
     def _prune(self, rules: Rules) -> bool:
-        if rules.ledger is None:
+        if rules.ledger is None or self._kept_lines_lately():
             return False
-        oldest = next(iter(self._ledger.lines(limit=1)), None)
-        if oldest is None or isinstance(oldest, Damaged):
-            return False  # an altered line is evidence, and stays
+        oldest = self._ledger.oldest()
+        if oldest is None:
+            return False
+        if isinstance(oldest, Damaged):
+            return self._keep_lines(f"line {oldest.number} is altered")
         before = self._clock() - rules.ledger - self._ledger.uncounted_since(oldest.number)
         if oldest.at >= before - _PRUNE_EVERY:
             return False
         told = (self._ledger.told() or 0) if self._tells else None
-        return self._ledger.prune(before, told=told, most=_LINES) > 0
+        try:
+            return self._ledger.prune(before, told=told, most=_LINES) > 0
+        except Broken as broken:
+            return self._keep_lines(f"the trail is broken at line {broken.number}")
+        except UnknownKey as unknown:
+            return self._keep_lines(
+                f"line {unknown.number} is under the key {unknown}, which neither Audit.KeyFile "
+                "nor Audit.RetiredKeyFiles has"
+            )
+
+    def _keep_lines(self, why: str) -> bool:
+        """Let all lines stay for a day, and say why: what was altered is evidence."""
+        self._kept_lines_at = self._clock()
+        self._say(
+            f"lines of the audit trail may be due, and {why}: none is deleted; see prichexy audit "
+            "verify"
+        )
+        return False
+
+    def _kept_lines_lately(self) -> bool:
+        # A clock that was put back holds nothing up.
+        at = self._kept_lines_at
+        return at is not None and timedelta() <= self._clock() - at < _LATER
 
     def _postpone(self, study_id: str) -> None:
         self._ledger.postpone_disposal(study_id, self._clock() + _LATER)

@@ -72,6 +72,7 @@ class Ledger(Decisions, HandingOut, Walks, ToldOnce, Disposal, ClockMemory, Paus
         clock: Clock,
         key: ChainKey | None = None,
         *,
+        retired_keys: Collection[ChainKey] = (),
         own_queue: str = DEFAULT_QUEUE,
         named_queues: Collection[str] | None = None,
         accepted_keys: Collection[str] = (),
@@ -83,7 +84,14 @@ class Ledger(Decisions, HandingOut, Walks, ToldOnce, Disposal, ClockMemory, Paus
         ``accepted_keys`` are ids of pseudonyms' keys that are right whatever was before;
         ``on_claim`` is called after a worker asked for a study.
         """
-        super().__init__(engine, clock, key, own_queue=own_queue, named_queues=named_queues)
+        super().__init__(
+            engine,
+            clock,
+            key,
+            retired_keys=retired_keys,
+            own_queue=own_queue,
+            named_queues=named_queues,
+        )
         self._on_claim = on_claim
         self._keys = KeyWatch(accepted_keys)
         self._newcomers = Newcomers()

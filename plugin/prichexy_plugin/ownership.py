@@ -34,8 +34,9 @@ PROPERTY: Final = 0x50724368
 CURSOR: Final = "changes"
 #: The fact that names its Orthanc.
 _OWNER: Final = "orthanc"
-#: The fact that says when the ledger was restored, in seconds since 1970; prichexy_gateway.backup
-#: writes it. Whoever finds it first goes on with the ledger.
+#: The fact that says when the ledger was restored, in minutes since 1970, since seconds would not
+#: fit into the numbers of PostgreSQL in 2038; prichexy_gateway.ledger_copy writes it. Whoever finds
+#: it first goes on with the ledger.
 RESTORED: Final = "restored"
 #: Stands there when somebody said that the next Orthanc may have it.
 _NOBODY: Final = 0

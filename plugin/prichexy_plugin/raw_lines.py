@@ -11,11 +11,23 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, Text, cast, column, func, select, table
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Select,
+    Text,
+    and_,
+    cast,
+    column,
+    func,
+    select,
+    table,
+)
 
 from prichexy_plugin.chain import Damaged, Head, Line, head_of
 
-__all__ = ["any_text", "moment", "read_heads", "read_lines", "read_these"]
+__all__ = ["any_text", "in_the_chain", "moment", "read_heads", "read_lines", "read_these"]
 
 #: So many lines are read at a time.
 _PAGE: Final = 1000
@@ -36,18 +48,35 @@ def read_heads(connection: Connection) -> tuple[Head | None, Head | None]:
     return heads.get("checkpoint"), heads.get("head")
 
 
-def read_lines(connection: Connection, after: Head | None) -> Generator[Line | Damaged, None, None]:
-    """Give every row after a line, or all, by their numbers. Raises SQLAlchemyError.
+def read_lines(
+    connection: Connection, upto: int | None = None
+) -> Generator[Line | Damaged, None, None]:
+    """Give every row, or those up to a number, by their numbers. Raises SQLAlchemyError.
 
-    Close it when it is not read to its end: the database keeps a place open for it.
+    Those before the checkpoint, too, where no row may stand: what the gateway's own questions could
+    find is verified. Close it when it is not read to its end: the database keeps a place open for
+    it.
     """
     query = _rows(connection)
-    if after is not None:
-        query = query.where(_EVENTS.c.number > after.number)
+    if upto is not None:
+        query = query.where(_EVENTS.c.number <= upto)
     paged = query.order_by(_EVENTS.c.number).execution_options(yield_per=_PAGE)
     with any_text(connection), connection.execute(paged) as rows:
         for row in rows:
             yield _line(row._mapping)
+
+
+def in_the_chain(events: FromClause) -> ColumnElement[bool]:
+    """Give the condition that a row of ``events`` stands between the checkpoint and the head.
+
+    Where the ledger's word on these is altered to what is no number, no row does.
+    """
+    number = events.c.number
+    checkpoint, head = (
+        select(_CHAIN.c.number).where(_CHAIN.c.name == name).scalar_subquery()
+        for name in ("checkpoint", "head")
+    )
+    return and_(number > 0, number > checkpoint, number <= head)
 
 
 def read_these(connection: Connection, numbers: Sequence[int]) -> Iterator[Line | Damaged]:

@@ -281,6 +281,7 @@ class Runtime:
             engine,
             self._clock,
             audit.key,
+            retired_keys=audit.retired_keys,
             own_queue=self._settings.queue,
             named_queues={rule.queue for rule in self._settings.rules},
             accepted_keys=self._settings.accepted_keys,

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import (
-    DDL,
     JSON,
+    Connection,
     DateTime,
     Dialect,
     Index,
     LargeBinary,
     String,
     Text,
-    event,
     false,
     text,
     true,
@@ -37,6 +36,8 @@ from prichexy_worker.retry import Blame, Circuit
 __all__ = [
     "CHECKPOINT",
     "HEAD",
+    "KEPT",
+    "LOSES",
     "NEW_COLUMNS",
     "REMADE",
     "RULE_LENGTH",
@@ -53,10 +54,11 @@ __all__ = [
     "PauseRow",
     "StudyRow",
     "WorkerRow",
+    "set_guards",
 ]
 
 #: Raised with every change of the tables; it stands in the ledger's facts. An older ledger is
-#: brought up to date (database.py), a newer one is refused.
+#: brought up to date (migration.py), a newer one is refused.
 SCHEMA_VERSION: Final = 12
 #: By schema and table: the columns that it brought. Each has a default for the rows of before.
 #: Tables that it brought need no list.
@@ -72,7 +74,7 @@ NEW_COLUMNS: Final[Mapping[int, Mapping[str, tuple[str, ...]]]] = {
     12: {"studies": ("exported_key", "unconsented", "study_uids", "rule")},
 }
 #: By schema: the tables that it made anew, with the indices that stood on the ones of before. Their
-#: rows are carried over (database.py).
+#: rows are carried over (migration.py).
 REMADE: Final[Mapping[int, Mapping[str, tuple[str, ...]]]] = {6: {"events": ("ix_events_job_id",)}}
 #: So much of a rule's name is kept.
 RULE_LENGTH: Final = 200
@@ -546,48 +548,98 @@ class FactRow(Base):
     number: Mapped[int]
 
 
-def _guard(table: type[Base], name: str, when: str, only: str = "", passes: str = "NULL") -> None:
-    """Have the database itself refuse ``when`` of ``table``, from when that is made.
+@dataclass(frozen=True, slots=True)
+class _Guard:
+    """Has the database itself refuse ``when`` of ``table``, under the trigger's ``name``.
 
     ``only`` is the condition under which it is refused, about OLD and NEW, where it is not always;
     else the row ``passes``, as PostgreSQL calls it.
     """
-    refusal = "the audit trail is append-only"
-    where = f"{when} ON {table.__tablename__}"
-    raised = f"RAISE EXCEPTION '{refusal}';"
-    body = f"IF {only} THEN {raised} END IF; RETURN {passes};" if only else raised
-    each = "STATEMENT" if "TRUNCATE" in when else "ROW"
-    condition = f"WHEN {only} " if only else ""
-    refused = f"BEGIN SELECT RAISE(ABORT, '{refusal}'); END"
-    sqlite = [f"CREATE TRIGGER {name} {where} {condition}{refused}"]
-    postgresql = [
-        f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$",
-        f"CREATE TRIGGER {name} {where} FOR EACH {each} EXECUTE FUNCTION {name}()",
-    ]
-    for dialect, statements in {"sqlite": sqlite, "postgresql": postgresql}.items():
-        if each == "STATEMENT" and dialect == "sqlite":
-            continue  # it knows no TRUNCATE
-        for statement in statements:
-            guard = DDL(statement).execute_if(dialect=dialect)  # type: ignore[no-untyped-call]
-            event.listen(table.__table__, "after_create", guard)
+
+    table: str
+    name: str
+    when: str
+    only: str = ""
+    passes: str = "NULL"
+
+    def statements(self, dialect: str) -> tuple[str, ...]:
+        """Give what makes the trigger there; nothing where nobody can do ``when``."""
+        refusal = "the audit trail is append-only"
+        where = f"{self.when} ON {self.table}"
+        each = "STATEMENT" if "TRUNCATE" in self.when else "ROW"
+        if dialect == "sqlite":
+            if each == "STATEMENT":
+                return ()  # it knows no TRUNCATE
+            condition = f"WHEN {self.only} " if self.only else ""
+            refused = f"BEGIN SELECT RAISE(ABORT, '{refusal}'); END"
+            return (f"CREATE TRIGGER {self.name} {where} {condition}{refused}",)
+        raised = f"RAISE EXCEPTION '{refusal}';"
+        passed = f"IF {self.only} THEN {raised} END IF; RETURN {self.passes};"
+        body = passed if self.only else raised
+        language = "RETURNS trigger LANGUAGE plpgsql"
+        return (
+            f"CREATE OR REPLACE FUNCTION {self.name}() {language} AS $$ BEGIN {body} END $$",
+            f"CREATE TRIGGER {self.name} {where} FOR EACH {each} EXECUTE FUNCTION {self.name}()",
+        )
 
 
-#: Which lines may be deleted: those up to the checkpoint, which never goes back.
-_AFTER_CHECKPOINT: Final = (
-    "OLD.number > COALESCE((SELECT number FROM audit_chain WHERE name = 'checkpoint'), 0)"
+_LINES: Final = EventRow.__tablename__
+_ENDS: Final = ChainRow.__tablename__
+_CHECKPOINT_AT: Final = "COALESCE((SELECT number FROM audit_chain WHERE name = 'checkpoint'), 0)"
+_HEAD_AT: Final = "COALESCE((SELECT number FROM audit_chain WHERE name = 'head'), 0)"
+_IS_THERE: Final = "EXISTS (SELECT 1 FROM events WHERE number = NEW.number)"
+_GUARDS: Final = (
+    # Who adds lines has put the head there before. A row that is there is in the way of no other:
+    # SQLite's INSERT OR REPLACE would take it out without a word.
+    _Guard(
+        _LINES,
+        "events_are_only_appended",
+        "BEFORE INSERT",
+        f"NEW.number <= {_CHECKPOINT_AT} OR NEW.number > {_HEAD_AT} OR {_IS_THERE}",
+        "NEW",
+    ),
+    _Guard(_LINES, "events_are_not_altered", "BEFORE UPDATE"),
+    # Those up to the checkpoint may be deleted, and it never goes back.
+    _Guard(
+        _LINES, "events_are_not_deleted", "BEFORE DELETE", f"OLD.number > {_CHECKPOINT_AT}", "OLD"
+    ),
+    _Guard(_LINES, "events_are_not_emptied", "BEFORE TRUNCATE"),
+    _Guard(
+        _ENDS,
+        "audit_chain_is_not_replaced",
+        "BEFORE INSERT",
+        "EXISTS (SELECT 1 FROM audit_chain WHERE name = NEW.name)",
+        "NEW",
+    ),
+    _Guard(
+        _ENDS,
+        "audit_chain_goes_forward",
+        "BEFORE UPDATE",
+        "NEW.number < OLD.number OR NEW.name <> OLD.name",
+        "NEW",
+    ),
+    _Guard(_ENDS, "audit_chain_stays", "BEFORE DELETE"),
+    _Guard(_ENDS, "audit_chain_is_not_emptied", "BEFORE TRUNCATE"),
 )
-_guard(EventRow, "events_are_not_altered", "BEFORE UPDATE")
-_guard(EventRow, "events_are_not_deleted", "BEFORE DELETE", _AFTER_CHECKPOINT, "OLD")
-_guard(EventRow, "events_are_not_emptied", "BEFORE TRUNCATE")
-_guard(
-    ChainRow,
-    "audit_chain_goes_forward",
-    "BEFORE UPDATE",
-    "NEW.number < OLD.number OR NEW.name <> OLD.name",
-    "NEW",
-)
-_guard(ChainRow, "audit_chain_stays", "BEFORE DELETE")
-_guard(ChainRow, "audit_chain_is_not_emptied", "BEFORE TRUNCATE")
+_TRIGGERS: Final = {
+    "sqlite": "SELECT name FROM sqlite_master WHERE type = 'trigger'",
+    "postgresql": "SELECT tgname FROM pg_trigger "
+    "WHERE tgrelid IN (to_regclass('events'), to_regclass('audit_chain'))",
+}
+
+
+def set_guards(connection: Connection) -> None:
+    """Have the database keep the audit trail append-only, where it does not yet.
+
+    A guard alters nothing that is kept, so a ledger of before gets it without a new schema, and
+    one that somebody dropped is back at the next start.
+    """
+    dialect = connection.dialect.name
+    there = set(connection.exec_driver_sql(_TRIGGERS[dialect]).scalars())
+    for guard in _GUARDS:
+        if guard.name not in there:
+            for statement in guard.statements(dialect):
+                connection.exec_driver_sql(statement)
 
 
 def _reason(code: str | None) -> Reason | None:

@@ -24,6 +24,7 @@ Every key but WorkerUser may be left out; these are the defaults::
       },
       "Audit": {
         "KeyFile": null,                    // a key of the trail's digests
+        "RetiredKeyFiles": [],              // those of its older lines
         "Syslog": null                      // or {"Url": "tls://host:6514", …}: PS3.15 A.5 messages
       },
       "Retention": {"ExportedDays": null},  // and others; null: kept for ever
@@ -299,7 +300,14 @@ class SyslogPart(Part):
 
 class AuditPart(Part):
     key_file: Path | None = None
+    retired_key_files: tuple[Path, ...] = ()
     syslog: SyslogPart | None = None
+
+    @model_validator(mode="after")
+    def _no_key_is_retired_for_none(self) -> Self:
+        if self.retired_key_files and self.key_file is None:
+            raise ValueError("RetiredKeyFiles are only given together with KeyFile")
+        return self
 
 
 Days = Annotated[int, Field(ge=1, le=36500)]

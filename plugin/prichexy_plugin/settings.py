@@ -43,12 +43,13 @@ LEDGER_FILE: Final = "prichexy-ledger.sqlite"
 class Audit:
     """How the audit trail is kept and told.
 
-    ``digest`` is the SHA-256 of the plugin's section, without its passwords. ``sender`` is None
-    where no syslog server is told.
+    ``digest`` is the SHA-256 of the plugin's section, without its passwords. ``retired_keys`` are
+    those of older lines. ``sender`` is None where no syslog server is told.
     """
 
     digest: str
     key: ChainKey | None
+    retired_keys: tuple[ChainKey, ...]
     sender: Sender | None
     source: Source
 
@@ -128,22 +129,29 @@ def _audit(section: Section, folder: Path) -> Audit:
     for part in passwords:
         values[part]["url"] = _without_passwords(values[part]["url"])
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
-    key = None
-    if section.audit.key_file is not None:
-        try:
-            key = read_key(folder / section.audit.key_file)
-        except OSError:
-            raise SettingsError((f"{SECTION}.Audit.KeyFile: cannot be read.",)) from None
-        except ValueError as error:
-            raise SettingsError((f"{SECTION}.Audit.KeyFile: {error}.",)) from None
-        _check_alone(folder / section.audit.key_file, "Audit.KeyFile")
+    key_file = section.audit.key_file
     syslog = section.audit.syslog
     return Audit(
         digest=hashlib.sha256(text.encode()).hexdigest(),
-        key=key,
+        key=None if key_file is None else _chain_key(folder / key_file, "KeyFile"),
+        retired_keys=tuple(
+            _chain_key(folder / file, "RetiredKeyFiles") for file in section.audit.retired_key_files
+        ),
         sender=None if syslog is None else _sender(syslog, folder),
         source=Source("") if syslog is None else syslog.to_source(),
     )
+
+
+def _chain_key(file: Path, name: str) -> ChainKey:
+    """Read a key of the audit trail's digests. Raises SettingsError."""
+    try:
+        key = read_key(file)
+    except OSError:
+        raise SettingsError((f"{SECTION}.Audit.{name}: cannot be read.",)) from None
+    except ValueError as error:
+        raise SettingsError((f"{SECTION}.Audit.{name}: {error}.",)) from None
+    _check_alone(file, f"Audit.{name}")
+    return key
 
 
 def _sender(syslog: SyslogPart, folder: Path) -> Sender:

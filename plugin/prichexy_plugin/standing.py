@@ -1,7 +1,8 @@
 """Compares what the ledger says of its studies with what the audit trail says of them.
 
 The digests protect the trail's lines, not the tables, by which the gateway acts. So what is done
-for good rests on the lines as well: see docs/audit.md for what is compared, and what is not.
+for good rests on the lines as well: see docs/audit.md for what is compared, and what is not. Only
+lines of the chain count: a row before the checkpoint or beyond the head is nobody's word.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, column, exists, func, select, table
 
 from prichexy_plugin.chain import Damaged, Deed, Line
-from prichexy_plugin.raw_lines import any_text, moment, read_these
+from prichexy_plugin.raw_lines import any_text, in_the_chain, moment, read_these
 from prichexy_worker.contract import State
 
 __all__ = ["bears_out", "contradicted", "digest_of_named", "tells_of_deletion"]
@@ -26,6 +27,7 @@ _PLAIN: Final = ("study_id", "job_id", "state", "reason", "instances", "original
 _STUDIES: Final = table("studies", *map(column, (*_PLAIN, "updated")))
 _EVENTS: Final = table("events", *map(column, ("number", "job_id", "deed", "to_state")))
 _DISPOSED: Final = table("disposed_originals", *map(column, ("study_id", "instance_id")))
+_COUNTS: Final = in_the_chain(_EVENTS)
 _UNSAID: Final = ("content", "")
 _DELETING: Final = "deleting"
 _OF_A_DELETION: Final = (
@@ -86,7 +88,7 @@ def tells_of_deletion(connection: Connection, job_id: str, named: Iterable[str])
     Raises SQLAlchemyError.
     """
     last = select(func.max(_EVENTS.c.number)).where(
-        _EVENTS.c.job_id == job_id, _EVENTS.c.deed.in_(_OF_A_DELETION)
+        _EVENTS.c.job_id == job_id, _EVENTS.c.deed.in_(_OF_A_DELETION), _COUNTS
     )
     for line in read_these(connection, [number for number in connection.scalars(last) if number]):
         if isinstance(line, Line) and line.deed == Deed.ORIGINALS_DELETING.value:
@@ -100,8 +102,8 @@ def digest_of_named(instances: Iterable[str]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _is(job_id: str, deed: Deed) -> tuple[Any, Any]:
-    return _EVENTS.c.job_id == job_id, _EVENTS.c.deed == deed.value
+def _is(job_id: str, deed: Deed) -> tuple[Any, Any, Any]:
+    return _EVENTS.c.job_id == job_id, _EVENTS.c.deed == deed.value, _COUNTS
 
 
 def _studies_and_lines(
@@ -110,7 +112,7 @@ def _studies_and_lines(
     """Give the rows, as they stand, and of each the line of its last step."""
     last = (
         select(func.max(_EVENTS.c.number))
-        .where(_EVENTS.c.job_id == _STUDIES.c.job_id, _EVENTS.c.deed == Deed.STEP.value)
+        .where(_EVENTS.c.job_id == _STUDIES.c.job_id, _EVENTS.c.deed == Deed.STEP.value, _COUNTS)
         .correlate(_STUDIES)
         .scalar_subquery()
     )
@@ -162,7 +164,7 @@ def _moment_of(text: object) -> datetime:
 
 def _pruned_before(connection: Connection) -> datetime | None:
     """Say before which moment all lines were written that were pruned; None if none was."""
-    last = select(func.max(_EVENTS.c.number)).where(_EVENTS.c.deed == Deed.PRUNED.value)
+    last = select(func.max(_EVENTS.c.number)).where(_EVENTS.c.deed == Deed.PRUNED.value, _COUNTS)
     for line in read_these(connection, [number for number in connection.scalars(last) if number]):
         if isinstance(line, Line):
             before = line.details.get("before")
@@ -173,14 +175,18 @@ def _pruned_before(connection: Connection) -> datetime | None:
 def _without_a_row(connection: Connection, most: int) -> list[str]:
     """Name jobs with a step in the trail, no line that they were forgotten, and no row."""
     end = _EVENTS.alias()
+    forgotten = exists().where(
+        end.c.job_id == _EVENTS.c.job_id, end.c.deed == Deed.FORGOTTEN.value, in_the_chain(end)
+    )
     query = (
         select(_EVENTS.c.job_id)
         .distinct()
         .where(
             _EVENTS.c.deed == Deed.STEP.value,
             _EVENTS.c.job_id.is_not(None),
+            _COUNTS,
             ~exists().where(_STUDIES.c.job_id == _EVENTS.c.job_id),
-            ~exists().where(end.c.job_id == _EVENTS.c.job_id, end.c.deed == Deed.FORGOTTEN.value),
+            ~forgotten,
         )
         .limit(most)
     )

@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from prichexy_plugin.chain import (
     GENESIS,
     PLUGIN,
+    Broken,
     ChainKey,
     Damaged,
     Deed,
@@ -29,10 +30,11 @@ from prichexy_plugin.chain import (
     Verdict,
     head_of,
     verify,
+    walk,
 )
 from prichexy_plugin.chaining import append, chain_row
 from prichexy_plugin.ownership import RESTORED, admit, check_owner, take_over
-from prichexy_plugin.raw_lines import read_heads, read_lines, read_these
+from prichexy_plugin.raw_lines import in_the_chain, read_heads, read_lines, read_these
 from prichexy_plugin.schema import (
     CHECKPOINT,
     HEAD,
@@ -98,12 +100,15 @@ class Trail(Views):
         clock: Clock,
         key: ChainKey | None = None,
         *,
+        retired_keys: Collection[ChainKey] = (),
         own_queue: str = DEFAULT_QUEUE,
         named_queues: Collection[str] | None = None,
     ) -> None:
         super().__init__(engine, own_queue, named_queues)
         self._clock = clock
         self._key = key
+        written_under = (*retired_keys, key) if key is not None else ()
+        self._chain_keys = {one.key_id: one for one in written_under}
         #: The number of the Orthanc that has begun with this ledger.
         self._orthanc: int | None = None
 
@@ -157,7 +162,7 @@ class Trail(Views):
             restored = session.get(FactRow, RESTORED)
             if restored is not None:
                 head = chain_row(session, HEAD)
-                at = datetime.fromtimestamp(restored.number, UTC).isoformat()
+                at = datetime.fromtimestamp(restored.number * 60, UTC).isoformat()
                 upto: dict[str, int | str] = {"upto": head.number, "digest": head.digest}
                 told = Entry(Deed.RESTORED, self._clock(), details={**upto, "restored_at": at})
                 self._tell(session, told)
@@ -208,19 +213,18 @@ class Trail(Views):
             )
 
     def verdict(self, seen: Callable[[int], None] = lambda _count: None) -> Verdict:
-        """Verify all lines, with the key that this ledger has; takes seconds for 100,000.
+        """Verify all lines, with the keys that this ledger has; takes seconds for 100,000.
 
         ``seen`` is told again and again how many of them were read; what it raises, this raises.
 
         Raises UnknownKey when a line is under another one.
         """
-        keys = {} if self._key is None else {self._key.key_id: self._key}
         with self._reading() as session:
             connection = session.connection()
             checkpoint, head = read_heads(connection)
-            with closing(read_lines(connection, None)) as rows:
+            with closing(read_lines(connection)) as rows:
                 lines = _counted(rows, seen)
-                verdict = verify(lines, checkpoint=checkpoint, head=head, keys=keys)
+                verdict = verify(lines, checkpoint=checkpoint, head=head, keys=self._chain_keys)
             return replace(verdict, standing=tuple(contradicted(connection)))
 
     def lines(
@@ -233,6 +237,13 @@ class Trail(Views):
         with self._reading() as session:
             numbers = session.scalars(query.order_by(EventRow.number).limit(limit)).all()
             return tuple(read_these(session.connection(), numbers))
+
+    def oldest(self) -> Line | Damaged | None:
+        """Give the first line of the chain, None when it has none."""
+        first = select(func.min(EventRow.number)).where(in_the_chain(EventRow.__table__))
+        with self._reading() as session:
+            numbers = [number for number in session.scalars(first) if number is not None]
+            return next(read_these(session.connection(), numbers), None)
 
     def told(self) -> int | None:
         """Give the number of the last line that the syslog server has.
@@ -269,11 +280,23 @@ class Trail(Views):
         At most ``most``, and none that a syslog server is yet to be told (``told``, None without
         one), or from which a deletion goes on. The checkpoint takes their place, and a line says
         so. Gives how many were deleted.
+
+        They are verified before, with the keys that this ledger has, and the line after them, which
+        holds their digests: what was altered is evidence, and stays. Raises Broken and UnknownKey,
+        and has deleted nothing.
         """
         with self._writing() as session:
-            checkpoint = chain_row(session, CHECKPOINT, lock=True)
-            younger = session.scalar(select(func.min(EventRow.number)).where(EventRow.at >= before))
-            head = chain_row(session, HEAD)
+            chain_row(session, CHECKPOINT, lock=True)
+            checkpoint, head = read_heads(session.connection())
+            if checkpoint is None or head is None:
+                raise Broken(1, "the ledger's word on where the trail begins or ends is altered")
+            younger = session.scalar(
+                select(func.min(EventRow.number)).where(
+                    EventRow.number > checkpoint.number,
+                    EventRow.number <= checkpoint.number + most,
+                    EventRow.at >= before,
+                )
+            )
             # Nothing more would be deleted of a study whose line of it is gone.
             deletion = session.scalar(
                 select(func.min(EventRow.number)).where(
@@ -289,7 +312,7 @@ class Trail(Views):
             )
             if upto <= checkpoint.number:
                 return 0
-            last = session.get_one(EventRow, upto)
+            last = self._verified(session, checkpoint, upto, head)
             now = self._clock()
             values = {"number": upto, "digest": last.digest, "at": now}
             count = upto - checkpoint.number
@@ -300,6 +323,18 @@ class Trail(Views):
             details["before"] = before.astimezone(UTC).replace(tzinfo=None).isoformat()
             self._tell(session, Entry(Deed.PRUNED, now, details=details))
             return count
+
+    def _verified(self, session: Session, after: Head, upto: int, head: Head) -> Head:
+        """Give the head of the line ``upto``; see ``prune``. Raises Broken, UnknownKey."""
+        with closing(read_lines(session.connection(), upto + 1)) as rows:
+            heads = walk(rows, after=after, keys=self._chain_keys)
+        expected = min(upto + 1, head.number)
+        last = heads[-1] if heads else after
+        if last.number < expected:
+            raise Broken(last.number + 1, "the line is missing")
+        if expected == head.number and last != head:
+            raise Broken(head.number, "the trail does not end where it says")
+        return heads[upto - after.number - 1]
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:

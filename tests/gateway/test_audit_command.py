@@ -231,11 +231,12 @@ def test_a_beginning_that_was_cut_off_by_a_forged_line_is_no_silent_matter(
     )
     digest = digest_of(forged, cut.digest)
     # With every trigger in place.
-    with Session(engine) as session, session.begin():
-        session.add(EventRow.of(replace(forged, digest=digest)))
     connection = sqlite3.connect(file)
     head = f"number = {forged.number}, digest = '{digest}' WHERE name = 'head'"
     connection.execute(f"UPDATE audit_chain SET {head}")
+    connection.commit()
+    with Session(engine) as session, session.begin():
+        session.add(EventRow.of(replace(forged, digest=digest)))
     checkpoint = f"number = {cut.number}, digest = '{cut.digest}' WHERE name = 'checkpoint'"
     connection.execute(f"UPDATE audit_chain SET {checkpoint}")
     assert connection.execute("DELETE FROM events WHERE number < 6").rowcount == 5
@@ -248,6 +249,24 @@ def test_a_beginning_that_was_cut_off_by_a_forged_line_is_no_silent_matter(
         asked = audit("verify", "--ledger", file, "--against", log, "--pruned", str(allowed))
         assert asked.exit_code == code
     assert audit("verify", "--ledger", file, "--pruned", "0").exit_code == PRUNED
+
+
+@pytest.mark.parametrize(("number", "where"), [(-2, -2), (0, 0), (1, 1), (2, 2), (7, 7)])
+def test_a_row_where_the_trail_does_not_go_is_found_by_both_verifications(
+    engine: Engine, file: Path, number: int, where: int
+) -> None:
+    ledger = written(engine, 5)
+    assert ledger.prune(FakeClock().now.replace(year=2027), told=None, most=2) == 2
+    columns = "at, deed, from_state, to_state, actor, reason, details, key_id, digest"
+    forge(
+        file,
+        f"INSERT INTO events (number, job_id, {columns}) "
+        f"SELECT {number}, '{'f' * 32}', {columns} FROM events WHERE number = 4",
+    )
+    assert audit("verify", "--ledger", file).exit_code == BROKEN
+    found, judged = verdict("--ledger", file), ledger.verdict()
+    assert (found["broken"], found["trouble"]) == (judged.broken, judged.trouble)
+    assert (found["broken"], found["lines"]) == (where, 5)
 
 
 @pytest.mark.parametrize(

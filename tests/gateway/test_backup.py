@@ -405,6 +405,7 @@ def test_a_ledger_in_a_container_is_put_back_from_a_copy(home: Home, tmp_path: P
     copied = (tmp_path / "backup" / "ledger.sqlite").read_bytes()
     engine = open_database(f"sqlite:///{ledger_of(home)}")
     take_in(Ledger(engine, FakeClock()), "later")
+    Ledger(engine, FakeClock()).record(Deed.STOPPED)
     engine.dispose()
     for wrong in (b"", b"no ledger", copied[: len(copied) // 2]):
         refused = put_back(ledger_of(home), wrong)
@@ -424,6 +425,56 @@ def test_a_ledger_in_a_container_is_put_back_from_a_copy(home: Home, tmp_path: P
     assert Deed.RESTORED in [line.deed for line in ledger.lines()]
     assert ledger.verdict().whole
     engine.dispose()
+
+
+def test_a_ledger_in_use_is_not_replaced(home: Home, tmp_path: Path) -> None:
+    back_up(home, tmp_path / "backup", recipients=None, now=NOW)
+    copied = (tmp_path / "backup" / "ledger.sqlite").read_bytes()
+    engine = open_database(f"sqlite:///{ledger_of(home)}")
+    ledger = Ledger(engine, FakeClock())
+    ledger.record(Deed.STOPPED)
+    inode = ledger_of(home).stat().st_ino
+    for words in ((), ("--crashed",)):
+        refused = put_back(ledger_of(home), copied, *words)
+        assert refused.returncode == 1
+        assert b"is in use" in refused.stderr
+    take_in(ledger, "later")
+    engine.dispose()
+    assert ledger_of(home).stat().st_ino == inode
+    assert studies(ledger_of(home)) == 2
+    refused = put_back(ledger_of(home), copied)
+    assert refused.returncode == 1
+    assert b"say --crashed" in refused.stderr, "its last line is of a study"
+    assert studies(ledger_of(home)) == 2
+
+
+def test_a_ledger_in_a_container_is_kept_aside_with_what_a_crash_left_in_its_wal(
+    home: Home, tmp_path: Path
+) -> None:
+    back_up(home, tmp_path / "backup", recipients=None, now=NOW)
+    copied = (tmp_path / "backup" / "ledger.sqlite").read_bytes()
+    crashed(home, tmp_path)
+    done = put_back(ledger_of(home), copied, "--crashed")
+    assert (done.returncode, done.stderr) == (0, b"")
+    aside = ledger_of(home).with_name("prichexy-ledger.sqlite.replaced")
+    there = {path.name for path in ledger_of(home).parent.iterdir()}
+    assert there == {ledger_of(home).name, aside.name}, "both are one file, moved in one moment"
+    assert studies(aside) == 2
+    assert studies(ledger_of(home)) == 1
+
+
+def test_a_damaged_ledger_in_a_container_is_replaced_when_it_is_said_to_have_crashed(
+    home: Home, tmp_path: Path
+) -> None:
+    back_up(home, tmp_path / "backup", recipients=None, now=NOW)
+    copied = (tmp_path / "backup" / "ledger.sqlite").read_bytes()
+    ledger_of(home).write_bytes(b"no ledger any more")
+    refused = put_back(ledger_of(home), copied)
+    assert refused.returncode == 1
+    assert b"it is damaged" in refused.stderr
+    assert ledger_of(home).read_bytes() == b"no ledger any more"
+    assert put_back(ledger_of(home), copied, "--crashed").returncode == 0
+    assert studies(ledger_of(home)) == 1
 
 
 @pytest.mark.parametrize("damage", ["changed", "missing", "added", "link"])
@@ -585,6 +636,23 @@ def test_the_trail_tells_of_a_restore_and_the_heads_that_it_lost_are_told_apart(
     assert "3 noted heads are not in it, of lines 4 to 6" in words
     other = before[0].replace("digest ", "digest 0")[:-2]
     assert verified([other + "."])[0] == 3, "before the restore nothing may differ"
+
+
+def test_the_moment_of_a_restore_fits_into_the_numbers_of_postgresql_for_long(
+    home: Home, tmp_path: Path
+) -> None:
+    back_up(home, tmp_path / "backup", recipients=None, now=NOW)
+    later = datetime(2100, 1, 1, tzinfo=UTC)
+    restore(home, tmp_path / "backup", replace=True, now=later)
+    with closing(sqlite3.connect(ledger_of(home))) as database:
+        [[number]] = database.execute("SELECT number FROM facts WHERE name = 'restored'")
+    assert 0 < number < 2**31
+    engine = open_database(f"sqlite:///{ledger_of(home)}")
+    ledger = Ledger(engine, FakeClock())
+    ledger.begin({}, tells=False)
+    [told] = [line for line in ledger.lines() if line.deed == Deed.RESTORED]
+    engine.dispose()
+    assert told.details["restored_at"] == later.isoformat()
 
 
 @pytest.mark.parametrize(("options", "found"), [({}, 2), ({"keep_place": True}, 1)])

@@ -24,6 +24,7 @@ from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.security import Role, Roles
 from prichexy_testing.dashboard_reader import FakeGateway, Reader
 from prichexy_testing.fake_orthanc import orthanc_id
+from prichexy_testing.forgers import drop_guards
 from prichexy_testing.plugin_fakes import FakeClock, report_of
 from prichexy_testing.servers import wait_until
 from prichexy_worker.contract import Reason, State
@@ -219,12 +220,7 @@ def test_a_broken_chain_is_said_loudly(
 def _alter(engine: Engine, altered: str) -> None:
     """Write over line 3 as somebody who has the database may."""
     with engine.begin() as connection:
-        if engine.dialect.name == "postgresql":
-            connection.exec_driver_sql("ALTER TABLE events DISABLE TRIGGER ALL")
-        else:
-            triggers = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
-            for (trigger,) in connection.exec_driver_sql(triggers).all():
-                connection.exec_driver_sql(f"DROP TRIGGER {trigger}")
+        drop_guards(connection)
         connection.exec_driver_sql(f"UPDATE events SET {altered} WHERE number = 3")
 
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import Engine, select
+from sqlalchemy import Connection, Engine, Table, select
 from typer.testing import CliRunner, Result
 
 from prichexy_gateway.cli import create_app
-from prichexy_plugin.chain import Deed, read_key
+from prichexy_plugin import copying
+from prichexy_plugin.chain import Deed, Verdict, read_key, verify
 from prichexy_plugin.closed_ledger import Unusable
 from prichexy_plugin.copying import copy_ledger
 from prichexy_plugin.database import open_database
@@ -108,6 +109,36 @@ def test_a_copied_ledger_goes_on(
     begun = ledger.start_backfill(per_minute=60, total=9, by="anna")
     assert begun.number == before["backfills"][-1]["number"] + 1
     assert ledger.verdict().whole
+
+
+def test_a_large_ledger_is_copied_however_long_it_takes(
+    file: Path,
+    place: tuple[str, Path],
+    postgres: PostgresServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As one of millions of lines, to verify which takes minutes."""
+    name = place[0].rpartition("/")[2]
+    open_there, shown = [], set()
+
+    def verified(*arguments: Any, **options: Any) -> Verdict:
+        begun = f"datname = '{name}' AND xact_start IS NOT NULL"
+        open_there.append(
+            postgres.query(f"SELECT count(*) FROM pg_stat_activity WHERE {begun}").strip()
+        )
+        return verify(*arguments, **options)
+
+    def copied(table: Table, source: Connection, target: Connection) -> None:
+        for limit in ("statement_timeout", "idle_in_transaction_session_timeout"):
+            shown.add(target.exec_driver_sql(f"SHOW {limit}").scalar())
+        one_table(table, source, target)
+
+    one_table = copying._copy
+    monkeypatch.setattr(copying, "verify", verified)
+    monkeypatch.setattr(copying, "_copy", copied)
+    assert copy(file, place).exit_code == 0
+    assert open_there == ["0"], "no transaction waits there for the verification"
+    assert shown == {"0"}
 
 
 def test_what_is_there_is_not_written_over(file: Path, place: tuple[str, Path]) -> None:

@@ -10,10 +10,11 @@ from itertools import pairwise
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import Engine, inspect
+from sqlalchemy import Engine, inspect, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.orm import Session
 
-from prichexy_plugin import database
+from prichexy_plugin import database, migration
 from prichexy_plugin.database import READS, open_database
 from prichexy_plugin.intake import Decision
 from prichexy_plugin.ledger import Ledger
@@ -139,6 +140,39 @@ def test_two_gateways_that_start_at_once_make_the_tables_or_migrate_them_once(
         assert int(version) == SCHEMA_VERSION
         for engine in engines:
             engine.dispose()
+
+
+def test_a_large_ledger_is_brought_up_to_date_however_long_it_takes(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of millions of studies, each statement over which takes minutes."""
+    limits = {**database._POSTGRESQL_LIMITS, "statement_timeout": 1000}
+    monkeypatch.setattr(database, "_POSTGRESQL_LIMITS", limits)
+    url = postgres.new_database()
+    name = url.rpartition("/")[2]
+    postgres.query(schema_1("postgresql"), name)
+    postgres.query(
+        "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN PERFORM pg_sleep(1.2); RETURN NEW; END $$",
+        name,
+    )
+    postgres.query(
+        "CREATE TRIGGER slow BEFORE UPDATE ON studies FOR EACH ROW EXECUTE FUNCTION slow()", name
+    )
+    shown = set()
+
+    def migrate(session: Session, version: int) -> None:
+        for limit in ("statement_timeout", "idle_in_transaction_session_timeout"):
+            shown.add(session.scalar(text(f"SHOW {limit}")))
+        migration.migrate(session, version)
+
+    monkeypatch.setattr(database, "migrate", migrate)
+    engine = open_database(url, SecretStr(postgres.password))
+    assert shown == {"0"}
+    assert Ledger(engine, FakeClock()).cursor() == 42
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SHOW statement_timeout").scalar() == "1s"
+    engine.dispose()
 
 
 def test_after_a_restart_of_the_server_the_ledger_goes_on(clock: FakeClock) -> None:

@@ -23,7 +23,7 @@ from prichexy_plugin.database import open_database
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.outside_deeds import read_deeds
 from prichexy_plugin.ownership import PROPERTY, OthersLedger, admit, number_of
-from prichexy_plugin.schema import FactRow
+from prichexy_plugin.schema import NEW_COLUMNS, FactRow
 from prichexy_plugin.studies import StudiesUnavailable
 from prichexy_testing.dicoms import CANARIES, radiograph_dataset, write
 from prichexy_testing.fake_orthanc import FakeOrthanc, orthanc_id
@@ -201,6 +201,37 @@ def test_a_ledger_in_use_is_given_away_only_when_its_plugin_has_crashed(home: Ho
     assert adopt("--home", str(home.root), "--crashed").exit_code == 0
     assert facts(engine)["orthanc"] == 0
     engine.dispose()
+
+
+def _dump(file: Path) -> list[str]:
+    with closing(sqlite3.connect(file)) as database:
+        return list(database.iterdump())
+
+
+@pytest.mark.parametrize("schema", [1, 11])
+def test_a_refused_adoption_or_copy_leaves_an_older_ledger_as_it_was(
+    tmp_path: Path, schema: int
+) -> None:
+    file = tmp_path / "ledger.sqlite"
+    with closing(sqlite3.connect(file)) as database:
+        database.executescript(schema_1("sqlite"))
+    if schema == 11:
+        open_database(f"sqlite:///{file}").dispose()
+        with closing(sqlite3.connect(file)) as database, database:
+            database.execute("DROP INDEX studies_by_rule")
+            for column in NEW_COLUMNS[12]["studies"]:
+                database.execute(f"ALTER TABLE studies DROP COLUMN {column}")
+            database.execute("UPDATE facts SET number = 11 WHERE name = 'schema'")
+    before = _dump(file)
+    to = tmp_path / "copy.sqlite"
+    refused = adopt("--ledger", str(file))
+    assert "in use" in str(refused.exception)
+    words = ["ledger", "copy", "--ledger", str(file), "--to", f"sqlite:///{to}"]
+    assert "in use" in str(CliRunner().invoke(create_app(), words).exception)
+    assert _dump(file) == before
+    assert CliRunner().invoke(create_app(), [*words, "--crashed"]).exit_code == 0
+    assert adopt("--ledger", str(file), "--crashed").exit_code == 0
+    assert _dump(file) != before
 
 
 def test_what_is_no_ledger_is_not_made_one(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from prichexy_plugin.audit_messages import Source
 from prichexy_plugin.broker import BrokerTls
+from prichexy_plugin.chain import read_key
 from prichexy_plugin.intake import Rank, Rule
 from prichexy_plugin.limits import DEFAULTS, Limits
 from prichexy_plugin.retention import Rules
@@ -162,7 +163,13 @@ def test_everything_can_be_set(tmp_path: Path) -> None:
         stable_age=5.0,
         storage=tmp_path / "OrthancStorage",
         roles=Roles({"ada": Role.ADMINISTRATOR, "omar": Role.OPERATOR, "vera": Role.VIEWER}),
-        audit=Audit(digest=settings.audit.digest, key=None, sender=None, source=Source("")),
+        audit=Audit(
+            digest=settings.audit.digest,
+            key=None,
+            retired_keys=(),
+            sender=None,
+            source=Source(""),
+        ),
         retention=Rules(
             originals={State.EXPORTED: timedelta(days=30), State.REJECTED: timedelta(days=2)},
             pictures=timedelta(days=7),
@@ -304,16 +311,25 @@ def test_the_trail_may_have_a_key_and_a_syslog_server(tmp_path: Path) -> None:
         "SourceID": "ward 3",
         "SiteID": "clinic",
     }
-    section = {"WorkerUser": "worker", "Audit": {"KeyFile": "audit.key", "Syslog": syslog}}
+    former = tmp_path / "former.key"
+    former.write_text("f" * 64 + "\n")
+    former.chmod(0o600)
+    keys = {"KeyFile": "audit.key", "RetiredKeyFiles": ["former.key"]}
+    section = {"WorkerUser": "worker", "Audit": {**keys, "Syslog": syslog}}
     audit = read_settings({**LOGIN, "PriCheXy": section}, tmp_path).audit
     assert audit.key is not None
+    assert audit.retired_keys == (read_key(former),)
     assert isinstance(audit.sender, TlsSender)
     assert audit.source == Source("ward 3", "clinic")
     assert "k" * 64 not in repr(audit)
     plain = _read({"Audit": {"Syslog": {"Url": "udp://logs.example"}}}).audit
     assert isinstance(plain.sender, UdpSender)
     assert plain.source == Source("prichexy")
-    for file, name in ((key, "Audit.KeyFile"), (own.key, "Audit.Syslog.KeyFile")):
+    for file, name in (
+        (key, "Audit.KeyFile"),
+        (former, "Audit.RetiredKeyFiles"),
+        (own.key, "Audit.Syslog.KeyFile"),
+    ):
         file.chmod(0o640)
         with pytest.raises(SettingsError) as caught:
             read_settings({**LOGIN, "PriCheXy": section}, tmp_path)
@@ -327,6 +343,10 @@ def test_the_trail_may_have_a_key_and_a_syslog_server(tmp_path: Path) -> None:
     [
         ({"Audit": {"KeyFile": "absent"}}, "Audit.KeyFile: cannot be read."),
         ({"Audit": {"KeyFile": "short"}}, "Audit.KeyFile: holds less than 32 characters."),
+        (
+            {"Audit": {"RetiredKeyFiles": ["short"]}},
+            "Audit: RetiredKeyFiles are only given together with KeyFile.",
+        ),
         ({"Audit": {"Syslog": {"Url": "tcp://hush:1"}}}, "Audit.Syslog: Url must look like"),
         ({"Audit": {"Syslog": {"Url": "tls://x", "CAFile": "absent"}}}, "CAFile: cannot be read."),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -23,6 +24,7 @@ from prichexy_plugin.retention import Rules
 from prichexy_plugin.standing import digest_of_named
 from prichexy_plugin.studies import OrthancStudies, StudiesUnavailable
 from prichexy_testing.fake_orthanc import FakeOrthanc, orthanc_id
+from prichexy_testing.forgers import drop_guards, put_in_line
 from prichexy_testing.plugin_fakes import CHEST, HIP, FakeClock, report_of
 from prichexy_worker.contract import Reason, State
 
@@ -606,6 +608,76 @@ def test_an_original_that_is_named_by_hand_is_not_deleted_with_the_others(
     gateway.keep()
     assert len(gateway.orthanc_instances(study)) == 1
     assert len(gateway.orthanc_instances(other)) == 1
+
+
+def test_rows_before_the_checkpoint_have_no_original_deleted_and_hide_no_study(
+    gateway: Gateway,
+) -> None:
+    gone = gateway.receive("1", study="gone")
+    gateway.ends()
+    gateway.set(Rules(ledger=20 * DAYS))
+    gateway.clock.move(30 * DAY)
+    gateway.orthanc.delete(gone)
+    gateway.keep()
+    assert gateway.ledger.chain_state().checkpoint.number > 0
+    gateway.set(Rules())
+    held, hidden = (gateway.receive("1", study=name) for name in ("held", "hidden"))
+    gateway.ends(State.QUARANTINED)
+    jobs = {one.study_id: one.job_id for one in gateway.ledger.studies().studies}
+    [original] = gateway.orthanc_instances(held)
+    named = json.dumps({"named": digest_of_named([original])})
+    with gateway.engine.begin() as connection:
+        drop_guards(connection)
+        put_in_line(connection, 1, Deed.ORIGINALS_DELETING.value, jobs[held], named)
+        put_in_line(connection, -2, Deed.FORGOTTEN.value, jobs[hidden])
+        connection.exec_driver_sql(
+            f"UPDATE studies SET originals = 'deleting' WHERE study_id = '{held}'"
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO disposed_originals (study_id, instance_id) "
+            f"VALUES ('{held}', '{original}')"
+        )
+        connection.exec_driver_sql(f"DELETE FROM studies WHERE study_id = '{hidden}'")
+    gateway.keep()
+    assert gateway.orthanc_instances(held) == [original]
+    verdict = gateway.ledger.verdict()
+    assert (verdict.broken, set(verdict.standing)) == (-2, {jobs[held], jobs[hidden]})
+    with gateway.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM events WHERE number < 2")
+
+
+def test_altered_lines_stay_and_are_told_of_once_a_day(gateway: Gateway) -> None:
+    said: list[str] = []
+    gateway.set(Rules(ledger=3650 * DAYS))
+    gateway.keeper._say = said.append
+    for name in "abc":
+        gateway.receive("1", study=name)
+    gateway.ends()
+    digests = [line.digest for line in gateway.ledger.lines()]
+    whole = [f"at = '{line.at:%Y-%m-%d %H:%M:%S.%f}'" for line in gateway.ledger.lines(limit=6)]
+    with gateway.engine.begin() as connection:
+        drop_guards(connection)
+        connection.exec_driver_sql("UPDATE events SET at = '2001-01-01' WHERE number < 4")
+    gateway.keep()
+    [text] = said
+    assert "line 1 is altered" in text
+    with gateway.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE events SET at = '2001-01-01 00:00:00.000000' WHERE number < 7"
+        )
+    gateway.keep()
+    assert len(said) == 1
+    gateway.clock.move(-30 * DAY)
+    gateway.keep()
+    assert "broken at line 1" in said[1], "a clock that was put back holds nothing up"
+    gateway.clock.move(2 * DAY)
+    gateway.keep()
+    assert len(said) == 3
+    assert [line.digest for line in gateway.ledger.lines()] == digests
+    assert "pruned" not in gateway.deeds()
+    with gateway.engine.begin() as connection:
+        for number, at in enumerate(whole, start=1):
+            connection.exec_driver_sql(f"UPDATE events SET {at} WHERE number = {number}")
 
 
 def test_a_study_whose_row_is_gone_is_found_until_it_was_forgotten(gateway: Gateway) -> None:

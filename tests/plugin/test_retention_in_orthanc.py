@@ -101,7 +101,7 @@ def _months_pass(orthanc: PluginOrthanc) -> None:
         for table, column in (("studies", "updated"), ("events", "at")):
             ledger.exec_driver_sql(f"UPDATE {table} SET {column} = '2020' || substr({column}, 5)")
         digest = GENESIS
-        for line in list(read_lines(ledger, None)):
+        for line in list(read_lines(ledger)):
             assert isinstance(line, Line)
             digest = digest_of(line, digest)
             ledger.exec_driver_sql(
