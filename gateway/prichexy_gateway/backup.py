@@ -32,7 +32,7 @@ from prichexy_gateway.home import Home
 from prichexy_gateway.ledger_copy import COMPANIONS, Told, copy_ledger, put_back_ledger, told_by
 from prichexy_gateway.placing import Placing
 from prichexy_gateway.sealed import check_recipients, seal, unseal
-from prichexy_store.bundle_files import sync_folder
+from prichexy_store.bundle_files import sync_folder, sync_tree
 from prichexy_worker.contract import SOFTWARE_VERSION
 from prichexy_worker.pseudonyms import Pseudonyms
 
@@ -215,9 +215,7 @@ def _draft_of(to: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(mode=0o700, parents=True)
         yield draft
-        for path in draft.rglob("*"):
-            if path.is_file() and not path.is_symlink():
-                _sync(path)
+        sync_tree(draft)
         draft.rename(to)
         sync_folder(to.parent)
     except OSError as error:
@@ -320,13 +318,6 @@ def _write(path: Path, content: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as stream:
         stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
 
 
 def _digests(folder: Path) -> dict[str, str]:
