@@ -148,7 +148,8 @@ def troubles_of(overview: Overview) -> Iterator[Need]:
         )
         yield Need(
             f"{what} be read from Orthanc's storage",
-            "The plugin looks again for some hours and then rejects what is still unreadable. "
+            "The plugin looks again for some hours and then rejects what is still unreadable; at "
+            "what somebody turned away or has withdrawn it goes on to look each hour. "
             "Check that the folder of StorageDirectory is mounted and whole.",
         )
 
