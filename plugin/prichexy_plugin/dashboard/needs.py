@@ -55,8 +55,8 @@ class Need:
 
 
 def is_silent(worker: WorkerRecord, now: datetime) -> bool:
-    """Say whether a worker has missed its announcements."""
-    return now - worker.seen > _SILENT_AFTER
+    """Say whether a worker has missed its announcements, also where the clock was ahead then."""
+    return abs(now - worker.seen) > _SILENT_AFTER
 
 
 def needs_of(overview: Overview, *, disk: Disk | None, decides: bool = False) -> tuple[Need, ...]:
