@@ -149,6 +149,19 @@ def test_the_folder_is_for_its_owner_alone(home: Home, tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "backup").stat().st_mode) == 0o700
 
 
+@pytest.mark.parametrize("recipients", [RECIPIENTS, None])
+def test_no_backup_is_made_that_cannot_be_noted_for_the_audit_trail(
+    home: Home, tmp_path: Path, recipients: list[str] | None
+) -> None:
+    (home.root / "deeds.jsonl").mkdir()
+    with pytest.raises(Failed, match="cannot be noted"):
+        back_up(home, tmp_path / "backup", recipients=recipients, now=NOW)
+    left = [
+        path.name for path in tmp_path.rglob("*") if "backup" in str(path.relative_to(tmp_path))
+    ]
+    assert left == []
+
+
 def test_without_secrets_the_same_key_must_be_there(home: Home, tmp_path: Path) -> None:
     to = tmp_path / "backup"
     back_up(home, to, recipients=None, now=NOW)
