@@ -27,12 +27,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from prichexy_gateway.deeds import note
 from prichexy_gateway.errors import Failed, Misconfigured, Refused
 from prichexy_gateway.home import Home
 from prichexy_gateway.ledger_copy import COMPANIONS, Told, copy_ledger, put_back_ledger, told_by
 from prichexy_gateway.placing import Placing
 from prichexy_gateway.sealed import check_recipients, seal, unseal
-from prichexy_store.bundle_files import sync_folder
+from prichexy_store.bundle_files import sync_folder, sync_tree
 from prichexy_worker.contract import SOFTWARE_VERSION
 from prichexy_worker.pseudonyms import Pseudonyms
 
@@ -94,8 +95,9 @@ def back_up(
     """Write a backup of the gateway in ``home`` into the new folder ``to``; it may be running.
 
     Without ``recipients`` (None) passwords and key are left out. ``with_ledger`` False leaves the
-    ledger out, which is for one on PostgreSQL. The folder is there when it is
-    whole, and not before. Raises Failed, Misconfigured; Refused when ``to`` is there already.
+    ledger out, which is for one on PostgreSQL. The folder is there when it is whole, and not
+    before; that it is made is noted for the audit trail before the key is in it. Raises Failed,
+    Misconfigured; Refused when ``to`` is there already.
     """
     if recipients is not None:
         check_recipients(recipients)
@@ -107,15 +109,18 @@ def back_up(
             copy_ledger(ledger, draft / _LEDGER)
         if home.models.is_dir():
             shutil.copytree(home.models, draft / _MODELS, symlinks=True)
+        told = Told() if ledger is None else told_by(draft / _LEDGER)
+        key_id = Pseudonyms.from_key_file(home.key_file).key_id
+        # Before the key is there to be opened: what cannot be noted is not made.
+        note(home, "backup", key_id=key_id, studies=told.studies, recipients=recipients or ())
         if recipients is not None:
             sealed = seal(_packed(home.folder("secrets")), recipients)
             (draft / _SECRETS).write_bytes(sealed)
-        told = Told() if ledger is None else told_by(draft / _LEDGER)
         manifest = Manifest(
             taken=now.isoformat(timespec="seconds"),
             software=SOFTWARE_VERSION,
             **asdict(told),
-            key_id=Pseudonyms.from_key_file(home.key_file).key_id,
+            key_id=key_id,
             files=_digests(draft),
         )
         text = json.dumps({"version": _VERSION, **asdict(manifest)}, indent=2, sort_keys=True)
@@ -215,9 +220,7 @@ def _draft_of(to: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(mode=0o700, parents=True)
         yield draft
-        for path in draft.rglob("*"):
-            if path.is_file() and not path.is_symlink():
-                _sync(path)
+        sync_tree(draft)
         draft.rename(to)
         sync_folder(to.parent)
     except OSError as error:
@@ -320,13 +323,6 @@ def _write(path: Path, content: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as stream:
         stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -17,24 +17,22 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from prichexy_gateway.bundle_check import store_at
-from prichexy_gateway.deeds import check_read, noted
 from prichexy_gateway.errors import Failed, Refused
 from prichexy_gateway.home import Addresses, Home, Record, RunningProcess, checkout, default_bundle
 from prichexy_gateway.orthanc_runtime import OrthancRuntime, native_runtime
+from prichexy_gateway.plugin_start import PluginStart
 from prichexy_gateway.ports import Ports, choose_ports
 from prichexy_gateway.services import (
     INGEST,
     LOOPBACK,
     Plan,
     export_service,
-    ingest_client,
     ingest_service,
     redis_service,
     worker_configuration,
     worker_service,
 )
 from prichexy_gateway.supervisor import Supervisor, start_time, stop_leftovers
-from prichexy_gateway.waiting import wait_until
 from prichexy_gateway.worker_settings import Sections, export_elsewhere, load_settings_at
 from prichexy_store.bundles import describe_bundle
 from prichexy_store.store import ModelStore
@@ -46,10 +44,6 @@ __all__ = ["CALLED_AET", "CALLING_AET", "NativeGateway", "Options", "running_gat
 CALLED_AET: Final = "PRICHEXY"
 CALLING_AET: Final = "PRICHEXY-CLI"
 
-#: How the plugin's word on its ledger begins when its configuration is wrong.
-_MISCONFIGURED: Final = "not opened:"
-_TROUBLE_PASSES_WITHIN: Final = 30.0  # seconds
-
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -58,8 +52,9 @@ class Options:
     ``model_bundle`` is promoted before the start; without one, the model in use stays in use, and
     the checkout's is the first. ``worker_settings`` are merged over the worker's generated ones;
     where they name export targets, the worker exports there and no export Orthanc is started.
-    ``all_must_start``: unless it is so, the ingest Orthanc alone has to be ready at the start, and
-    the others are for a ``Keeper`` to look after.
+    ``all_must_start``: unless it is so, the ingest Orthanc alone has to be ready at the start; the
+    others are for a ``Keeper`` to look after, and so is a plugin whose ledger is away
+    (``PluginStart``).
     """
 
     ports: Ports = field(default_factory=Ports)
@@ -84,6 +79,7 @@ class NativeGateway:
     supervisor: Supervisor
     settings: Settings
     exports_here: bool
+    plugin: PluginStart
 
 
 @contextmanager
@@ -95,8 +91,8 @@ def running_gateway(
 ) -> Iterator[NativeGateway]:
     """Run a gateway in ``home`` for the length of the block; it is ready when the block starts.
 
-    ``tell`` is given one sentence a step. Raises Failed when something does not start or another
-    gateway runs there, Interrupted when called off meanwhile.
+    ``tell`` is given one sentence a step. Raises Failed when something does not start, another
+    gateway runs there, or the plugin's configuration is wrong; Interrupted when called off.
     """
     runtime = options.runtime or native_runtime()
     runtime.check()
@@ -127,11 +123,16 @@ def running_gateway(
         servers = [ingest_service(plan), redis_service(plan)]
         if exports_here:
             servers.append(export_service(plan))
+        plugin = PluginStart(home, plan.addresses, tell)
         with Supervisor(_recorder(plan, tell)) as supervisor:
             for together in (servers, [worker]):
                 for service in together:
                     supervisor.start(service)
                 for service in together:
+                    if service is worker and not plugin.works:
+                        # The plugin has to have heard of it: nobody knows when it can.
+                        tell("worker is started")
+                        continue
                     try:
                         supervisor.wait_until_ready(service.name, called_off)
                     except Failed as error:
@@ -141,9 +142,8 @@ def running_gateway(
                         continue
                     tell(f"{service.name} is ready")
                     if service.name == INGEST:
-                        _check_plugin(plan, called_off)
-                        _tell_the_trail(plan, tell)
-            yield NativeGateway(home, plan.addresses, supervisor, settings, exports_here)
+                        plugin.wait(called_off, must_work=options.all_must_start)
+            yield NativeGateway(home, plan.addresses, supervisor, settings, exports_here, plugin)
 
 
 def _model_in_use(home: Home, bundle: Path | None, tell: Callable[[str], None]) -> Path:
@@ -166,44 +166,6 @@ def _model_in_use(home: Home, bundle: Path | None, tell: Callable[[str], None]) 
                 raise
             tell(f"the model in use stays: {error}")
     return store.current
-
-
-def _check_plugin(plan: Plan, called_off: threading.Event | None) -> None:
-    """Raise Failed when the plugin cannot do its work, with what it says; Interrupted.
-
-    Notes where it keeps its ledger, for those who back it up.
-
-    Its ledger is opened a moment after it answers, and a trouble may pass: that is waited for.
-    """
-    with ingest_client(plan.home, plan.addresses) as client:
-        health = client.health()
-
-        def settled() -> bool:
-            nonlocal health
-            health = client.health()
-            works = health.ledger == "ok" and not health.problems
-            return works or health.ledger.startswith(_MISCONFIGURED)
-
-        wait_until(settled, _TROUBLE_PASSES_WITHIN, called_off)
-    if health.ledger.startswith(_MISCONFIGURED):
-        problems = " ".join(health.problems)
-        raise Failed(f"The plugin's configuration in ingest.json is wrong. {problems}")
-    if health.ledger != "ok":
-        raise Failed(f"The plugin cannot work. The ledger {health.ledger}.")
-    if health.problems:
-        raise Failed(f"The plugin cannot work. {' '.join(health.problems)}")
-    plan.home.note_ledger(health.ledger_place)
-
-
-def _tell_the_trail(plan: Plan, tell: Callable[[str], None]) -> None:
-    """Have the audit trail say what the command line did while no gateway ran."""
-    try:
-        with ingest_client(plan.home, plan.addresses) as client:
-            client.tell_model_changes(store_at(plan.home.models).history())
-            client.tell_deeds(noted(plan.home))
-        check_read(plan.home)
-    except Failed as error:
-        tell(f"the audit trail was not told of all: {error}")
 
 
 def _recorder(

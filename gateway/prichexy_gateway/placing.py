@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from prichexy_store.bundle_files import sync_folder
+from prichexy_store.bundle_files import sync_folder, sync_tree
 
 __all__ = ["Placing"]
 
@@ -19,8 +19,8 @@ class Placing:
     """New files and folders, each written beside its place before any of them is put there.
 
     A context manager: drafts that were not put in place are gone at its end. What is put in place
-    is so in a moment, by renaming alone. Who is killed leaves at each file's place what was there
-    or what was to come.
+    is so in a moment, by renaming alone, and is on the disk before. Who is killed, or loses its
+    power, leaves at each file's place what was there or what was to come.
     """
 
     def __init__(self) -> None:
@@ -59,6 +59,9 @@ class Placing:
         then all is where it was.
         """
         aside: list[Path] = []
+        places = [place for _, place, _ in self._drafts]
+        for draft, _, _ in self._drafts:
+            sync_tree(draft)
         try:
             for place in leaving:
                 if _is_there(place):
@@ -71,7 +74,7 @@ class Placing:
                 with suppress(OSError):
                     undo()
             raise
-        for folder in {place.parent for _, place, _ in self._drafts}:
+        for folder in {place.parent for place in (*leaving, *places)}:
             sync_folder(folder)
         return tuple(aside)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pydicom.data
@@ -79,13 +80,13 @@ def run(request: Request, console: Console) -> int:
         try:
             with running_gateway(request.home, options, stop, tell) as gateway:
                 _show_addresses(gateway, console)
-                keeper = Keeper(gateway.supervisor, tell)
+                look = partial(_look_after, Keeper(gateway.supervisor, tell), gateway)
                 code = 0
                 if found is not None:
-                    code = _sent_through(gateway, keeper, found, stop, console, request)
+                    code = _sent_through(gateway, look, found, stop, console, request)
                 if not request.once:
                     console.print("\nServing. Ctrl-C stops all of it.")
-                    _keep_serving(keeper, stop)
+                    _keep_serving(look, stop)
                 console.print("Stopping …")
         except Interrupted:
             console.print("Stopped.")
@@ -113,15 +114,21 @@ def _export_place(gateway: NativeGateway) -> str:
     return ", ".join(target.place for target in gateway.settings.export_targets().values())
 
 
-def _keep_serving(keeper: Keeper, stop: threading.Event) -> None:
+def _look_after(keeper: Keeper, gateway: NativeGateway) -> None:
+    """See who died, and whether a plugin that could not work can by now. Raises ReceptionEnded."""
+    keeper.look()
+    gateway.plugin.look()
+
+
+def _keep_serving(look: Callable[[], None], stop: threading.Event) -> None:
     """Return when told to stop. Raises ReceptionEnded."""
     while not stop.wait(0.5):
-        keeper.look()
+        look()
 
 
 def _sent_through(
     gateway: NativeGateway,
-    keeper: Keeper,
+    look: Callable[[], None],
     found: Found,
     stop: threading.Event,
     console: Console,
@@ -133,7 +140,7 @@ def _sent_through(
     """
     is_sample = request.source is None
     try:
-        return _send_through(gateway, keeper, found, stop, console, is_sample=is_sample)
+        return _send_through(gateway, look, found, stop, console, is_sample=is_sample)
     except ReceptionEnded:
         raise
     except (Failed, OSError) as error:
@@ -146,7 +153,7 @@ def _sent_through(
 
 def _send_through(
     gateway: NativeGateway,
-    keeper: Keeper,
+    look: Callable[[], None],
     found: Found,
     stop: threading.Event,
     console: Console,
@@ -181,7 +188,7 @@ def _send_through(
                 ingest,
                 study_ids,
                 stop,
-                keeper.look,
+                look,
                 lambda rows: waiting.update(f"Waiting for the export … {_counted(rows)}"),
             )
         elapsed = time.monotonic() - start

@@ -11,7 +11,7 @@ from typing import Final
 
 from prichexy_store.errors import Failed
 
-__all__ = ["FOLDERS", "bundle_digest", "copy_bundle", "sync_folder"]
+__all__ = ["FOLDERS", "bundle_digest", "copy_bundle", "sync_folder", "sync_tree"]
 
 #: MONAI's layout. Other folders stay behind: pictures may lie there (images/, output/).
 FOLDERS: Final = ("configs", "docs", "models", "scripts")
@@ -64,6 +64,22 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_tree(path: Path) -> None:
+    """Have the disk know a file, or a folder with all that is in it. Raises OSError.
+
+    A link is known with its folder; what it leads to is not looked at.
+    """
+    if path.is_symlink():
+        return
+    if not path.is_dir():
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+        return
+    for inner in path.iterdir():
+        sync_tree(inner)
+    sync_folder(path)
 
 
 def _files(folder: Path) -> list[Path]:

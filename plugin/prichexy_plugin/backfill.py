@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from prichexy_plugin.moments import has_come
 from prichexy_plugin.studies import Listed, Studies
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ MOST_PASSES: Final = 3
 _MOST: Final = 100
 #: A page is for so many seconds at most, so that the rate holds from minute to minute.
 _PAGE_SECONDS: Final = 10
+#: No page is farther off, whatever the rate: at one study a minute two of them are read.
+_LONGEST_PAUSE: Final = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ class Backfill:
 
     def is_due(self, now: datetime) -> bool:
         """Say whether the rate allows the next page."""
-        return self.running and (self.next_at is None or now >= self.next_at)
+        return self.running and has_come(self.next_at, now, longest=_LONGEST_PAUSE)
 
     def after_page(
         self, page: tuple[Listed, ...], *, found: int, again: int, now: datetime

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import ssl
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
@@ -24,8 +25,10 @@ from prichexy_worker.contract import TASK_NAME, StudyMessage
 __all__ = ["Broker", "BrokerTls", "BrokerUnavailable", "RedisBroker"]
 
 _SOCKET_SECONDS: Final = 2.0
-#: The relay keeps fewer there; more are another gateway's, or of before it did so.
-_MOST_READ: Final = 5000
+#: The relay keeps few there; others may be of another program that uses the same database. So many
+#: are read at a time, and in all: some seconds on a Redis that is near.
+_PAGE: Final = 500
+_MOST_READ: Final = 100_000
 #: Where kombu keeps what a worker has taken until it is acknowledged (``Channel.unacked_key``).
 _UNACKNOWLEDGED: Final = "unacked"
 
@@ -57,8 +60,8 @@ class Broker(Protocol):
         """Say how many messages workers have taken and not finished, those in a pause included."""
         ...
 
-    def jobs(self, queues: Collection[str] = ("",)) -> frozenset[str] | None:
-        """Name the jobs whose messages it has, waiting or taken; None when they are too many."""
+    def held(self, jobs: Collection[str], queues: Collection[str] = ("",)) -> frozenset[str] | None:
+        """Name those of ``jobs`` whose messages it has, waiting or taken; None: nobody can tell."""
         ...
 
     def close(self) -> None:
@@ -145,27 +148,41 @@ class RedisBroker:
         except (redis.RedisError, OSError) as error:
             raise self._unavailable(error) from error
 
-    def jobs(self, queues: Collection[str] = ("",)) -> frozenset[str] | None:
-        """Name the jobs whose messages it has, waiting or taken; None when they are too many.
+    def held(self, jobs: Collection[str], queues: Collection[str] = ("",)) -> frozenset[str] | None:
+        """Name those of ``jobs`` whose messages it has, waiting or taken; None: nobody can tell.
 
-        ``queues`` are where they may wait. A message that cannot be read is passed over. One on its
-        way from the queue to a worker may be missed: it is in neither place for a moment.
+        ``queues`` are where they may wait. A message that cannot be read is passed over. None when
+        there are more than ``_MOST_READ`` of them, and some of ``jobs`` are not among the first. A
+        message on its way from a worker back to its queue may be missed.
         """
+        wanted, found = frozenset(jobs), set[str]()
+        left = _MOST_READ
         try:
-            if sum(map(self.waiting, queues)) + self.unacknowledged() > _MOST_READ:
-                return None
-            waiting = [
-                json.loads(raw)
-                for queue in queues
-                for raw in self._redis.lrange(queue or self._queue, 0, -1)
-            ]
-            taken = [json.loads(raw)[0] for raw in self._redis.hvals(_UNACKNOWLEDGED)]
+            # What a worker takes meanwhile goes from the queues to what is read after them.
+            for page in chain(*map(self._waiting_in, queues), self._taken()):
+                found.update({job for raw in page if (job := _job_of(raw)) is not None} & wanted)
+                left -= len(page)
+                if found == wanted:
+                    break
+                if left < 0:
+                    return None
         except (redis.RedisError, OSError) as error:
             raise self._unavailable(error) from error
-        except (ValueError, LookupError, TypeError):
-            return None
-        found = (_job_of(envelope) for envelope in (*waiting, *taken))
-        return frozenset(job for job in found if job is not None)
+        return frozenset(found)
+
+    def _waiting_in(self, queue: str) -> Iterator[Collection[bytes | str]]:
+        """Give a queue's messages, page by page; one may come twice."""
+        place = 0
+        # Celery puts new ones at the beginning, and workers take from the end: none is passed over.
+        while page := self._redis.lrange(queue or self._queue, place, place + _PAGE - 1):
+            yield page
+            place += len(page)
+
+    def _taken(self) -> Iterator[Collection[bytes | str]]:
+        """Give the messages that workers have taken, page by page; one may come twice."""
+        messages = self._redis.hscan_iter(_UNACKNOWLEDGED, count=_PAGE)
+        while page := [message for _tag, message in islice(messages, _PAGE)]:
+            yield page
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -178,12 +195,15 @@ class RedisBroker:
         return BrokerUnavailable(f"Redis at {self._where}: {type(error).__name__}")
 
 
-def _job_of(envelope: Any) -> str | None:
+def _job_of(raw: bytes | str) -> str | None:
     """Read the job's id from a message as kombu keeps it; None when it is none of ours."""
     try:
+        kept = json.loads(raw)
+        # One that is taken has beside it where it was taken from.
+        envelope = kept[0] if isinstance(kept, list) else kept
         arguments = json.loads(base64.b64decode(envelope["body"]))[0]
         return StudyMessage.from_json(arguments[0]).job_id
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return None
 
 

@@ -129,12 +129,12 @@ class HandingOut(Steps):
                 row.returned = False
             return row.to_message()
 
-    def recall(self, silent_for: timedelta, at_broker: Collection[str] = ()) -> int:
+    def recall(self, silent_for: timedelta, lost: Collection[str] | None = None) -> int:
         """Put handed-out studies that nobody reported on for so long back into the outbox.
 
         For a broker that lost what it held; a message may so exist twice, which the claim makes
-        harmless. What a living worker has claimed stays with it, and so do the jobs whose messages
-        are ``at_broker``. A study that was sent
+        harmless. What a living worker has claimed stays with it. With ``lost`` it is about these
+        jobs alone: the broker has the messages of the others. A study that was sent
         ``_MAX_SENDINGS`` times without any claim is given up: workers do not understand its
         message. Gives the number of studies put back.
         """
@@ -152,7 +152,7 @@ class HandingOut(Steps):
                 claimed = row.state == State.PROCESSING.value and row.worker_id in living
                 if claimed and row.updated >= now - _LONGEST_CLAIM:
                     continue
-                if row.job_id in at_broker:
+                if lost is not None and row.job_id not in lost:
                     continue
                 if row.sendings >= _MAX_SENDINGS:
                     self._step(session, row, State.FAILED, Reason.TOO_MANY_ATTEMPTS)
@@ -161,18 +161,14 @@ class HandingOut(Steps):
                     back += 1
         return back
 
-    def silent_since(self, silent_for: timedelta) -> bool:
-        """Say whether a study was handed out and not spoken of for so long."""
+    def silent_jobs(self, silent_for: timedelta) -> frozenset[str]:
+        """Name the jobs that were handed out and not spoken of for so long."""
         with self._reading() as session:
-            found = session.scalar(
-                select(StudyRow.study_id)
-                .where(
-                    StudyRow.state.in_((State.QUEUED.value, State.PROCESSING.value)),
-                    long_before(StudyRow.updated, self._clock(), silent_for),
-                )
-                .limit(1)
+            found = select(StudyRow.job_id).where(
+                StudyRow.state.in_((State.QUEUED.value, State.PROCESSING.value)),
+                long_before(StudyRow.updated, self._clock(), silent_for),
             )
-            return found is not None
+            return frozenset(session.scalars(found))
 
     def recall_orphans(self) -> int:
         """Put claimed studies whose worker fell silent back into the outbox; give their number.

@@ -23,6 +23,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from prichexy_plugin.lasting import is_being_withdrawn
+from prichexy_plugin.moments import has_passed
 from prichexy_plugin.schema import KeyOfPlaceRow, StudyRow
 from prichexy_worker.contract import StudyReport
 
@@ -94,7 +95,7 @@ class KeyWatch:
 
     def refusals(self, now: datetime) -> tuple[Refusal, ...]:
         """Tell which workers were refused lately, by their ids."""
-        lately = [one for one in self._refused.values() if now - one.at < _TOLD_FOR]
+        lately = [one for one in self._refused.values() if not has_passed(_TOLD_FOR, one.at, now)]
         return tuple(sorted(lately, key=lambda one: one.worker_id))
 
 

@@ -56,6 +56,8 @@ __all__ = ["Ledger"]
 _FORGET_WORKER_AFTER: Final = timedelta(days=1)
 #: No study is to be looked at later than this; well above StableAge and the pauses between looks.
 _FARTHEST_LOOK: Final = timedelta(hours=6)
+#: How soon to look again at an unreadable study that does not end as that.
+_PATIENT_PAUSE: Final = timedelta(hours=1)
 #: How soon to look again at a study of which originals are being deleted.
 _DISPOSAL_PAUSE: Final = timedelta(seconds=5)
 
@@ -143,12 +145,18 @@ class Ledger(Decisions, HandingOut, Walks, ToldOnce, Disposal, ClockMemory, Paus
             row.look_at, row.failed_looks = at, 0
 
     def look_failed(self, study_id: str, pauses: Sequence[timedelta]) -> None:
-        """Look at an unreadable study again after the next of ``pauses``, and end it after all."""
+        """Look at an unreadable study again after the next of ``pauses``, and end it after all.
+
+        One that a person has turned away or has withdrawn does not end so: that would undo what the
+        person said. What came in for it is judged when it can be read, whenever that is.
+        """
         with self._writing() as session:
             row = session.get_one(StudyRow, study_id)
             if row.failed_looks < len(pauses):
                 row.look_at = self._clock() + pauses[row.failed_looks]
                 row.failed_looks += 1
+            elif _waits_for_what_came_in(row):
+                row.look_at = self._clock() + _PATIENT_PAUSE
             else:
                 self._turn_away(session, row, Reason.UNREADABLE)
 
@@ -447,3 +455,11 @@ class Ledger(Decisions, HandingOut, Walks, ToldOnce, Disposal, ClockMemory, Paus
             # Where an export of before still stands.
             row.targets = targets if row.exported else []
             self._step(session, row, State.REJECTED, reason)
+
+
+def _waits_for_what_came_in(row: StudyRow) -> bool:
+    """Say whether a study stands as a person has said, unless something else came in for it."""
+    if is_being_withdrawn(row):
+        return True
+    # Of one that is not consented to nothing is taken in, whatever came.
+    return row.reason in BY_PEOPLE and not is_without_consent(row)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
@@ -100,6 +100,9 @@ class Limiter:
                 if len(self._known) >= self._most:
                     key = kind, b"others"
             allowance = self._known.get(key, _Allowance(limit, now))
+            if allowance.at > now:
+                # The clock was put back: what was left is left, and from now on there is more.
+                allowance = self._known[key] = replace(allowance, at=now)
             left = _left(allowance, limit, now)
             if left < 1:
                 return max(1, math.ceil((1 - left) * _MINUTE / limit))

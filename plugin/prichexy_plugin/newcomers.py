@@ -13,6 +13,7 @@ from typing import Final
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from prichexy_plugin.moments import has_passed
 from prichexy_plugin.schema import WorkerRow
 from prichexy_plugin.views import WORKER_LIVES
 
@@ -39,14 +40,14 @@ class Newcomers:
 
         A new worker takes the place of the one that fell silent first. No living one gives way.
         """
-        while self._changes and now - self._changes[0] >= _WITHIN:
+        while self._changes and has_passed(_WITHIN, self._changes[0], now):
             self._changes.popleft()
         if len(self._changes) >= _MOST_CHANGES:
             return False
         known = session.scalar(select(func.count()).select_from(WorkerRow)) or 0
         if is_new and known >= MOST_WORKERS:
             longest = session.scalars(select(WorkerRow).order_by(WorkerRow.seen).limit(1)).one()
-            if now - longest.seen < WORKER_LIVES:
+            if abs(now - longest.seen) < WORKER_LIVES:
                 return False
             session.delete(longest)
         self._changes.append(now)

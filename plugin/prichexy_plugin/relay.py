@@ -9,6 +9,7 @@ from typing import Final
 
 from prichexy_plugin.broker import Broker, BrokerUnavailable
 from prichexy_plugin.ledger import Ledger
+from prichexy_plugin.moments import has_passed
 from prichexy_plugin.pauses import Pause
 from prichexy_plugin.trail import Clock
 from prichexy_worker.contract import StudyMessage
@@ -22,6 +23,7 @@ RECALL_AFTER: Final = timedelta(hours=2)
 #: On a busy gateway the broker is never empty: this often it is asked which messages it has, when a
 #: study has been silent for RECALL_AFTER.
 _ASK_EVERY: Final = timedelta(minutes=10)
+_IN_THE_DARK: Final = "; too many others in its database to see whether it lost one"
 #: So many messages wait in a queue of the broker for each living worker that takes from it, and so
 #: many at least. All others wait in the ledger, which keeps them safer, and where what comes later
 #: may go first: at the broker it does not.
@@ -67,6 +69,8 @@ class Relay:
         self._stopping = stopping
         self._state = BrokerState(reachable=False, detail="not tried yet", checked=None)
         self._asked: datetime | None = None
+        #: Nobody could tell which messages the broker has when it was asked last.
+        self._in_the_dark = False
 
     @property
     def state(self) -> BrokerState:
@@ -94,29 +98,32 @@ class Relay:
                 self._ledger.sent(message)
                 sent = True
             silent = waiting == 0 and not sent and self._broker.unacknowledged() == 0
-            held = self._held() if not silent else None
+            lost = self._lost() if not silent else frozenset()
         except BrokerUnavailable as error:
             self._state = BrokerState(reachable=False, detail=str(error), checked=self._clock())
             return False
-        self._state = BrokerState(
-            reachable=True, detail=f"{waiting} waiting for a worker", checked=self._clock()
-        )
+        detail = f"{waiting} waiting for a worker{_IN_THE_DARK if self._in_the_dark else ''}"
+        self._state = BrokerState(reachable=True, detail=detail, checked=self._clock())
         again = self._ledger.recall_orphans()
         if silent:
             again += self._ledger.recall(silent_for=RECALL_AFTER)
-        elif held is not None:
-            again += self._ledger.recall(silent_for=RECALL_AFTER, at_broker=held)
+        elif lost:
+            again += self._ledger.recall(silent_for=RECALL_AFTER, lost=lost)
         return sent or again > 0
 
-    def _held(self) -> frozenset[str] | None:
-        """Ask a busy broker which jobs it has, now and then and only when some study is silent."""
+    def _lost(self) -> frozenset[str]:
+        """Name the silent studies that a busy broker does not have; now and then it is asked.
+
+        None of them when it was not, or nobody can tell.
+        """
         now = self._clock()
-        if self._asked is not None and now - self._asked < _ASK_EVERY:
-            return None
+        if not has_passed(_ASK_EVERY, self._asked, now):
+            return frozenset()
         self._asked = now
-        if not self._ledger.silent_since(RECALL_AFTER):
-            return None
-        return self._broker.jobs(self._queues)
+        jobs = self._ledger.silent_jobs(RECALL_AFTER)
+        held = self._broker.held(jobs, self._queues) if jobs else None
+        self._in_the_dark = bool(jobs) and held is None
+        return frozenset() if held is None else jobs - held
 
     def _next(self, lengths: Mapping[str, int]) -> Iterator[tuple[StudyMessage, str]]:
         """Give what may be sent now, with its queue; each is to be sent before the next is asked.

@@ -27,6 +27,7 @@ from prichexy_plugin.event_feed import EventFeed
 from prichexy_plugin.intake import Rule
 from prichexy_plugin.keeper import Keeper
 from prichexy_plugin.ledger import Ledger
+from prichexy_plugin.moments import has_passed
 from prichexy_plugin.ownership import OthersLedger, admit
 from prichexy_plugin.pictures import Pictures
 from prichexy_plugin.relay import BrokerState, Relay
@@ -254,7 +255,7 @@ class Runtime:
         if ledger is None or self._keeper is None:
             return False
         now = self._clock()
-        if self._head_at is None or now - self._head_at >= _HEAD_EVERY:
+        if has_passed(_HEAD_EVERY, self._head_at, now):
             self._head_at = now
             self._log_head(ledger)
         more = False

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from prichexy_plugin.audit_messages import Source, message_of
 from prichexy_plugin.chain import Damaged
+from prichexy_plugin.moments import has_come
 from prichexy_plugin.syslog import Sender, SyslogUnavailable, packet
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Teller:
         """
         now = self._clock()
         told = self._told()
-        if self._next_at is not None and now < self._next_at:
+        if not has_come(self._next_at, now, longest=LONGEST_PAUSE):
             return False
         lines = self._ledger.lines(after=told, limit=BATCH)
         if not lines:

@@ -150,7 +150,8 @@ class Views:
             return frozenset(_steps(session, StudyRow.queue))
 
     def _takers(self, session: Session, now: datetime) -> Counter[str]:
-        living = select(WorkerRow.announcement).where(WorkerRow.seen >= now - WORKER_LIVES)
+        lately = not_(long_before(WorkerRow.seen, now, WORKER_LIVES))
+        living = select(WorkerRow.announcement).where(lately)
         found: Counter[str] = Counter()
         for announcement in session.scalars(living):
             queues = announcement.get("queues") or [self._own_queue]

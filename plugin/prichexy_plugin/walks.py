@@ -9,7 +9,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from prichexy_plugin.backfill import Backfill
-from prichexy_plugin.chain import PERSON, Deed
+from prichexy_plugin.chain import Deed
+from prichexy_plugin.people import kept_name, person
 from prichexy_plugin.schema import BackfillRow, StudyRow
 from prichexy_plugin.steps import Steps
 from prichexy_plugin.studies import Listed
@@ -28,7 +29,7 @@ class Walks(Steps):
         with self._writing() as session:
             row = self._running_backfill(session)
             if row is None:
-                fresh = Backfill(0, now, by, per_minute, total)
+                fresh = Backfill(0, now, kept_name(by), per_minute, total)
                 values = asdict(fresh)
                 del values["number"]
                 row = BackfillRow(**values)
@@ -36,7 +37,7 @@ class Walks(Steps):
                 session.flush()
             row.per_minute, row.next_at = per_minute, None
             details = {"per_minute": per_minute, "studies": total}
-            self._tell(session, Entry(Deed.BACKFILL_STARTED, now, f"{PERSON}{by}", details=details))
+            self._tell(session, Entry(Deed.BACKFILL_STARTED, now, person(by), details=details))
             return row.to_backfill()
 
     def stop_backfill(self, by: str, *, number: int | None = None) -> bool:
@@ -48,8 +49,8 @@ class Walks(Steps):
             row = self._running_backfill(session)
             if row is None or number not in (None, row.number):
                 return False
-            row.ended, row.stopped_by = self._clock(), by
-            self._tell(session, Entry(Deed.BACKFILL_STOPPED, row.ended, f"{PERSON}{by}"))
+            row.ended, row.stopped_by = self._clock(), kept_name(by)
+            self._tell(session, Entry(Deed.BACKFILL_STOPPED, row.ended, person(by)))
             return True
 
     def backfill_page(self, walk: Backfill, page: Sequence[Listed]) -> Backfill:

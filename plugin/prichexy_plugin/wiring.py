@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prichexy_plugin.broker import RedisBroker
-from prichexy_plugin.chain import PERSON, Deed
+from prichexy_plugin.chain import Deed
 from prichexy_plugin.dashboard.http import Request, Response, deliver, read_query
 from prichexy_plugin.dashboard.routes import Site
 from prichexy_plugin.disk import look_at_disk
@@ -17,6 +17,7 @@ from prichexy_plugin.effective import effective_settings, read_source_files
 from prichexy_plugin.host import Host, Output
 from prichexy_plugin.outside_deeds import removal
 from prichexy_plugin.ownership import number_of
+from prichexy_plugin.people import person
 from prichexy_plugin.pictures import OrthancPictures
 from prichexy_plugin.runtime import Runtime
 from prichexy_plugin.section import SettingsError
@@ -60,7 +61,7 @@ class Plugin:
         if details is None:
             return
         ledger = None if self._runtime is None else self._runtime.ledger
-        who = f"{PERSON}{user_of(raw['headers']) or '(none)'}"
+        who = person(user_of(raw["headers"]) or "(none)")
         trouble = "not open"
         if ledger is not None:
             try:

@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -146,6 +147,19 @@ def test_secrets_are_sealed_and_only_their_recipient_opens_them(home: Home, tmp_
 def test_the_folder_is_for_its_owner_alone(home: Home, tmp_path: Path) -> None:
     back_up(home, tmp_path / "backup", recipients=None, now=NOW)
     assert stat.S_IMODE((tmp_path / "backup").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("recipients", [RECIPIENTS, None])
+def test_no_backup_is_made_that_cannot_be_noted_for_the_audit_trail(
+    home: Home, tmp_path: Path, recipients: list[str] | None
+) -> None:
+    (home.root / "deeds.jsonl").mkdir()
+    with pytest.raises(Failed, match="cannot be noted"):
+        back_up(home, tmp_path / "backup", recipients=recipients, now=NOW)
+    left = [
+        path.name for path in tmp_path.rglob("*") if "backup" in str(path.relative_to(tmp_path))
+    ]
+    assert left == []
 
 
 def test_without_secrets_the_same_key_must_be_there(home: Home, tmp_path: Path) -> None:
@@ -359,6 +373,39 @@ def test_a_restore_that_is_killed_leaves_a_key_and_a_ledger_and_no_gateway_start
         assert 2 in [studies(path) for path in kept if not path.name.endswith(("-wal", "-shm"))]
         number += 1
     assert number > 6
+
+
+def test_a_backup_and_what_a_restore_puts_in_place_are_on_the_disk_before(
+    home: Home, identity: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut after the renaming would leave empty files of a store or ledger otherwise."""
+    synced: set[int] = set()
+    moved: list[Path] = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.add(os.fstat(descriptor).st_ino)
+
+    def checked(move: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
+        def checking(source: Path, target: Path) -> Path:
+            ours = [source, *source.rglob("*")]
+            if source.name.endswith((".placing", ".partial")):
+                plain = [path for path in ours if not path.is_symlink()]
+                assert [path for path in plain if path.stat().st_ino not in synced] == []
+                moved.append(Path(target))
+            return move(source, target)
+
+        return checking
+
+    monkeypatch.setattr(os, "fsync", note)
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(Path, name, checked(getattr(Path, name)))
+    to, other = tmp_path / "backup", Home(tmp_path / "other")
+    back_up(home, to, recipients=RECIPIENTS, now=NOW)
+    restore(other, to, identity_file=identity, now=NOW)
+    assert {to, other.models, other.key_file, ledger_of(other)} <= set(moved)
+    assert other.root.stat().st_ino in synced, "the new names as well"
 
 
 _RESTORES = """

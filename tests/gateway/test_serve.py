@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ from pynetdicom.sop_class import Verification
 from prichexy_gateway.home import PASSWORDS, Home, Record
 from prichexy_gateway.supervisor import is_running
 from prichexy_gateway.waiting import wait_until
+from prichexy_plugin.database import open_database
+from prichexy_plugin.ledger import Ledger
 from prichexy_testing.dicoms import canary_values, radiograph_dataset, write
 from prichexy_testing.gateway import needs_native_parts
 
@@ -234,6 +237,36 @@ def test_who_dies_is_started_anew_while_the_gateway_goes_on_receiving(tmp_path: 
     again = prichexy("serve", source, "--once", "--home", home.root, "--stable-age", 1)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "earlier time" in again.stdout
+
+
+def test_a_ledger_that_cannot_be_opened_ends_no_reception(tmp_path: Path) -> None:
+    needs_native_parts()
+    home = Home(tmp_path / "home")
+    home.prepare()
+    source = tmp_path / "a.dcm"
+    source.write_bytes(write(_radiograph()))
+    engine = open_database(f"sqlite:///{home.ledger_file}")
+    Ledger(engine, lambda: datetime.now(UTC)).begin({}, tells=False, orthanc=815)
+    engine.dispose()
+    once = prichexy("serve", source, "--once", "--home", home.root, "--device", "cpu")
+    assert once.returncode == 1
+    assert "belongs to another Orthanc" in once.stderr
+
+    with serving(home, "--no-source", tmp_path / "output") as gateway:
+        gateway.wait_until_it_serves()
+        assert "belongs to another Orthanc" in gateway.said
+        first = record_of(home)
+        assert first.ledger == ""
+        assert receives(first)
+        # It gets the ledger while it runs.
+        adopted = prichexy("ledger", "adopt", "--crashed", "--home", home.root)
+        assert adopted.returncode == 0, adopted.stdout + adopted.stderr
+        assert wait_until(lambda: "the plugin can do its work now" in gateway.said, STOP)
+        sent = prichexy("submit", source, "--wait", "--home", home.root)
+        assert sent.returncode == 0, sent.stdout + sent.stderr
+        assert record_of(home).processes == first.processes
+        assert record_of(home).ledger.endswith(home.ledger_file.name)
+        assert gateway.end(signal.SIGINT) == 0
 
 
 def test_results_go_to_the_peer_that_a_worker_config_names(tmp_path: Path) -> None:

@@ -128,6 +128,15 @@ def test_the_rate_holds_from_minute_to_minute(gateway: Gateway, per_minute: int)
         before = found
 
 
+def test_a_clock_that_was_ahead_and_is_set_right_holds_no_backfill_up(gateway: Gateway) -> None:
+    gateway.clock.move(86_400)
+    gateway.start()
+    gateway.run(rounds=6)
+    assert gateway.now.running
+    gateway.clock.move(-86_400)
+    assert gateway.run(rounds=60).found == 45
+
+
 def test_after_a_restart_it_goes_on_where_it_was(gateway: Gateway) -> None:
     gateway.start()
     gateway.run(rounds=6)

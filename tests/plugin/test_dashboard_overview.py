@@ -196,6 +196,8 @@ def test_a_silent_worker_is_shown_as_silent(site: Site, ledger: Ledger, clock: F
     assert "silent, last seen 10 min ago" in text
     ledger.announce(announcement_of("another"))
     assert "1 worker fell silent worker-1:" in _page(site).text
+    clock.move(-86_400)
+    assert "0 of 2 alive" in _page(site).text, "the clock was ahead when they were heard of"
 
 
 def test_a_broker_that_is_away_is_said_with_what_waits(

@@ -445,6 +445,17 @@ def test_the_whole_picture_is_shown_to_operators_while_somebody_must_decide(
     assert omar.ask(address).status == 404
 
 
+def test_a_look_of_while_the_clock_was_ahead_hides_no_later_one(
+    site: Site, omar: Reader, ledger: Ledger, clock: FakeClock
+) -> None:
+    job = _quarantine(site, ledger, clock)
+    clock.move(86_400)
+    for moved in (0, 1800, -86_400, 1800):
+        clock.move(moved)
+        assert omar.ask(f"/studies/{job}/whole-1.png").status == 200
+    assert sum(line.deed == Deed.PICTURES_SHOWN for line in ledger.lines()) == 2
+
+
 def test_the_desk_is_for_operators(site: Site, ledger: Ledger, clock: FakeClock) -> None:
     job = _quarantine(site, ledger, clock)
     vera = Reader(site, "vera")

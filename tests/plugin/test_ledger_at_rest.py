@@ -36,7 +36,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
     [
         lambda ledger: ledger.due(),
         lambda ledger: ledger.outbox(),
-        lambda ledger: ledger.silent_since(RECALL_AFTER),
+        lambda ledger: ledger.silent_jobs(RECALL_AFTER),
         lambda ledger: ledger.recall_orphans(),
         lambda ledger: ledger.late(ledger._clock(), broker_reachable=True),
         lambda ledger: ledger.due_originals(NONE, 10),

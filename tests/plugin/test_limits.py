@@ -84,6 +84,8 @@ def test_a_clock_that_is_put_back_gives_nothing(clock: FakeClock) -> None:
     assert limiter.take("omar", Kind.CHANGE) == 0
     clock.move(-3600)
     assert limiter.take("omar", Kind.CHANGE) == 60
+    clock.move(60)
+    assert limiter.take("omar", Kind.CHANGE) == 0, "and takes nothing"
 
 
 def test_without_a_limit_nothing_is_counted(clock: FakeClock) -> None:

@@ -154,6 +154,7 @@ def test_steps_times_and_work_are_counted(engine: Engine, ledger: Ledger, clock:
 def test_gauges_tell_how_the_gateway_is(clock: FakeClock) -> None:
     seen = WorkerRecord(announcement_of(), seen=clock() - timedelta(seconds=7))
     gone = WorkerRecord(announcement_of("worker-2"), seen=clock() - timedelta(days=1))
+    ahead = WorkerRecord(announcement_of("worker-3"), seen=clock() + timedelta(days=1))
     waiting = Waiting("1" * 32, STUDY, State.QUEUED, None, clock(), None, 0, None)
     found = samples(
         gauges(
@@ -162,7 +163,7 @@ def test_gauges_tell_how_the_gateway_is(clock: FakeClock) -> None:
                 problems=("one",),
                 troubles=("two", "three"),
                 unreadable=4,
-                workers=(seen, gone),
+                workers=(seen, gone, ahead),
                 late=(
                     Group(State.QUEUED, Cause.NO_WORKER, 5, waiting),
                     Group(State.PENDING, Cause.NO_WORKER, 2, waiting),

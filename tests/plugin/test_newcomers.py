@@ -68,6 +68,18 @@ def test_a_new_worker_takes_the_place_of_the_one_that_fell_silent_first(
     assert not ledger.announce(announcement_of("later"))
 
 
+def test_what_was_announced_while_the_clock_was_ahead_keeps_no_worker_out(
+    ledger: Ledger, clock: FakeClock
+) -> None:
+    clock.move(86_400)
+    _announce(ledger, "a")
+    clock.move(600)
+    _announce(ledger, "b")
+    assert not ledger.announce(announcement_of("late")), "within an hour"
+    clock.move(-86_400)
+    assert ledger.announce(announcement_of("late"))
+
+
 def test_a_worker_that_finds_no_room_is_told_to_ask_again(site: Site, ledger: Ledger) -> None:
     _announce(ledger, "w")
     answer = site.answer(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,11 @@ import pytest
 from prichexy_gateway.deeds import DoneDeed, check_read, note, noted, unread
 from prichexy_gateway.errors import Failed
 from prichexy_gateway.home import Home
+from prichexy_plugin.chain import Line
+from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.outside_deeds import OutsideDeed, read_deeds, removal
+from prichexy_plugin.people import person
+from prichexy_plugin.wiring import Plugin
 from prichexy_testing.fake_orthanc import FakeOrthanc, orthanc_id
 from prichexy_testing.plugin_fakes import load_script
 from prichexy_testing.servers import free_port, wait_until
@@ -173,6 +178,22 @@ def asked(user: str | None, **more: Any) -> dict[str, Any]:
     token = base64.b64encode(f"{user}:x".encode()).decode()
     headers = {} if user is None else {"authorization": f"Basic {token}"}
     return {"headers": headers, "ip": "127.0.0.1", "get": {}, **more}
+
+
+@pytest.mark.parametrize("user", ["x" * 500, "o\0scar", "a\tb\n", "é" * 128])
+def test_no_name_of_a_user_keeps_a_line_out_of_the_trail(ledger: Ledger, user: str) -> None:
+    orthanc: Any = FakeOrthanc()
+    runtime: Any = SimpleNamespace(ledger=ledger)
+    site: Any = None
+    Plugin(orthanc, runtime, site).on_admitted(f"/studies/{ID}", **asked(user, method=DELETE))
+    ledger.start_backfill(per_minute=1, total=1, by=user)
+    ledger.stop_backfill(user)
+    walk = ledger.backfill()
+    assert walk is not None
+    assert orthanc.log == []
+    actors = [line.actor for line in ledger.lines() if isinstance(line, Line)]
+    assert actors == [person(user)] * 3
+    assert f"user {walk.started_by}" == f"user {walk.stopped_by}" == person(user)
 
 
 def test_the_filter_has_the_trail_say_who_removes_what(tmp_path: Path) -> None:

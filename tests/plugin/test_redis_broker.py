@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 from kombu.connection import Connection
 from pydantic import SecretStr
+from redis import Redis
 
 from prichexy_plugin.broker import BrokerUnavailable, RedisBroker
 from prichexy_testing.fake_orthanc import orthanc_id
@@ -39,6 +41,7 @@ def test_what_a_worker_has_taken_is_counted_until_it_is_acknowledged() -> None:
     with running_redis() as redis:
         broker = RedisBroker(redis.url, None, "q")
         other = replace(MESSAGE, job_id="1" * 32)
+        both = {MESSAGE.job_id, other.job_id}
         broker.send(MESSAGE)
         broker.send(other)
         assert broker.unacknowledged() == 0
@@ -46,12 +49,38 @@ def test_what_a_worker_has_taken_is_counted_until_it_is_acknowledged() -> None:
             taken = connection.SimpleQueue("q").get(timeout=120)
             assert broker.waiting() == 1
             assert broker.unacknowledged() == 1
-            assert broker.jobs() == {MESSAGE.job_id, other.job_id}
+            assert broker.held(both) == both
+            assert broker.held({other.job_id, "2" * 32}) == {other.job_id}
             taken.ack()
             assert broker.unacknowledged() == 0
-            assert broker.jobs() == {other.job_id}
-        redis.command("LPUSH", "q", '{"body": "of somebody else"}')
-        assert broker.jobs() == {other.job_id}
+            assert broker.held(both) == {other.job_id}
+        for raw in ('{"body": "of somebody else"}', "no JSON", "[]"):
+            redis.command("LPUSH", "q", raw)
+            redis.command("HSET", "unacked", raw, raw)
+        assert broker.held(both) == {other.job_id}
+        broker.close()
+
+
+@pytest.mark.redis
+def test_what_it_has_is_found_among_thousands_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = [str(number) for number in range(12_000)]
+    with running_redis() as redis, closing(Redis.from_url(redis.url)) as server:
+        broker = RedisBroker(redis.url, None, "q")
+        broker.send(MESSAGE)
+        taken = replace(MESSAGE, job_id="1" * 32)
+        broker.send(taken, "gpu")
+        with Connection(redis.url) as connection:
+            message = connection.SimpleQueue("gpu").get(timeout=120)
+            # As those of another gateway that uses the same database.
+            server.hset("unacked", mapping=dict.fromkeys(others, '[{"body": ""}, "", ""]'))
+            server.lpush("q", *others)
+            sought = {MESSAGE.job_id, taken.job_id, "2" * 32}
+            assert broker.held(sought, ("", "gpu")) == {MESSAGE.job_id, taken.job_id}
+            message.ack()
+            assert broker.held(sought, ("", "gpu")) == {MESSAGE.job_id}
+            monkeypatch.setattr("prichexy_plugin.broker._MOST_READ", 20_000)
+            assert broker.held(sought, ("", "gpu")) is None, "nobody can tell"
+            assert broker.held({MESSAGE.job_id}, ("", "gpu")) == {MESSAGE.job_id}, "nor need they"
         broker.close()
 
 

@@ -121,6 +121,40 @@ def test_what_a_busy_broker_lost_is_found_missing_and_sent_again(
     assert len(broker.messages) == 3, "what it has is not sent again"
 
 
+def test_a_broker_that_is_too_crowded_to_tell_what_it_lost_says_so(
+    relay: Relay, ledger: Ledger, broker: FakeBroker, clock: FakeClock
+) -> None:
+    _take_in(ledger, clock, "a", "b")
+    relay.run_once()
+    lost = broker.messages.pop()
+    broker.crowded = True
+    clock.move(RECALL_AFTER.total_seconds() + 1)
+    assert not relay.run_once()
+    relay.run_once()
+    assert "too many others in its database to see whether it lost one" in relay.state.detail
+    assert broker.messages.count(lost) == 0
+    broker.crowded = False
+    clock.move(601)
+    while relay.run_once():
+        pass
+    assert relay.state.detail == "2 waiting for a worker"
+    assert broker.messages.count(lost) == 1
+
+
+def test_a_busy_broker_is_asked_at_once_after_the_clock_was_put_back(
+    relay: Relay, ledger: Ledger, broker: FakeBroker, clock: FakeClock
+) -> None:
+    clock.move(86_400)
+    _take_in(ledger, clock, "a", "b")
+    assert relay.run_once()
+    assert not relay.run_once(), "it was asked: now it is not for ten minutes"
+    lost = broker.messages.pop()
+    clock.move(-86_400)
+    while relay.run_once():
+        pass
+    assert broker.messages.count(lost) == 1
+
+
 def test_the_broker_holds_no_more_than_it_may_and_gets_the_rest_as_workers_take(
     relay: Relay, ledger: Ledger, broker: FakeBroker, clock: FakeClock
 ) -> None:

@@ -258,6 +258,23 @@ def test_while_the_server_is_away_lines_wait_and_none_is_lost(
     assert [head.number for line in server.messages() for head in heads_in(line)] == [1, 2]
 
 
+def test_a_server_is_asked_at_once_after_a_clock_that_was_ahead_was_set_right(
+    server: SyslogServer, authority: Authority, ledger: Ledger, clock: FakeClock, tmp_path: Path
+) -> None:
+    sender = _sender(server.port, tmp_path, CAFile=str(authority.certificate))
+    ledger.begin({}, tells=True)
+    teller = _teller(ledger, sender, clock)
+    server.stop()
+    clock.move(86_400)
+    assert not teller.run_once()
+    assert not teller.state.reachable
+    clock.move(-86_400)
+    server.start()
+    assert not teller.run_once()
+    assert teller.state.reachable
+    assert ledger.told() == 1
+
+
 def test_a_server_without_our_authoritys_certificate_is_told_nothing(
     server: SyslogServer, tmp_path: Path
 ) -> None:

@@ -108,6 +108,23 @@ def test_a_study_tried_again_is_sent_to_a_queue_that_the_rules_of_now_name(
     assert running.broker.queues[message.job_id] == ""
 
 
+def test_the_trails_head_is_logged_once_a_day_also_after_the_clock_was_ahead(
+    running: Running,
+) -> None:
+    def logs(more: int) -> None:
+        running.runtime.tidy()
+        wait_until(
+            lambda: sum("audit trail: " in line for line in running.log) == more,
+            what="the head is in the log",
+        )
+
+    logs(1)
+    running.clock.move(400 * 86_400)
+    logs(2)
+    running.clock.move(-400 * 86_400)
+    logs(3)
+
+
 def test_a_callback_never_waits_for_a_hung_broker(running: Running) -> None:
     entered, release = threading.Event(), threading.Event()
 

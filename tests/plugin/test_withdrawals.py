@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session
 
+from prichexy_plugin.decisions import AS_TURNED_AWAY
 from prichexy_plugin.intake import Decision, Rank
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.pauses import Stage
@@ -120,6 +121,47 @@ def test_what_came_in_meanwhile_is_looked_at_when_the_withdrawal_is_done(gateway
     assert gateway.ledger.due() == (STUDY,)
     assert gateway.look("1", "2", "3") == (State.PENDING, None)
     gateway.export("1", "2", "3")
+
+
+def test_what_came_in_and_could_not_be_read_is_looked_at_until_it_can_be(gateway: Gateway) -> None:
+    order(gateway)
+    stays_unreadable(gateway)
+    for _ in range(24):
+        assert gateway.ledger.due() == ()
+        gateway.clock.move(3600)
+        assert gateway.ledger.due() == (STUDY,)
+        gateway.ledger.look_failed(STUDY, PAUSES)
+    assert gateway.ledger.unreadable() == 1
+    is_done(gateway)
+    assert gateway.state() == (State.REJECTED, Reason.WITHDRAWN_WRONG)
+    gateway.clock.move(3600)
+    assert gateway.ledger.due() == (STUDY,)
+    assert gateway.look("1", "2") == (State.REJECTED, Reason.WITHDRAWN_WRONG), "nothing came in"
+    assert gateway.ledger.unreadable() == 0
+    stays_unreadable(gateway)
+    assert gateway.look("1", "2", "3") == (State.PENDING, None)
+
+
+@pytest.mark.parametrize("reason", sorted(AS_TURNED_AWAY))
+def test_what_came_in_for_a_study_that_was_turned_away_is_judged_when_it_can_be_read(
+    gateway: Gateway, reason: Reason
+) -> None:
+    gateway.look("1", "2", "3")
+    message, attempt = gateway.take()
+    end = report_of(message, State.QUARANTINED, Reason.COLOUR, attempt=attempt)
+    assert gateway.ledger.report(end).proceed
+    study = study_of(gateway)
+    assert gateway.ledger.turn_away(
+        study.job_id, revision=study.revision, actor="user omar", reason=reason
+    )
+    stays_unreadable(gateway)
+    gateway.clock.move(3600)
+    lasts = reason is Reason.NO_CONSENT
+    assert gateway.ledger.due() == (() if lasts else (STUDY,))
+    assert gateway.look("1", "2", "3") == (State.REJECTED, reason), "with what it was turned away"
+    stays_unreadable(gateway)
+    new = gateway.look("1", "2", "3", "4")
+    assert new == ((State.REJECTED, reason) if lasts else (State.PENDING, None))
 
 
 def test_where_nothing_came_in_a_withdrawn_study_is_left_alone(gateway: Gateway) -> None:

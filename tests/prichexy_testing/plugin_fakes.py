@@ -52,6 +52,8 @@ class FakeClock:
 class FakeBroker:
     """A broker that keeps what it is sent, until it is ``down`` or loses all of it.
 
+    One that is ``crowded`` cannot tell which messages it has.
+
     ``taken`` counts what workers have taken and not acknowledged.
     """
 
@@ -61,6 +63,7 @@ class FakeBroker:
         self.queues: dict[str, str] = {}
         self.taken = 0
         self.down = False
+        self.crowded = False
         self.closed = False
 
     def send(self, message: StudyMessage, queue: str = "") -> None:
@@ -80,10 +83,13 @@ class FakeBroker:
             raise BrokerUnavailable("Redis at here:1: TimeoutError")
         return self.taken
 
-    def jobs(self, queues: Collection[str] = ("",)) -> frozenset[str] | None:
+    def held(self, jobs: Collection[str], queues: Collection[str] = ("",)) -> frozenset[str] | None:
         if self.down:
             raise BrokerUnavailable("Redis at here:1: TimeoutError")
-        return frozenset(one.job_id for one in (self.sent if self.taken else self.messages))
+        if self.crowded:
+            return None
+        here = {one.job_id for one in (self.sent if self.taken else self.messages)}
+        return frozenset(here & set(jobs))
 
     def close(self) -> None:
         self.closed = True

@@ -42,7 +42,6 @@ def backup(
     2 wrong use.
     """
     from prichexy_gateway.backup import back_up  # noqa: PLC0415
-    from prichexy_gateway.deeds import note  # noqa: PLC0415
 
     if without_secrets == bool(recipient):
         raise Misconfigured("name a --recipient for the secrets, or say --without-secrets")
@@ -53,13 +52,6 @@ def backup(
         recipients=recipient,
         now=datetime.now(UTC),
         with_ledger=not without_ledger,
-    )
-    note(
-        place,
-        "backup",
-        key_id=manifest.key_id,
-        studies=manifest.studies,
-        recipients=recipient or (),
     )
     typer.echo(f"Backup written: {_sentence(manifest)}")
     tell_the_trail(place)

@@ -12,8 +12,8 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from prichexy_plugin.chain import PERSON
 from prichexy_plugin.dashboard.http import Request, Response, plain
+from prichexy_plugin.people import person
 from prichexy_plugin.security import Role
 from prichexy_plugin.upright import upright
 from prichexy_worker.contract import SOFTWARE_VERSION
@@ -55,7 +55,7 @@ class Visit:
     @property
     def actor(self) -> str:
         """Give the user's name as the audit trail has it."""
-        return f"{PERSON}{self.user}"
+        return person(self.user or "(none)")
 
     def may(self, role: Role) -> bool:
         """Say whether this user may change what ``role`` may; one without a name never."""

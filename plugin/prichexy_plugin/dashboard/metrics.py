@@ -232,7 +232,7 @@ def _workers(workers: Iterable[WorkerRecord], now: datetime) -> Iterator[Metric]
     yield _gauge(
         "workers_alive",
         "Workers that the plugin has heard of lately.",
-        sum(now - record.seen < _LIVES for record in workers),
+        sum(abs(now - record.seen) < _LIVES for record in workers),
     )
     seen = _named(
         "announced_worker_seen_seconds", "Since the plugin last heard of the worker.", ("worker",)

@@ -30,6 +30,7 @@ from prichexy_plugin.dashboard.models_in_use import ModelInUse, models_in_use
 from prichexy_plugin.dashboard.view import Overview
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.model_changes import MOST_CHANGES, read_changes
+from prichexy_plugin.people import kept_name
 from prichexy_plugin.security import Role
 from prichexy_store.errors import Failed, Moved, Refused
 from prichexy_store.history import Change, Version
@@ -215,7 +216,8 @@ class Models:
         if not sure:
             return self._ask_again(store, digest, form, visit)
         try:
-            change = _change(store, digest, form, f"{visit.user} on the dashboard", reason)
+            by = f"{kept_name(visit.user or '')} on the dashboard"
+            change = _change(store, digest, form, by, reason)
         except Moved:
             return go_to(f"{back}models?note=moved")
         except Refused:

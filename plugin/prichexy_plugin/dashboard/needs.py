@@ -55,8 +55,8 @@ class Need:
 
 
 def is_silent(worker: WorkerRecord, now: datetime) -> bool:
-    """Say whether a worker has missed its announcements."""
-    return now - worker.seen > _SILENT_AFTER
+    """Say whether a worker has missed its announcements, also where the clock was ahead then."""
+    return abs(now - worker.seen) > _SILENT_AFTER
 
 
 def needs_of(overview: Overview, *, disk: Disk | None, decides: bool = False) -> tuple[Need, ...]:
@@ -148,7 +148,8 @@ def troubles_of(overview: Overview) -> Iterator[Need]:
         )
         yield Need(
             f"{what} be read from Orthanc's storage",
-            "The plugin looks again for some hours and then rejects what is still unreadable. "
+            "The plugin looks again for some hours and then rejects what is still unreadable; at "
+            "what somebody turned away or has withdrawn it goes on to look each hour. "
             "Check that the folder of StorageDirectory is mounted and whole.",
         )
 
