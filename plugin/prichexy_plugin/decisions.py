@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from prichexy_plugin.chain import Deed
 from prichexy_plugin.intake import Rank, stream_of
+from prichexy_plugin.lasting import is_being_withdrawn, is_without_consent
 from prichexy_plugin.orders import InDoubt, Orders, boxes_of, numbers_of
 from prichexy_plugin.records import Held
 from prichexy_plugin.retention import Originals
@@ -153,13 +154,16 @@ class Decisions(Steps):
         """Have the export of a study taken back from every target, and end it as turned away.
 
         It may be of an earlier revision, and its originals may be gone where the ledger knows its
-        name there. False, with nothing written, when none can stand, or the study is no longer what
-        the person saw.
+        name there. For want of consent (WITHDRAWN_CONSENT) nothing that comes of it is taken in
+        from now on, however the withdrawal ends, until somebody tries the study again after it.
+        False, with nothing written, when no export can stand, or the study is no longer what the
+        person saw.
         """
         with self._writing() as session:
             row = session.scalar(select(StudyRow).where(StudyRow.job_id == job_id))
             if row is None or row.revision != revision or not row.to_record().can_be_withdrawn:
                 return False
+            row.unconsented = is_without_consent(row) or reason is Reason.WITHDRAWN_CONSENT
             orders = Orders(errand=Errand.WITHDRAW, reason=reason)
             self._hand_out(session, row, orders, reason, actor)
             return True
@@ -169,16 +173,17 @@ class Decisions(Steps):
 
         A rejected one is looked at anew by the intake rules; any other is a new revision in the
         outbox, for the targets that it was for, and in its queue unless no rule names that any
-        more: then in the gateway's own. Whoever said that it is not consented to is overruled.
-        False, with nothing written, when it is no longer what the person saw: of another revision,
-        or not ended.
+        more: then in the gateway's own. Whoever said that it is not consented to is overruled,
+        unless it is a withdrawal that failed: then that is tried again. False, with nothing
+        written, when it is no longer what the person saw: of another revision, or not ended.
         """
         with self._writing() as session:
             row = _ended_as_seen(session, job_id, revision)
             if row is None:
                 return False
             before = State(row.state)
-            row.unconsented = False
+            if not is_being_withdrawn(row):
+                row.unconsented = False
             self._go_on_with_its_kind(session, row, actor)
             if before is State.REJECTED:
                 row.look_at, row.failed_looks = self._clock(), 0
@@ -202,12 +207,15 @@ class Decisions(Steps):
 
         What was measured on it stays, also what may be left at an export target. False, with
         nothing written, when it is no longer what the person saw: of another revision, or neither
-        quarantined nor failed.
+        quarantined nor failed. So, too, when it is a withdrawal that failed: only an administrator
+        says what becomes of that.
         """
         with self._writing() as session:
             row = session.scalar(select(StudyRow).where(StudyRow.job_id == job_id))
             undecided = (State.QUARANTINED.value, State.FAILED.value)
             if row is None or row.revision != revision or row.state not in undecided:
+                return False
+            if is_being_withdrawn(row):
                 return False
             self._step(session, row, State.REJECTED, reason, actor=actor)
             return True

@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, and_, delete, or_, select
 from sqlalchemy.orm import Session
 
 from prichexy_plugin.chain import Deed
-from prichexy_plugin.lasting import is_without_consent, may_be_forgotten
+from prichexy_plugin.lasting import may_be_forgotten
 from prichexy_plugin.retention import Due, Originals, Rules
 from prichexy_plugin.schema import KEPT, LOSES, DisposedRow, DoubtRow, EventRow, StudyRow
 from prichexy_plugin.standing import bears_out, digest_of_named, tells_of_deletion
@@ -239,10 +239,7 @@ class Disposal(Trail):
             self._tell_of(session, row, Deed.PICTURES_DELETED)
 
     def forgettable(self, rules: Rules, limit: int) -> tuple[str, ...]:
-        """Name studies to be forgotten, as far as the ledger knows: see ``forget``.
-
-        None that is not consented to: it would be taken in when it comes again.
-        """
+        """Name studies to be forgotten, as far as the ledger knows: see ``forget``."""
         if rules.ledger is None:
             return ()
         return self._oldest(
@@ -256,16 +253,17 @@ class Disposal(Trail):
     def forget(self, study_id: str, rules: Rules) -> bool:
         """Forget a study of which Orthanc holds nothing; False when it has moved on meanwhile.
 
+        False, too, for one that is never to be forgotten (``may_be_forgotten``).
+
         Its lines of the audit trail stay as long as their own age says.
         """
         if rules.ledger is None:
             return False
         with self._writing() as session:
-            row = session.get(StudyRow, study_id, with_for_update=True)
+            wanted = select(StudyRow).where(StudyRow.study_id == study_id, may_be_forgotten())
+            row = session.scalar(wanted.with_for_update())
             old = row is not None and row.updated < self._clock() - rules.ledger
             if row is None or not old or row.look_at is not None or row.state not in _ENDED:
-                return False
-            if is_without_consent(row):
                 return False
             self._tell_of(session, row, Deed.FORGOTTEN)
             _forget_disposed(session, study_id)

@@ -135,13 +135,23 @@ class Ledger(Decisions, HandingOut, Walks, ToldOnce, Disposal, ClockMemory, Paus
             row.look_at, row.failed_looks = at, 0
 
     def look_failed(self, study_id: str, pauses: Sequence[timedelta]) -> None:
-        """Look at an unreadable study again after the next of ``pauses``, and end it after all."""
+        """Look at an unreadable study again after the next of ``pauses``, and end it after all.
+
+        Something came in for it that nobody has judged. So it ends as unreadable also where a
+        person had turned it away, unless that holds whatever comes. One whose export is being
+        withdrawn is looked at when that is done.
+        """
         with self._writing() as session:
             row = session.get_one(StudyRow, study_id)
             if row.failed_looks < len(pauses):
                 row.look_at = self._clock() + pauses[row.failed_looks]
                 row.failed_looks += 1
-            else:
+                return
+            row.look_at, row.failed_looks = None, 0
+            if is_being_withdrawn(row):
+                # So that its end has it looked at.
+                row.content = ""
+            elif not is_without_consent(row):
                 self._turn_away(session, row, Reason.UNREADABLE)
 
     def settle(
@@ -428,7 +438,8 @@ class Ledger(Decisions, HandingOut, Walks, ToldOnce, Disposal, ClockMemory, Paus
     def _turn_away(self, session: Session, row: StudyRow, reason: Reason) -> None:
         row.look_at, row.failed_looks = None, 0
         before = State(row.state)
-        if row.reason in BY_PEOPLE or is_being_withdrawn(row):
+        by_people = row.reason in BY_PEOPLE and reason is not Reason.UNREADABLE
+        if by_people or is_being_withdrawn(row):
             return
         if before is not State.REJECTED or row.reason != reason:
             targets = row.targets

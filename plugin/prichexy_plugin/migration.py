@@ -14,6 +14,7 @@ from prichexy_plugin.chain import PERSON, PLUGIN, Deed, Line
 from prichexy_plugin.chaining import append, begin_chain
 from prichexy_plugin.intake import Rank, stream_of
 from prichexy_plugin.key_watch import place_of
+from prichexy_plugin.lasting import being_withdrawn
 from prichexy_plugin.schema import (
     NEW_COLUMNS,
     REMADE,
@@ -156,7 +157,10 @@ def _keep_keys(session: Session) -> None:
 
 
 def _tell_what_is_not_consented_to(session: Session) -> None:
-    """Mark the studies whose originals were deleted for that, unless somebody tried them again."""
+    """Mark the studies whose originals were deleted for that, unless somebody tried them again.
+
+    And those whose export is to be withdrawn for that, and has not been yet.
+    """
     tried = aliased(EventRow)
     since = select(tried.number).where(
         tried.job_id == EventRow.job_id,
@@ -169,9 +173,10 @@ def _tell_what_is_not_consented_to(session: Session) -> None:
         EventRow.reason == Reason.DELETED_CONSENT.value,
         ~since.exists(),
     )
+    why = StudyRow.orders["reason"].as_string() == Reason.WITHDRAWN_CONSENT.value
     session.execute(
         update(StudyRow)
-        .where(StudyRow.job_id.in_(deleted))
+        .where(or_(StudyRow.job_id.in_(deleted), and_(being_withdrawn(), why)))
         .values(unconsented=True)
         .execution_options(synchronize_session=False)
     )

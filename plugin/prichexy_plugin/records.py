@@ -55,7 +55,7 @@ class StudyRecord:
     rule: str = ""
     #: Under which pseudonyms' keys an export of it may stand; none where nobody said.
     exported_keys: tuple[str, ...] = ()
-    #: Originals of it were deleted because its use is not consented to.
+    #: Its originals were deleted, or its export was to be withdrawn, for want of consent.
     unconsented: bool = False
     #: Whether the ledger knows what it is called at the targets.
     named: bool = False
@@ -65,6 +65,11 @@ class StudyRecord:
         """Whether an export of it may stand that a worker can name: by its original, or without."""
         ended = self.state in ENDED
         return ended and self.stands and (self.has_originals or self.named)
+
+    @property
+    def is_being_withdrawn(self) -> bool:
+        """Whether somebody has had its export taken back and that has not ended as done."""
+        return self.orders.withdraw(self.state)
 
     @property
     def text_pictures(self) -> int:
@@ -79,8 +84,8 @@ class StudyRecord:
 
         Of a study given up, also the last trouble; of one that could not be taken back from every
         export target, or of which an export of before stands there, also that; of one that was
-        exported, where an earlier export may be left. Of one whose originals were deleted for want
-        of consent, that it is not taken in any more.
+        exported, where an earlier export may be left. Of one of which somebody has said that its
+        use is not consented to, that it is not taken in any more.
         """
         told = [] if self.reason is None else [self._told_of(self.reason)]
         if self.state is State.EXPORTED and self.left_at:

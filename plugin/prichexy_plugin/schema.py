@@ -187,7 +187,7 @@ class StudyRow(Base):
     taken_of: Mapped[bytes | None] = mapped_column(LargeBinary)
     #: The images of it that workers were to send to a target ever, by the workers' marks.
     sent: Mapped[bytes | None] = mapped_column(LargeBinary)
-    #: Its originals were deleted because its use is not consented to.
+    #: Its originals were deleted, or its export was to be withdrawn, for want of consent.
     unconsented: Mapped[bool] = mapped_column(default=False, server_default=false())
     #: The pseudonymous StudyInstanceUIDs under which workers were to send it to a target, each with
     #: the id of the pseudonyms' key.

@@ -190,6 +190,25 @@ def test_an_export_that_stands_is_told_of_when_the_study_is_rejected(how: str) -
     gateway.engine.dispose()
 
 
+@pytest.mark.parametrize("reason", [Reason.NOT_NEEDED, Reason.WRONGLY_SENT, Reason.NO_CONSENT])
+def test_what_stays_unreadable_of_a_study_that_was_turned_away_is_told(reason: Reason) -> None:
+    gateway = Gateway()
+    gateway.look("1")
+    _quarantined(gateway, reason)
+    (study,) = gateway.ledger.studies().studies
+    gateway.ledger.note({STUDY: gateway.clock()}, cursor=2)
+    for _ in range(2):
+        gateway.ledger.look_failed(STUDY, [timedelta(seconds=5)])
+    assert gateway.ledger.due() == ()
+    if reason is Reason.NO_CONSENT:
+        assert gateway.state() == (State.REJECTED, reason), "that holds whatever comes"
+    else:
+        assert gateway.state() == (State.REJECTED, Reason.UNREADABLE)
+        assert gateway.ledger.again(study.job_id, revision=study.revision + 1, actor="user omar")
+        assert gateway.look("1", "2") == (State.PENDING, None)
+    gateway.engine.dispose()
+
+
 def test_of_what_was_never_exported_nothing_stands() -> None:
     gateway = Gateway()
     gateway.look("1", targets=("research",))

@@ -459,6 +459,25 @@ def test_a_study_that_orthanc_still_holds_is_not_forgotten(gateway: Gateway) -> 
     assert gateway.ledger.studies().total == 1
 
 
+def test_a_study_whose_withdrawal_for_want_of_consent_failed_is_known_for_ever(
+    gateway: Gateway,
+) -> None:
+    study = gateway.receive("1")
+    gateway.ends()
+    [row] = gateway.ledger.studies().studies
+    assert gateway.ledger.order_withdrawal(
+        row.job_id, revision=1, actor="user ada", reason=Reason.WITHDRAWN_CONSENT
+    )
+    gateway.ends(State.FAILED)
+    gateway.orthanc.delete(study)
+    gateway.set(Rules(ledger=30 * DAYS))
+    gateway.clock.move(100 * DAY)
+    gateway.keep()
+    gateway.receive("1")
+    assert gateway.state() == (State.FAILED, Reason.BURNED_IN_TEXT)
+    assert gateway.ledger.outbox() == (), "it is not exported once more"
+
+
 def test_lines_go_together_once_the_oldest_is_a_day_too_old(gateway: Gateway) -> None:
     gateway.receive("1")
     first = gateway.ledger.lines()[0].at

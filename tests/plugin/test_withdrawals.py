@@ -7,8 +7,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
+from prichexy_plugin import migration
 from prichexy_plugin.intake import Decision, Rank
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.pauses import Stage
@@ -122,6 +124,22 @@ def test_what_came_in_meanwhile_is_looked_at_when_the_withdrawal_is_done(gateway
     gateway.export("1", "2", "3")
 
 
+@pytest.mark.parametrize("meanwhile", [waits, fails])
+def test_what_could_not_be_read_meanwhile_is_looked_at_when_the_withdrawal_is_done(
+    gateway: Gateway, meanwhile: Callable[[Gateway], None]
+) -> None:
+    order(gateway)
+    meanwhile(gateway)
+    gateway.ledger.note({STUDY: gateway.clock()}, cursor=2)
+    stays_unreadable(gateway)
+    study = study_of(gateway)
+    if study.state is State.FAILED:
+        assert gateway.ledger.again(study.job_id, revision=study.revision, actor="user omar")
+    is_done(gateway)
+    assert gateway.ledger.due() == (STUDY,)
+    assert gateway.look("1", "2", "3") == (State.PENDING, None)
+
+
 def test_where_nothing_came_in_a_withdrawn_study_is_left_alone(gateway: Gateway) -> None:
     order(gateway)
     gateway.look("1", "2")
@@ -158,6 +176,93 @@ def test_a_rule_for_old_rows_forgets_no_withdrawal_for_want_of_consent(
     lasts = reason is Reason.WITHDRAWN_CONSENT
     assert gateway.ledger.forgettable(rules, 10) == (() if lasts else (STUDY,))
     assert gateway.ledger.forget(STUDY, rules) is not lasts
+
+
+@pytest.mark.parametrize("reason", [Reason.WITHDRAWN_CONSENT, Reason.WITHDRAWN_FAULTY])
+def test_a_rule_for_old_rows_forgets_no_withdrawal_that_failed(
+    gateway: Gateway, reason: Reason
+) -> None:
+    order(gateway, reason)
+    fails(gateway)
+    gateway.clock.move(100 * 86400)
+    rules = Rules(ledger=timedelta(days=10))
+    assert gateway.ledger.forgettable(rules, 10) == ()
+    assert not gateway.ledger.forget(STUDY, rules)
+
+
+@pytest.mark.parametrize("left", [True, False])
+@pytest.mark.parametrize("state", [State.QUARANTINED, State.FAILED])
+def test_a_rule_for_old_rows_forgets_nothing_that_may_be_left_at_a_target(
+    gateway: Gateway, state: State, left: bool
+) -> None:
+    gateway.look("1", "2", "3")
+    message, attempt = gateway.take()
+    said: dict[str, Any] = {"measures": {"targets_not_withdrawn": 1.0}, "left_at": ("export",)}
+    end = report_of(message, state, Reason.COLOUR, attempt=attempt, **(said if left else {}))
+    assert gateway.ledger.report(end).proceed
+    gateway.clock.move(100 * 86400)
+    rules = Rules(ledger=timedelta(days=10))
+    assert gateway.ledger.forgettable(rules, 10) == (() if left else (STUDY,))
+    assert gateway.ledger.forget(STUDY, rules) is not left
+
+
+def test_a_withdrawal_that_failed_is_turned_away_by_nobody(gateway: Gateway) -> None:
+    order(gateway, Reason.WITHDRAWN_CONSENT)
+    fails(gateway)
+    before = study_of(gateway)
+    for reason in (Reason.NOT_NEEDED, Reason.NO_CONSENT):
+        assert not gateway.ledger.turn_away(
+            before.job_id, revision=before.revision, actor="user omar", reason=reason
+        )
+    assert study_of(gateway) == before
+
+
+def test_want_of_consent_holds_from_when_it_is_said_until_a_person_takes_it_back(
+    gateway: Gateway,
+) -> None:
+    order(gateway, Reason.WITHDRAWN_CONSENT)
+    assert study_of(gateway).unconsented
+    fails(gateway)
+    failed = study_of(gateway)
+    assert gateway.ledger.again(failed.job_id, revision=failed.revision, actor="user omar")
+    assert study_of(gateway).unconsented, "that tried the withdrawal again"
+    fails(gateway)
+    assert order(gateway, Reason.WITHDRAWN_FAULTY)
+    is_done(gateway)
+    assert gateway.look("1", "2", "3") == (State.REJECTED, Reason.WITHDRAWN_FAULTY)
+    done = study_of(gateway)
+    assert gateway.ledger.again(done.job_id, revision=done.revision, actor="user ada")
+    assert not study_of(gateway).unconsented
+    assert gateway.look("1", "2", "3") == (State.PENDING, None)
+
+
+def test_who_withdraws_what_somebody_turned_away_for_want_of_consent_does_not_take_that_back(
+    gateway: Gateway,
+) -> None:
+    gateway.look("1", "2", "3")
+    message, attempt = gateway.take()
+    left = {"targets_not_withdrawn": 1.0}
+    end = report_of(message, State.FAILED, Reason.COLOUR, attempt=attempt, measures=left)
+    assert gateway.ledger.report(end).proceed
+    study = study_of(gateway)
+    assert gateway.ledger.turn_away(
+        study.job_id, revision=study.revision, actor="user omar", reason=Reason.NO_CONSENT
+    )
+    assert order(gateway, Reason.WITHDRAWN_FAULTY)
+    is_done(gateway)
+    assert gateway.look("1", "2", "3", "4") == (State.REJECTED, Reason.WITHDRAWN_FAULTY)
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_a_ledger_of_before_learns_from_its_orders_what_is_not_consented_to(
+    gateway: Gateway, done: bool
+) -> None:
+    order(gateway, Reason.WITHDRAWN_CONSENT)
+    (is_done if done else fails)(gateway)
+    with Session(gateway.engine) as session, session.begin():
+        session.execute(update(StudyRow).values(unconsented=False))
+        migration._tell_what_is_not_consented_to(session)
+    assert study_of(gateway).unconsented is not done, "then the reason of its end says it"
 
 
 def rank_of(gateway: Gateway) -> int:

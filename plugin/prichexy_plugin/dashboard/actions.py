@@ -159,8 +159,9 @@ def _explain_withdraw(study: StudyRecord) -> tuple[str, ...]:
         "afterwards. What somebody has copied from a target is not reached."
     )
     later = (
-        "The study is then rejected, for the reason chosen here. What this Orthanc holds of it "
-        "stays. Neither the intake rules nor a backfill take it in again, unless new images of "
+        "The study is then rejected, for the reason chosen here. If a target does not let go, it "
+        "has failed, and the withdrawal can be tried again. What this Orthanc holds of it stays. "
+        "Neither the intake rules nor a backfill take it in again, unless new images of "
         f"it come or somebody tries it again. {_LASTS}"
     )
     return (there, left, later)
@@ -182,7 +183,8 @@ def _explain_turn_away(study: StudyRecord) -> tuple[str, ...]:
 
 
 def _explain_retry(study: StudyRecord) -> tuple[str, ...]:
-    if study.unconsented or study.reason in (Reason.NO_CONSENT, Reason.WITHDRAWN_CONSENT):
+    consent = study.unconsented or study.reason in (Reason.NO_CONSENT, Reason.WITHDRAWN_CONSENT)
+    if consent and not study.is_being_withdrawn:
         consented = (
             "Somebody has said that its use is not consented to. With this you say that it is."
         )
@@ -249,6 +251,7 @@ ACTIONS: Final[Mapping[str, Action]] = {
             explain=_explain_turn_away,
             deed=_turn_away,
             reasons=tuple(one for one in Reason if one in AS_TURNED_AWAY),
+            only=lambda study: not study.is_being_withdrawn,
         ),
         Action(
             name="withdraw",

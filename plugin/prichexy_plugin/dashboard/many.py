@@ -79,8 +79,14 @@ def _next(action: Action, ledger: Ledger, search: StudySearch) -> list[StudyReco
 
 
 def _fits(action: Action, study: StudyRecord) -> bool:
-    """Whose originals are gone, and what is not consented to, is not tried again together."""
-    return not action.needs_originals or (study.has_originals and not study.unconsented)
+    """Whose originals are gone, and what is not consented to, is not tried again together.
+
+    A withdrawal that failed is: it is the withdrawal that is tried again.
+    """
+    consented = study.is_being_withdrawn or not study.unconsented
+    return action.only(study) and (
+        not action.needs_originals or (study.has_originals and consented)
+    )
 
 
 def _search_of(words: Mapping[str, str]) -> StudySearch:
