@@ -48,15 +48,15 @@ def may_be_forgotten() -> ColumnElement[bool]:
     """Give the condition for rows without which nothing is lost that people have to know or said.
 
     None that is not consented to: its study would be taken in when it comes again. None whose
-    withdrawal has not ended as done, and none that ended without export and may have left
+    withdrawal has not ended as done, and none that did not end exported and may have left
     something at a target: nobody else would tell.
     """
     others = or_(StudyRow.reason.is_(None), StudyRow.reason.not_in(WITHOUT_CONSENT))
-    undone = StudyRow.state.in_([State.QUARANTINED.value, State.FAILED.value])
+    exported = StudyRow.state == State.EXPORTED.value
     somewhere = or_(StudyRow.exported.is_(True), func.json_array_length(StudyRow.left_at) > 0)
     return and_(
         StudyRow.unconsented.is_(False),
         others,
         not_(being_withdrawn()),
-        not_(and_(undone, somewhere)),
+        or_(exported, not_(somewhere)),
     )

@@ -42,7 +42,7 @@ class StudyRecord:
     proved: bool
     #: Whether the originals are all there, as far as the gateway has to do with it.
     has_originals: bool
-    #: An export of it may stand at the targets, be it of an earlier revision.
+    #: An export of it may stand at the targets, be it of an earlier revision, or a part of one.
     stands: bool
     #: The export targets that may hold something of it although it did not end exported, or that
     #: may hold an earlier export although it does not go there.
@@ -106,8 +106,10 @@ class StudyRecord:
         elif left:
             where = "an export target" if left == 1 else f"{left} export targets"
             sentence += f" Something of it may be left at {where}: the worker's log names it."
+        elif self.stands and reason is Reason.TOO_MANY_ATTEMPTS and self.attempts:
+            sentence += " Something of it may be left at its targets."
         elif self.stands and self.state in (State.REJECTED, State.FAILED, State.QUARANTINED):
-            sentence += " An export of before still stands at its targets."
+            sentence += " An export of before still stands at its targets, or a part of one."
         return sentence
 
 

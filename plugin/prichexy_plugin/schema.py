@@ -176,7 +176,8 @@ class StudyRow(Base):
     #: The export targets that may hold something of it although it did not end exported.
     left_at: Mapped[list[str]] = mapped_column(JSON, default=list, server_default="[]")
 
-    #: An export of it may stand at the targets; a later revision may be under way or turned away.
+    #: An export of it, or a part of one, may stand at the targets: from when the first worker is
+    #: about to send it until one says that nothing is left.
     exported: Mapped[bool] = mapped_column(default=False, server_default=true())
     #: Under which keys of pseudonyms it may stand there, with blanks between them (``key_watch``);
     #: "" where nobody said.

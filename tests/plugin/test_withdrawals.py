@@ -15,12 +15,12 @@ from prichexy_plugin.intake import Decision, Rank
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.pauses import Stage
 from prichexy_plugin.records import StudyRecord
-from prichexy_plugin.retention import Rules
+from prichexy_plugin.retention import Due, Rules
 from prichexy_plugin.schema import StudyRow
 from prichexy_testing.fake_orthanc import orthanc_id
 from prichexy_testing.one_study import STUDY, Gateway, originals
 from prichexy_testing.plugin_fakes import report_of
-from prichexy_worker.contract import Errand, Reason, State, StudyMessage
+from prichexy_worker.contract import MAX_ATTEMPTS, Errand, Reason, State, StudyMessage
 from prichexy_worker.retry import LIMITS, Blame, Circuit
 
 PAUSES = (timedelta(seconds=5),)
@@ -377,6 +377,101 @@ def test_a_claim_to_withdraw_tells_each_name_and_no_other_claim_does(gateway: Ga
     gateway.look("1")
     (message,) = gateway.ledger.outbox()
     assert gateway.ledger.report(report_of(message, State.PROCESSING)).study_uids == ()
+
+
+def is_killed_midway(one: Gateway, message: StudyMessage, name: str = NAME) -> None:
+    """Have a worker die after it began to send the study to its targets."""
+    attempt = one.ledger.report(report_of(message, State.PROCESSING)).attempt
+    said: dict[str, Any] = {"attempt": attempt, "originals": originals("1"), "images": ("ab" * 8,)}
+    asks = report_of(message, State.PROCESSING, **said, study_uid=name)
+    assert one.ledger.report(asks).proceed
+
+
+def is_claimed_too_often(one: Gateway, message: StudyMessage) -> None:
+    while one.ledger.report(report_of(message, State.PROCESSING)).proceed:
+        pass
+
+
+def is_claimed_by_nobody(one: Gateway, message: StudyMessage) -> None:
+    for _ in range(2 * MAX_ATTEMPTS):
+        one.clock.move(86400)
+        one.ledger.recall(timedelta(hours=2))
+        one.ledger.sent(message)
+
+
+def is_gone(one: Gateway, _message: StudyMessage) -> None:
+    one.ledger.gone(STUDY)
+
+
+def comes_to_no_rule(one: Gateway, _message: StudyMessage) -> None:
+    one.look("1", "2", refused=Reason.NO_RULE_MATCHES)
+
+
+@pytest.mark.parametrize("targets", [("research",), ()])
+@pytest.mark.parametrize(
+    "ended", [is_claimed_too_often, is_claimed_by_nobody, is_gone, comes_to_no_rule]
+)
+@pytest.mark.parametrize("sent", [True, False])
+def test_what_a_killed_worker_left_is_told_and_can_be_withdrawn(
+    *, sent: bool, ended: Callable[[Gateway, StudyMessage], None], targets: tuple[str, ...]
+) -> None:
+    one = Gateway()
+    one.look("1", targets=targets)
+    (message,) = one.ledger.outbox()
+    one.ledger.sent(message)
+    if sent:
+        is_killed_midway(one, message)
+    else:
+        one.ledger.report(report_of(message, State.PROCESSING))
+    ended(one, message)
+    study = study_of(one)
+    assert study.state in (State.FAILED, State.REJECTED)
+    assert study.reason is not None
+    told = study.reason_sentence != study.reason.sentence
+    assert (study.stands, study.can_be_withdrawn, told) == (sent, sent, sent)
+    if study.state is State.FAILED:
+        assert study.left_at == (targets if sent else ())
+    one.clock.move(100 * 86400)
+    assert (STUDY in one.ledger.forgettable(Rules(ledger=timedelta(days=10)), 10)) is not sent
+    one.ledger.note_originals_gone(due_of(one))
+    assert study_of(one).can_be_withdrawn is sent, "by its name"
+    if sent:
+        assert order(one)
+        is_done(one)
+        assert not study_of(one).stands
+    one.engine.dispose()
+
+
+def due_of(one: Gateway) -> Due:
+    """Give the study as the retention rules would find it."""
+    study = study_of(one)
+    return Due(STUDY, study.state, study.revision, study.updated, "", 1, None, deleting=False)
+
+
+def test_what_a_killed_worker_left_holds_no_later_export_up() -> None:
+    one = Gateway()
+    one.look("1", "2")
+    (message,) = one.ledger.outbox()
+    one.ledger.sent(message)
+    is_killed_midway(one, message)
+    assert one.look("2", "3") == (State.PENDING, None), "no original is missing: none was exported"
+    one.export("2", "3")
+    assert study_of(one).stands
+    one.engine.dispose()
+
+
+def test_nothing_stands_of_what_a_later_worker_took_back() -> None:
+    one = Gateway()
+    one.look("1")
+    (message,) = one.ledger.outbox()
+    one.ledger.sent(message)
+    is_killed_midway(one, message)
+    attempt = one.ledger.report(report_of(message, State.PROCESSING)).attempt
+    end = report_of(message, State.QUARANTINED, Reason.COLOUR, attempt=attempt)
+    assert one.ledger.report(end).proceed
+    assert not study_of(one).stands
+    assert not study_of(one).can_be_withdrawn
+    one.engine.dispose()
 
 
 @pytest.mark.parametrize("told", [False, True])
