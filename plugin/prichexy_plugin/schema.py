@@ -57,9 +57,9 @@ __all__ = [
 
 #: Raised with every change of the tables; it stands in the ledger's facts. An older ledger is
 #: brought up to date (database.py), a newer one is refused.
-SCHEMA_VERSION: Final = 12
+SCHEMA_VERSION: Final = 13
 #: By schema and table: the columns that it brought. Each has a default for the rows of before.
-#: Tables that it brought need no list.
+#: A table that it brought needs no list: it has all its columns at once.
 NEW_COLUMNS: Final[Mapping[int, Mapping[str, tuple[str, ...]]]] = {
     2: {"studies": ("excused", "worked", "returned")},
     3: {"studies": ("backfilled", "last_update")},
@@ -70,6 +70,7 @@ NEW_COLUMNS: Final[Mapping[int, Mapping[str, tuple[str, ...]]]] = {
     8: {"studies": ("orders", "left_at")},
     11: {"studies": ("exported", "exported_of", "taken_of", "sent")},
     12: {"studies": ("exported_key", "unconsented", "study_uids", "rule")},
+    13: {"disposed_originals": ("digest",)},
 }
 #: By schema: the tables that it made anew, with the indices that stood on the ones of before. Their
 #: rows are carried over (database.py).
@@ -382,6 +383,9 @@ class DisposedRow(Base):
 
     study_id: Mapped[str] = mapped_column(String(44), primary_key=True)
     instance_id: Mapped[str] = mapped_column(String(44), primary_key=True)
+    #: Of its file as it was when it was named (``studies.Studies.digest``); blank in ledgers of
+    #: before.
+    digest: Mapped[str] = mapped_column(String(64), default="", server_default="")
 
 
 class DoubtRow(Base):

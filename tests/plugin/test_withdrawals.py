@@ -24,6 +24,7 @@ from prichexy_worker.contract import MAX_ATTEMPTS, Errand, Reason, State, StudyM
 from prichexy_worker.retry import LIMITS, Blame, Circuit
 
 PAUSES = (timedelta(seconds=5),)
+NAME = "2.25.17"
 
 
 @pytest.fixture
@@ -80,6 +81,34 @@ def waits(_gateway: Gateway) -> None:
 
 def is_claimed(gateway: Gateway) -> None:
     gateway.take()
+
+
+def is_killed_midway(one: Gateway, message: StudyMessage, name: str = NAME) -> None:
+    """Have a worker die after it began to send the study to its targets."""
+    attempt = one.ledger.report(report_of(message, State.PROCESSING)).attempt
+    said: dict[str, Any] = {"attempt": attempt, "originals": originals("1"), "images": ("ab" * 8,)}
+    asks = report_of(message, State.PROCESSING, **said, study_uid=name)
+    assert one.ledger.report(asks).proceed
+
+
+def is_claimed_too_often(one: Gateway, message: StudyMessage) -> None:
+    while one.ledger.report(report_of(message, State.PROCESSING)).proceed:
+        pass
+
+
+def is_claimed_by_nobody(one: Gateway, message: StudyMessage) -> None:
+    for _ in range(2 * MAX_ATTEMPTS):
+        one.clock.move(86400)
+        one.ledger.recall(timedelta(hours=2))
+        one.ledger.sent(message)
+
+
+def is_gone(one: Gateway, _message: StudyMessage) -> None:
+    one.ledger.gone(STUDY)
+
+
+def comes_to_no_rule(one: Gateway, _message: StudyMessage) -> None:
+    one.look("1", "2", refused=Reason.NO_RULE_MATCHES)
 
 
 UNDONE = pytest.mark.parametrize("meanwhile", [waits, is_claimed, is_given_back, fails])
@@ -253,6 +282,26 @@ def test_who_withdraws_what_somebody_turned_away_for_want_of_consent_does_not_ta
     assert gateway.look("1", "2", "3", "4") == (State.REJECTED, Reason.WITHDRAWN_FAULTY)
 
 
+@pytest.mark.parametrize("ended", [is_claimed_too_often, is_claimed_by_nobody, is_gone])
+def test_a_ledger_of_before_learns_what_killed_workers_may_have_left(
+    ended: Callable[[Gateway, StudyMessage], None],
+) -> None:
+    one = Gateway()
+    one.look("1")
+    (message,) = one.ledger.outbox()
+    one.ledger.sent(message)
+    is_killed_midway(one, message)
+    if ended is not is_gone:
+        ended(one, message)
+    with Session(one.engine) as session, session.begin():
+        session.execute(update(StudyRow).values(exported=False, exported_of=None))
+        migration._tell_what_may_be_left(session)
+    if ended is is_gone:
+        ended(one, message)
+    assert study_of(one).can_be_withdrawn
+    one.engine.dispose()
+
+
 @pytest.mark.parametrize("done", [False, True])
 def test_a_ledger_of_before_learns_from_its_orders_what_is_not_consented_to(
     gateway: Gateway, done: bool
@@ -349,9 +398,6 @@ def test_a_claim_that_ends_a_study_says_of_no_export_that_it_is_gone(gateway: Ga
     assert gateway.look("1", "3", "4") == (State.REJECTED, Reason.ORIGINALS_MISSING)
 
 
-NAME = "2.25.17"
-
-
 def export(gateway: Gateway, name: str, *held: str, key_id: str = "") -> None:
     """Have the study exported by a worker that tells its name at the targets."""
     message, attempt = gateway.take()
@@ -377,34 +423,6 @@ def test_a_claim_to_withdraw_tells_each_name_and_no_other_claim_does(gateway: Ga
     gateway.look("1")
     (message,) = gateway.ledger.outbox()
     assert gateway.ledger.report(report_of(message, State.PROCESSING)).study_uids == ()
-
-
-def is_killed_midway(one: Gateway, message: StudyMessage, name: str = NAME) -> None:
-    """Have a worker die after it began to send the study to its targets."""
-    attempt = one.ledger.report(report_of(message, State.PROCESSING)).attempt
-    said: dict[str, Any] = {"attempt": attempt, "originals": originals("1"), "images": ("ab" * 8,)}
-    asks = report_of(message, State.PROCESSING, **said, study_uid=name)
-    assert one.ledger.report(asks).proceed
-
-
-def is_claimed_too_often(one: Gateway, message: StudyMessage) -> None:
-    while one.ledger.report(report_of(message, State.PROCESSING)).proceed:
-        pass
-
-
-def is_claimed_by_nobody(one: Gateway, message: StudyMessage) -> None:
-    for _ in range(2 * MAX_ATTEMPTS):
-        one.clock.move(86400)
-        one.ledger.recall(timedelta(hours=2))
-        one.ledger.sent(message)
-
-
-def is_gone(one: Gateway, _message: StudyMessage) -> None:
-    one.ledger.gone(STUDY)
-
-
-def comes_to_no_rule(one: Gateway, _message: StudyMessage) -> None:
-    one.look("1", "2", refused=Reason.NO_RULE_MATCHES)
 
 
 @pytest.mark.parametrize("targets", [("research",), ()])
@@ -487,7 +505,7 @@ def test_an_export_whose_originals_were_deleted_is_withdrawn_by_its_name(
         revision=study.revision,
         actor="user ada",
         reason=Reason.DELETED_DONE,
-        instances=originals("1", "2"),
+        digests=dict.fromkeys(originals("1", "2"), "0"),
     )
     gateway.ledger.end_disposal(STUDY)
     assert study_of(gateway).can_be_withdrawn is told

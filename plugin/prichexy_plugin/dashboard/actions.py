@@ -13,7 +13,7 @@ from prichexy_plugin.decisions import AS_TURNED_AWAY, WITHDRAWALS
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.records import StudyRecord
 from prichexy_plugin.security import Role
-from prichexy_plugin.studies import Studies, StudiesUnavailable, Unreadable
+from prichexy_plugin.studies import Studies, StudiesUnavailable, Unreadable, digests_of
 from prichexy_worker.contract import ENDED, Errand, Reason, State
 
 __all__ = [
@@ -116,15 +116,16 @@ def _delete(hands: Hands, wish: Wish) -> str:
         return "kept"
     try:
         there = hands.studies.study(study.study_id)
+        digests = {} if there is None else digests_of(hands.studies, there.instances)
     except (StudiesUnavailable, Unreadable):
         return "kept"
-    # As the retention rules do it: these instances and no later ones, with a line before and after.
+    # As the retention rules do it: these files and no later ones, with a line before and after.
     ordered = hands.ledger.order_disposal(
         wish.job_id,
         revision=wish.revision,
         actor=wish.actor,
         reason=wish.reason,
-        instances=() if there is None else there.instances,
+        digests=digests,
     )
     if not ordered:
         return "moved"
