@@ -24,6 +24,7 @@ from prichexy_plugin.studies import (
     Study,
     Unreadable,
     content_of,
+    digests_of,
 )
 from prichexy_plugin.trail import Clock
 
@@ -160,7 +161,7 @@ class Watcher:
         self._ledger.settle(
             study_id,
             decision,
-            content=content_of(self._studies, instances) if decision.taken else "",
+            content=content_of(digests_of(self._studies, instances)) if decision.taken else "",
             instances=len(instances),
             last_update=study.last_update,
             present=instances,

@@ -168,8 +168,10 @@ class Decisions(Steps):
         """Have the export of a study taken back from every target, and end it as turned away.
 
         It may be of an earlier revision, and its originals may be gone where the ledger knows its
-        name there. False, with nothing written, when none can stand, or the study is no longer what
-        the person saw.
+        name there. For want of consent (WITHDRAWN_CONSENT) nothing that comes of it is taken in
+        from now on, however the withdrawal ends, until somebody tries the study again after it.
+        False, with nothing written, when no export can stand, or the study is no longer what the
+        person saw.
         """
         with self._writing() as session:
             row = session.scalar(select(StudyRow).where(StudyRow.job_id == job_id))
@@ -177,6 +179,7 @@ class Decisions(Steps):
                 return False
             if not row.to_record().can_be_withdrawn:
                 return False
+            row.unconsented = is_without_consent(row) or reason is Reason.WITHDRAWN_CONSENT
             orders = Orders(errand=Errand.WITHDRAW, reason=reason)
             self._hand_out(session, row, orders, reason, actor)
             return True
@@ -186,16 +189,17 @@ class Decisions(Steps):
 
         A rejected one is looked at anew by the intake rules; any other is a new revision in the
         outbox, for the targets that it was for, and in its queue unless no rule names that any
-        more: then in the gateway's own. Whoever said that it is not consented to is overruled.
-        False, with nothing written, when it is no longer what the person saw: of another revision,
-        or not ended.
+        more: then in the gateway's own. Whoever said that it is not consented to is overruled,
+        unless it is a withdrawal that failed: then that is tried again. False, with nothing
+        written, when it is no longer what the person saw: of another revision, or not ended.
         """
         with self._writing() as session:
             row = _ended_as_seen(session, job_id, _Seen(revision, seen))
             if row is None:
                 return False
             before = State(row.state)
-            row.unconsented = False
+            if not is_being_withdrawn(row):
+                row.unconsented = False
             self._go_on_with_its_kind(session, row, actor)
             if before is State.REJECTED:
                 row.look_at, row.failed_looks = self._clock(), 0
@@ -234,7 +238,7 @@ class Decisions(Steps):
             if before in (State.PROCESSING, State.EXPORTED):
                 return False
             row.unconsented = is_without_consent(row) or reason is Reason.NO_CONSENT
-            if before in ACTIVE and not row.exported and (row.attempts or row.sent):
+            if before in ACTIVE and _a_part_may_stand(row):
                 _tell_what_may_stand(row)
                 orders = Orders(errand=Errand.WITHDRAW, reason=reason)
                 self._hand_out(session, row, orders, reason, actor)
@@ -304,6 +308,12 @@ class Decisions(Steps):
                 deed, details = Deed.HANDING_OUT_RESUMED, {"blame": circuit.blame.value}
                 entry = Entry(deed, now, actor, reason=circuit.reason, details=details)
                 self._tell(session, entry)
+
+
+def _a_part_may_stand(row: StudyRow) -> bool:
+    """Say whether workers may have sent something of a study of which no whole export is known."""
+    whole = row.exported and (row.exported_of or row.exported_key)
+    return not whole and bool(row.exported or row.attempts or row.sent)
 
 
 def _tell_what_may_stand(row: StudyRow) -> None:

@@ -1,14 +1,15 @@
 """What the retention rules do, in the ledger. Nothing in here asks or deletes anything in Orthanc.
 
 A deletion has a line of the audit trail before it and one after it. Between the two the ledger
-names the instances that it is about, so that it can be taken up again after a kill, and so that a
-part of them that comes again later is not taken for the whole study.
+names the instances that it is about, each with the digest of its file then. So it can be taken up
+again after a kill, a corrected image that comes in the place of one is not taken for it, and a part
+of them that comes again later is not taken for the whole study.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from itertools import chain
 from typing import Final
@@ -17,7 +18,7 @@ from sqlalchemy import ColumnElement, and_, delete, or_, select
 from sqlalchemy.orm import Session
 
 from prichexy_plugin.chain import Deed
-from prichexy_plugin.lasting import is_without_consent, may_be_forgotten
+from prichexy_plugin.lasting import may_be_forgotten
 from prichexy_plugin.retention import Due, Originals, Rules
 from prichexy_plugin.schema import KEPT, LOSES, DisposedRow, DoubtRow, EventRow, StudyRow
 from prichexy_plugin.standing import bears_out, digest_of_named, tells_of_deletion
@@ -92,8 +93,8 @@ class Disposal(Trail):
             row.dispose_at = self._clock() + _DOUBTED
             return False
 
-    def begin_disposal(self, due: Due, instances: Collection[str]) -> bool:
-        """Write that these instances will be deleted.
+    def begin_disposal(self, due: Due, digests: Mapping[str, str]) -> bool:
+        """Write that these instances will be deleted, as long as they have these digests.
 
         False when the study has moved on, or when the trail does not bear it out.
         """
@@ -103,9 +104,9 @@ class Disposal(Trail):
                 return False
             if not _is_borne_out(session, row):
                 return False
-            named = _name(session, row, instances)
+            named = _name(session, row, digests)
             self._tell_of(
-                session, row, Deed.ORIGINALS_DELETING, originals=len(instances), named=named
+                session, row, Deed.ORIGINALS_DELETING, originals=len(digests), named=named
             )
             return True
 
@@ -116,15 +117,15 @@ class Disposal(Trail):
         revision: int,
         actor: str,
         reason: Reason,
-        instances: Collection[str],
+        digests: Mapping[str, str],
         seen: str | None = None,
     ) -> bool:
         """Have these originals of a study that has ended deleted, because ``actor`` says so.
 
-        The study itself stays as it is; for want of consent (DELETED_CONSENT) nothing that comes of
-        it later is taken in, until somebody tries it again. False, with nothing written, when it is
-        no longer what the person saw (of this revision, and with ``seen`` this
-        ``StudyRecord.as_seen``), or something came in for it.
+        Each as long as it has this digest. The study itself stays as it is; for want of consent
+        (DELETED_CONSENT) nothing that comes of it later is taken in, until somebody tries it again.
+        False, with nothing written, when it is no longer what the person saw (of this revision, and
+        with ``seen`` this ``StudyRecord.as_seen``), or something came in for it.
         """
         with self._writing() as session:
             row = session.scalar(
@@ -139,15 +140,17 @@ class Disposal(Trail):
             row.dispose_at = None
             row.unconsented = row.unconsented or reason is Reason.DELETED_CONSENT
             details: dict[str, int | str] = {"revision": row.revision, "state": row.state}
-            details["originals"] = len(instances)
-            details["named"] = _name(session, row, instances)
+            details["originals"] = len(digests)
+            details["named"] = _name(session, row, digests)
             deed = Deed.ORIGINALS_DELETING
             entry = Entry(deed, self._clock(), actor, job_id, reason=reason, details=details)
             self._tell(session, entry)
             return True
 
-    def disposing(self, study_id: str) -> frozenset[str] | None:
-        """Name the instances that may be deleted; None when that was not begun.
+    def disposing(self, study_id: str) -> Mapping[str, str] | None:
+        """Name the instances that may be deleted, with their digests; None if that was not begun.
+
+        The digest is blank where older software began: that one may not be.
 
         Also None when something came in since, or the trail does not tell of a deletion of just
         these: then nothing more of the study may be deleted.
@@ -156,7 +159,7 @@ class Disposal(Trail):
             row = session.get(StudyRow, study_id)
             if row is None or row.look_at is not None or row.originals != Originals.DELETING.value:
                 return None
-            named = frozenset(_disposed(session, study_id))
+            named = _disposed(session, study_id)
             return named if tells_of_deletion(session.connection(), row.job_id, named) else None
 
     def end_disposal(self, study_id: str) -> None:
@@ -245,10 +248,7 @@ class Disposal(Trail):
             self._tell_of(session, row, Deed.PICTURES_DELETED)
 
     def forgettable(self, rules: Rules, limit: int) -> tuple[str, ...]:
-        """Name studies to be forgotten, as far as the ledger knows: see ``forget``.
-
-        None that is not consented to: it would be taken in when it comes again.
-        """
+        """Name studies to be forgotten, as far as the ledger knows: see ``forget``."""
         if rules.ledger is None:
             return ()
         return self._oldest(
@@ -262,16 +262,17 @@ class Disposal(Trail):
     def forget(self, study_id: str, rules: Rules) -> bool:
         """Forget a study of which Orthanc holds nothing; False when it has moved on meanwhile.
 
+        False, too, for one that is never to be forgotten (``may_be_forgotten``).
+
         Its lines of the audit trail stay as long as their own age says.
         """
         if rules.ledger is None:
             return False
         with self._writing() as session:
-            row = session.get(StudyRow, study_id, with_for_update=True)
+            wanted = select(StudyRow).where(StudyRow.study_id == study_id, may_be_forgotten())
+            row = session.scalar(wanted.with_for_update())
             old = row is not None and row.updated < self._clock() - rules.ledger
             if row is None or not old or row.look_at is not None or row.state not in _ENDED:
-                return False
-            if is_without_consent(row):
                 return False
             self._tell_of(session, row, Deed.FORGOTTEN)
             _forget_disposed(session, study_id)
@@ -339,18 +340,20 @@ def _is_borne_out(session: Session, row: StudyRow) -> bool:
     return bears_out(connection, row.job_id, State(row.state), row.last_update)
 
 
-def _name(session: Session, row: StudyRow, instances: Collection[str]) -> str:
+def _name(session: Session, row: StudyRow, digests: Mapping[str, str]) -> str:
     """Mark the row and its instances for deletion; give the digest of all that are marked."""
     row.originals = Originals.DELETING.value
-    for instance in instances:
-        session.merge(DisposedRow(study_id=row.study_id, instance_id=instance))
+    for instance, digest in digests.items():
+        named = DisposedRow(study_id=row.study_id, instance_id=instance, digest=digest)
+        session.merge(named)
     session.flush()
     return digest_of_named(_disposed(session, row.study_id))
 
 
-def _disposed(session: Session, study_id: str) -> tuple[str, ...]:
-    found = select(DisposedRow.instance_id).where(DisposedRow.study_id == study_id)
-    return tuple(session.scalars(found))
+def _disposed(session: Session, study_id: str) -> dict[str, str]:
+    """Give the originals that are named, each with its digest."""
+    found = select(DisposedRow).where(DisposedRow.study_id == study_id)
+    return {row.instance_id: row.digest for row in session.scalars(found)}
 
 
 def _forget_disposed(session: Session, study_id: str, instance: str | None = None) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from prichexy_plugin.intake import Rank, targets_of
 from prichexy_plugin.pauses import Pause, holds
 from prichexy_plugin.schema import CircuitRow, StudyRow, WorkerRow
-from prichexy_plugin.steps import Steps
+from prichexy_plugin.steps import Steps, may_be_left_at
 from prichexy_plugin.stops import concerns
 from prichexy_plugin.transitions import ACTIVE
 from prichexy_plugin.views import (
@@ -155,6 +155,7 @@ class HandingOut(Steps):
                 if lost is not None and row.job_id not in lost:
                     continue
                 if row.sendings >= _MAX_SENDINGS:
+                    row.left_at = may_be_left_at(row)
                     self._step(session, row, State.FAILED, Reason.TOO_MANY_ATTEMPTS)
                 else:
                     self._step(session, row, State.PENDING, None)

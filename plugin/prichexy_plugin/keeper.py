@@ -1,12 +1,13 @@
 """Does what the retention rules say: a bounded part of it at each call.
 
-Originals are deleted instance by instance, those that the ledger has named and no other: one that
-comes in meanwhile stays, whatever Orthanc puts it to.
+Originals are deleted instance by instance, those that the ledger has named, as they were then, and
+no other: one that comes in meanwhile stays, whatever Orthanc puts it to, and also when it comes in
+the place of one that is deleted, with the same id.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from prichexy_plugin.chain import Broken, Damaged, UnknownKey
 from prichexy_plugin.pictures import Pictures
 from prichexy_plugin.retention import Due, Rules
-from prichexy_plugin.studies import Studies, Study, Unreadable, content_of
+from prichexy_plugin.studies import Studies, Study, Unreadable, content_of, digests_of
 from prichexy_worker.contract import State
 
 if TYPE_CHECKING:
@@ -108,43 +109,44 @@ class Keeper:
             if study is None:
                 self._ledger.note_originals_gone(due)
                 return True
-            if not self._is_as_it_ended(due, study):
+            digests = digests_of(self._studies, study.instances)
+            if not _is_as_it_ended(due, study, digests):
                 self._postpone(due.study_id)
                 return False
-            if not self._ledger.begin_disposal(due, study.instances):
+            if not self._ledger.begin_disposal(due, digests):
                 return False
         return self._delete_originals(due.study_id)
-
-    def _is_as_it_ended(self, due: Due, study: Study) -> bool:
-        """Say whether Orthanc holds what the study's end was about, and nothing else."""
-        if not study.stable or study.last_update is None or study.last_update != due.last_update:
-            return False
-        if due.state is State.REJECTED:
-            return True
-        instances = study.instances
-        if due.state is State.EXPORTED and len(instances) != due.instances:
-            return False
-        return content_of(self._studies, instances) == due.content
 
     def _delete_originals(self, study_id: str) -> bool:
         named = self._ledger.disposing(study_id)
         there = self._there(study_id)
-        for count, instance in enumerate(sorted(there & (named or frozenset()))):
+        for count, instance in enumerate(sorted(there & (named or {}).keys())):
             if count >= _INSTANCES or self._stopping():
                 return True
-            # Asked before each one: nothing more goes once something has come in.
-            if self._ledger.disposing(study_id) is None:
+            if not self._may_go(study_id, instance):
                 named = None
                 break
             self._studies.delete_instance(instance)
         if named is not None:
             named = self._ledger.disposing(study_id)
         there = self._there(study_id)
-        if named is not None and not named & there:
+        if named is not None and not named.keys() & there:
             self._ledger.end_disposal(study_id)
         else:
             self._ledger.call_off_disposal(study_id, there)
         return True
+
+    def _may_go(self, study_id: str, instance: str) -> bool:
+        """Say whether a named original may be deleted now; asked before each one.
+
+        Not once something has come in for the study, nor if another file came in its place: it may
+        be a corrected image, which nobody has exported.
+        """
+        named = self._ledger.disposing(study_id)
+        if named is None:
+            return False
+        digest = self._studies.digest(instance)
+        return digest is None or digest == named.get(instance)
 
     def _there(self, study_id: str) -> frozenset[str]:
         study = self._studies.study(study_id)
@@ -208,3 +210,16 @@ class Keeper:
 
     def _postpone(self, study_id: str) -> None:
         self._ledger.postpone_disposal(study_id, self._clock() + _LATER)
+
+
+def _is_as_it_ended(due: Due, study: Study, digests: Mapping[str, str]) -> bool:
+    """Say whether Orthanc holds what the study's end was about, and nothing else."""
+    if not study.stable or study.last_update is None or study.last_update != due.last_update:
+        return False
+    if digests.keys() != set(study.instances):
+        return False
+    if due.state is State.REJECTED:
+        return True
+    if due.state is State.EXPORTED and len(digests) != due.instances:
+        return False
+    return content_of(digests) == due.content

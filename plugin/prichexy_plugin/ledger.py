@@ -32,7 +32,7 @@ from prichexy_plugin.pausing import Pausing
 from prichexy_plugin.queries import Queries
 from prichexy_plugin.retention import Originals
 from prichexy_plugin.schema import RULE_LENGTH, CircuitRow, FactRow, StudyRow, WorkerRow
-from prichexy_plugin.steps import MADE_WITH
+from prichexy_plugin.steps import MADE_WITH, may_be_left_at
 from prichexy_plugin.told_once import ToldOnce
 from prichexy_plugin.trail import Clock, Entry
 from prichexy_plugin.transitions import ACTIVE, Situation, step_for
@@ -301,12 +301,10 @@ class Ledger(Decisions, HandingOut, Walks, ToldOnce, Disposal, ClockMemory, Paus
                 row.exported, row.exported_of = True, row.taken_of
             elif stays:
                 row.left_at = sorted({*row.left_at, *row.targets})
-            elif (
-                # A worker's own word: a claim that ends the study tells nothing of the targets.
-                step.state in ENDED
-                and step.proceed
-                and not report.measures.get("targets_not_withdrawn")
-            ):
+            elif not step.proceed:
+                # A claim that ends the study: it tells nothing of the targets.
+                row.left_at = may_be_left_at(row)
+            elif step.state in ENDED and not report.measures.get("targets_not_withdrawn"):
                 row.exported = False
                 if step.state is State.REJECTED:
                     row.study_uids = {}
@@ -380,6 +378,10 @@ class Ledger(Decisions, HandingOut, Walks, ToldOnce, Disposal, ClockMemory, Paus
             return False
         row.taken_of = packed(map(mark_of, report.originals))
         row.sent = packed(marks_in(row.sent) | set(report.images))
+        if not row.exported:
+            # From now on something may stand at the targets, also if this worker dies. There is
+            # no original of it that a later export must have, and no key that is known for good.
+            row.exported, row.exported_of, row.exported_key = True, b"", ""
         if report.study_uid and report.study_uid not in row.study_uids:
             row.study_uids = {**row.study_uids, report.study_uid: report.key_id}
         return True

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import MetaData, Row, Table, Text, and_, case, cast, or_, select, update
+from sqlalchemy import MetaData, Row, Table, Text, and_, case, cast, inspect, or_, select, update
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.schema import CreateColumn
 
@@ -14,6 +14,7 @@ from prichexy_plugin.chain import PERSON, PLUGIN, Deed, Line
 from prichexy_plugin.chaining import append, begin_chain
 from prichexy_plugin.intake import Rank, stream_of
 from prichexy_plugin.key_watch import place_of
+from prichexy_plugin.lasting import being_withdrawn
 from prichexy_plugin.schema import (
     NEW_COLUMNS,
     REMADE,
@@ -33,20 +34,23 @@ _CHAINED: Final = 6
 _LINES_UP: Final = 7
 #: The schema that brought what was exported of which originals.
 _REMEMBERS: Final = 11
-#: The schema that brought under which keys of pseudonyms, and what is not consented to, though
-#: nobody turned it away.
+#: The schema that brought under which keys of pseudonyms.
 _KEYS: Final = 12
-_UNCONSENTED: Final = 12
+#: The schema that brought all that is not consented to, though nobody turned it away.
+_UNCONSENTED: Final = 13
+#: The schema that brought what killed workers may have left.
+_LEFT: Final = 13
 _PAGE: Final = 1000
 
 
 def migrate(session: Session, version: int) -> None:
     """Add what schemas after ``version`` brought. Nothing that the ledger says is lost."""
     connection = session.connection()
+    there = set(inspect(connection).get_table_names())
     later = range(version + 1, SCHEMA_VERSION + 1)
     for schema in later:
         for table, names in NEW_COLUMNS.get(schema, {}).items():
-            for name in names:
+            for name in names if table in there else ():
                 found = Base.metadata.tables[table].c[name]
                 column = CreateColumn(found).compile(dialect=connection.dialect)
                 connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {column}")
@@ -65,6 +69,8 @@ def migrate(session: Session, version: int) -> None:
         _keep_keys(session)
     if _UNCONSENTED in later:
         _tell_what_is_not_consented_to(session)
+    if _LEFT in later:
+        _tell_what_may_be_left(session)
 
 
 def _chain_what_was_there(session: Session) -> None:
@@ -156,7 +162,10 @@ def _keep_keys(session: Session) -> None:
 
 
 def _tell_what_is_not_consented_to(session: Session) -> None:
-    """Mark the studies whose originals were deleted for that, unless somebody tried them again."""
+    """Mark the studies whose originals were deleted for that, unless somebody tried them again.
+
+    And those whose export is to be withdrawn for that, and has not been yet.
+    """
     tried = aliased(EventRow)
     since = select(tried.number).where(
         tried.job_id == EventRow.job_id,
@@ -169,10 +178,26 @@ def _tell_what_is_not_consented_to(session: Session) -> None:
         EventRow.reason == Reason.DELETED_CONSENT.value,
         ~since.exists(),
     )
+    why = StudyRow.orders["reason"].as_string() == Reason.WITHDRAWN_CONSENT.value
     session.execute(
         update(StudyRow)
-        .where(StudyRow.job_id.in_(deleted))
+        .where(or_(StudyRow.job_id.in_(deleted), and_(being_withdrawn(), why)))
         .values(unconsented=True)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def _tell_what_may_be_left(session: Session) -> None:
+    """Mark the studies of which a worker that died may have left a part at their targets."""
+    given_up = and_(
+        StudyRow.state == State.FAILED.value, StudyRow.reason == Reason.TOO_MANY_ATTEMPTS.value
+    )
+    under_way = StudyRow.state.not_in([state.value for state in ENDED])
+    begun = and_(StudyRow.sent.is_not(None), StudyRow.exported.is_(False))
+    session.execute(
+        update(StudyRow)
+        .where(begun, or_(given_up, under_way))
+        .values(exported=True, exported_of=b"", exported_key="")
         .execution_options(synchronize_session=False)
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
-from prichexy_worker.contract import Box, Errand, Looked, Reason
+from prichexy_worker.contract import Box, Errand, Looked, Reason, State
 
 __all__ = ["NONE", "InDoubt", "Orders", "boxes_of", "numbers_of"]
 
@@ -72,6 +72,13 @@ class Orders:
     def lasting(self) -> Orders:
         """Give what goes on to hold when something else comes in for the study."""
         return Orders(looked=self.looked)
+
+    def withdraw(self, state: State) -> bool:
+        """Say whether the export of a study in this state is being taken back.
+
+        That may wait, be under way or have failed. Only its end, or a person, changes it.
+        """
+        return self.errand is Errand.WITHDRAW and state is not State.REJECTED
 
     def decided(self, looked: Sequence[Looked]) -> Orders:
         """Give the orders with these decisions, in place of earlier ones over the same images."""

@@ -16,6 +16,7 @@ from sqlalchemy import (
     false,
     func,
     literal_column,
+    not_,
     or_,
     select,
     union,
@@ -73,9 +74,9 @@ class StudySearch:
     ``target`` among others, and ``rule`` took it in; ``name`` begins its job id or Orthanc's id of
     it, or is the StudyInstanceUID that it was to be exported with (``is_pseudonym``); with
     ``unproved`` it is an export of which nothing shows that a target holds it.
-    ``originals`` says whether all of them are here, ``consented`` whether nobody said that it is
-    not consented to, ``withdrawing`` whether workers are asked to withdraw its export. None, "" and
-    False of ``unproved`` narrow nothing.
+    ``originals`` says whether all of them are here, ``withdrawing`` whether workers are asked to
+    withdraw its export, ``consented`` whether that is so or nobody said that it is not consented
+    to. None, "" and False of ``unproved`` narrow nothing.
     """
 
     state: State | None = None
@@ -412,11 +413,12 @@ def _wanted(search: StudySearch) -> Iterator[ColumnElement[bool]]:
     if search.originals is not None:
         kept = StudyRow.originals == Originals.KEPT.value
         yield kept if search.originals else ~kept
+    # No other errand is written down.
+    withdraws = _Written(StudyRow.orders).contains('"errand"', autoescape=True)
     if search.consented is not None:
-        yield StudyRow.unconsented.is_(not search.consented)
+        may = or_(StudyRow.unconsented.is_(False), withdraws)
+        yield may if search.consented else not_(may)
     if search.withdrawing is not None:
-        # No other errand is written down.
-        withdraws = _Written(StudyRow.orders).contains('"errand"', autoescape=True)
         yield withdraws if search.withdrawing else ~withdraws
     if not search.name:
         return

@@ -53,7 +53,7 @@ class StudyRecord:
     proved: bool
     #: Whether the originals are all there, as far as the gateway has to do with it.
     has_originals: bool
-    #: An export of it may stand at the targets, be it of an earlier revision.
+    #: An export of it may stand at the targets, be it of an earlier revision, or a part of one.
     stands: bool
     #: The export targets that may hold something of it although it did not end exported, or that
     #: may hold an earlier export although it does not go there.
@@ -66,7 +66,7 @@ class StudyRecord:
     rule: str = ""
     #: Under which pseudonyms' keys an export of it may stand; none where nobody said.
     exported_keys: tuple[str, ...] = ()
-    #: Originals of it were deleted because its use is not consented to.
+    #: Its originals were deleted, or its export was to be withdrawn, for want of consent.
     unconsented: bool = False
     #: Whether the ledger knows what it is called at the targets.
     named: bool = False
@@ -88,7 +88,7 @@ class StudyRecord:
     @property
     def is_being_withdrawn(self) -> bool:
         """Whether its export is to be withdrawn and that is not done yet; it may have failed."""
-        return self.orders.errand is Errand.WITHDRAW and self.state is not State.REJECTED
+        return self.orders.withdraw(self.state)
 
     @property
     def can_be_turned_away(self) -> bool:
@@ -110,8 +110,8 @@ class StudyRecord:
         return max(0, min(int(self.measures.get("text_pictures", 0)), MOST_PICTURES))
 
     @property
-    def replacing(self) -> bool:
-        """Whether attempts may have replaced a part of an export of before, and none all of it."""
+    def partly_sent(self) -> bool:
+        """Whether attempts may have sent a part of it, and none all of it."""
         begun = self.stands and self.attempts > 0 and self.orders.errand is not Errand.WITHDRAW
         return begun and self.state in (State.QUEUED, State.PROCESSING)
 
@@ -122,8 +122,8 @@ class StudyRecord:
         Of a study given up, also the last trouble, and whether it was a withdrawal; of one that
         could not be taken back from every export target, or of which an export of before stands
         there, also that; of one that was exported, where an earlier export may be left; of one that
-        is being exported anew, that the targets may hold images of two makings. Of one whose
-        originals were deleted for want of consent, that it is not taken in any more.
+        workers have begun to send, what its targets may hold. Of one of which somebody has said
+        that its use is not consented to, that it is not taken in any more.
         """
         told = [] if self.reason is None else [self._told_of(self.reason)]
         if self.state is State.EXPORTED and self.left_at:
@@ -132,10 +132,10 @@ class StudyRecord:
             told = ["Exported.", left]
         if self.is_being_withdrawn and self.state not in ENDED:
             told.append("A worker takes back from the export targets what may be there of it.")
-        elif self.replacing:
+        elif self.partly_sent:
             told.append(
-                "An export of before stands at its targets and is replaced image by image: until "
-                "an attempt succeeds they may hold some of both."
+                "Its targets may hold a part of it, or images of two makings, until an attempt "
+                "succeeds."
             )
         if self.unconsented:
             told.append("Nothing more of it is taken in: its use is not consented to.")
@@ -153,8 +153,10 @@ class StudyRecord:
         elif left:
             where = "an export target" if left == 1 else f"{left} export targets"
             sentence += f" Something of it may be left at {where}: the worker's log names it."
+        elif self.stands and reason is Reason.TOO_MANY_ATTEMPTS and self.attempts:
+            sentence += " Something of it may be left at its targets."
         elif self.stands and self.state in (State.REJECTED, State.FAILED, State.QUARANTINED):
-            sentence += " An export of before still stands at its targets."
+            sentence += " An export of before still stands at its targets, or a part of one."
         return sentence
 
 

@@ -59,9 +59,9 @@ __all__ = [
 
 #: Raised with every change of the tables; it stands in the ledger's facts. An older ledger is
 #: brought up to date (migration.py), a newer one is refused.
-SCHEMA_VERSION: Final = 12
+SCHEMA_VERSION: Final = 13
 #: By schema and table: the columns that it brought. Each has a default for the rows of before.
-#: Tables that it brought need no list.
+#: A table that it brought needs no list: it has all its columns at once.
 NEW_COLUMNS: Final[Mapping[int, Mapping[str, tuple[str, ...]]]] = {
     2: {"studies": ("excused", "worked", "returned")},
     3: {"studies": ("backfilled", "last_update")},
@@ -72,6 +72,7 @@ NEW_COLUMNS: Final[Mapping[int, Mapping[str, tuple[str, ...]]]] = {
     8: {"studies": ("orders", "left_at")},
     11: {"studies": ("exported", "exported_of", "taken_of", "sent")},
     12: {"studies": ("exported_key", "unconsented", "study_uids", "rule")},
+    13: {"disposed_originals": ("digest",)},
 }
 #: By schema: the tables that it made anew, with the indices that stood on the ones of before. Their
 #: rows are carried over (migration.py).
@@ -179,7 +180,8 @@ class StudyRow(Base):
     #: The export targets that may hold something of it although it did not end exported.
     left_at: Mapped[list[str]] = mapped_column(JSON, default=list, server_default="[]")
 
-    #: An export of it may stand at the targets; a later revision may be under way or turned away.
+    #: An export of it, or a part of one, may stand at the targets: from when the first worker is
+    #: about to send it until one says that nothing is left.
     exported: Mapped[bool] = mapped_column(default=False, server_default=true())
     #: Under which keys of pseudonyms it may stand there, with blanks between them (``key_watch``);
     #: "" where nobody said.
@@ -190,7 +192,7 @@ class StudyRow(Base):
     taken_of: Mapped[bytes | None] = mapped_column(LargeBinary)
     #: The images of it that workers were to send to a target ever, by the workers' marks.
     sent: Mapped[bytes | None] = mapped_column(LargeBinary)
-    #: Its originals were deleted because its use is not consented to.
+    #: Its originals were deleted, or its export was to be withdrawn, for want of consent.
     unconsented: Mapped[bool] = mapped_column(default=False, server_default=false())
     #: The pseudonymous StudyInstanceUIDs under which workers were to send it to a target, each with
     #: the id of the pseudonyms' key.
@@ -396,6 +398,9 @@ class DisposedRow(Base):
 
     study_id: Mapped[str] = mapped_column(String(44), primary_key=True)
     instance_id: Mapped[str] = mapped_column(String(44), primary_key=True)
+    #: Of its file as it was when it was named (``studies.Studies.digest``); blank in ledgers of
+    #: before.
+    digest: Mapped[str] = mapped_column(String(64), default="", server_default="")
 
 
 class DoubtRow(Base):

@@ -20,7 +20,7 @@ from prichexy_plugin.trail import Entry, Trail
 from prichexy_plugin.transitions import is_legal
 from prichexy_worker.contract import Reason, State
 
-__all__ = ["MADE_WITH", "IllegalStep", "Steps"]
+__all__ = ["MADE_WITH", "IllegalStep", "Steps", "may_be_left_at"]
 
 #: What decides over a result, as a worker told.
 MADE_WITH: Final = ("key_id", "profile", "edition", "model")
@@ -154,6 +154,15 @@ class Steps(Trail):
                 details={**details, **made_with},
             ),
         )
+
+
+def may_be_left_at(row: StudyRow) -> list[str]:
+    """Name the targets that may hold something of a study which is given up in no worker's hands.
+
+    None where no worker had its revision of now, or the rules named no target; whether something
+    stands anywhere, ``StudyRow.exported`` says.
+    """
+    return sorted(row.targets) if row.exported and row.attempts else []
 
 
 def _borne_out(row: StudyRow) -> dict[str, int | str]:

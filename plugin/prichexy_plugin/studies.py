@@ -24,6 +24,7 @@ __all__ = [
     "Study",
     "Unreadable",
     "content_of",
+    "digests_of",
 ]
 
 
@@ -124,7 +125,11 @@ class Studies(Protocol):
         ...
 
     def digest(self, instance_id: str) -> str | None:
-        """Give the MD5 of the instance as stored, "" when Orthanc keeps none."""
+        """Give what tells the instance as stored from another file in its place; never blank.
+
+        Its MD5; where Orthanc keeps none (StoreMD5ForAttachments), a digest of its size and of the
+        second in which it came.
+        """
         ...
 
     def delete_instance(self, instance_id: str) -> None:
@@ -217,12 +222,18 @@ class OrthancStudies:
             return facts_of(tags, calling_aet=metadata.get("RemoteAET", ""))
 
     def digest(self, instance_id: str) -> str | None:
-        """Give the MD5 of the instance as stored, "" when Orthanc keeps none."""
+        """Give what tells the instance as stored from another file in its place; never blank."""
         answer = self._get(f"/instances/{instance_id}/attachments/dicom/md5")
-        if answer is not None:
+        if answer:
             with _readable():
                 return answer.decode("ascii").strip()
-        return None if self._get(f"/instances/{instance_id}") is None else ""
+        size = self._get(f"/instances/{instance_id}/attachments/dicom/size")
+        came = self._get(f"/instances/{instance_id}/metadata/ReceptionDate")
+        if size and came:
+            return hashlib.sha256(b"%b %b" % (size.strip(), came.strip())).hexdigest()
+        if self._get(f"/instances/{instance_id}") is None:
+            return None
+        raise Unreadable
 
     def delete_instance(self, instance_id: str) -> None:
         """Delete this one instance, as a whole; it is no error if it is not there."""
@@ -256,11 +267,20 @@ class OrthancStudies:
             raise StudiesUnavailable from error
 
 
-def content_of(studies: Studies, instances: Iterable[str]) -> str:
-    """Give a digest of what a study's ``instances`` hold; they come in the order of their ids."""
+def digests_of(studies: Studies, instances: Iterable[str]) -> dict[str, str]:
+    """Give the digest of each instance; those that are no longer there are left out.
+
+    Raises StudiesUnavailable, Unreadable.
+    """
+    found = ((instance, studies.digest(instance)) for instance in instances)
+    return {instance: digest for instance, digest in found if digest is not None}
+
+
+def content_of(digests: Mapping[str, str]) -> str:
+    """Give a digest of what a study holds, by its instances' digests."""
     digest = hashlib.sha256()
-    for instance in instances:
-        digest.update(f"{instance} {studies.digest(instance)}\n".encode())
+    for instance in sorted(digests):
+        digest.update(f"{instance} {digests[instance]}\n".encode())
     return digest.hexdigest()
 
 

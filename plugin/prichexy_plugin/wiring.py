@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from prichexy_plugin.broker import RedisBroker
 from prichexy_plugin.chain import Deed
@@ -27,6 +27,9 @@ from prichexy_plugin.studies import OrthancStudies
 from prichexy_store.store import ModelStore
 
 __all__ = ["Plugin", "build"]
+
+#: Orthanc's own setting.
+_KEEPS_MD5: Final = "StoreMD5ForAttachments"
 
 
 class Plugin:
@@ -105,6 +108,11 @@ def build(orthanc: Host) -> Plugin:
             orthanc.LogError(f"PriCheXy does not run: {problem}")
         return Plugin(
             orthanc, None, Site(None, problems=error.problems, worker_user=None, clock=_now)
+        )
+    if configuration.get(_KEEPS_MD5, True) is not True:
+        orthanc.LogWarning(
+            f"PriCheXy: Orthanc keeps no MD5 of its files ({_KEEPS_MD5}). An image that comes in "
+            "the place of another is known by its size and the second in which it came alone."
         )
     pictures = OrthancPictures(orthanc)
     studies = OrthancStudies(orthanc)

@@ -69,6 +69,7 @@ LONGEST = {
     "audit_chain.digest": DIGITS,
     "disposed_originals.study_id": STUDY,
     "disposed_originals.instance_id": STUDY,
+    "disposed_originals.digest": DIGITS,
     "images_in_doubt.study_id": STUDY,
     "images_in_doubt.digest": DIGEST_64,
     "workers.worker_id": WORKER,

@@ -13,7 +13,7 @@ from prichexy_plugin.security import Role, Roles
 from prichexy_testing.dashboard_reader import FakeGateway, Reader
 from prichexy_testing.fake_orthanc import orthanc_id
 from prichexy_testing.plugin_fakes import FakeClock, report_of
-from prichexy_worker.contract import Reason, State
+from prichexy_worker.contract import Errand, Reason, State
 
 ROLES = Roles({"vera": Role.VIEWER, "omar": Role.OPERATOR})
 WANTED = {"state": "quarantined", "reason": "pixels_not_sane"}
@@ -70,6 +70,31 @@ def test_all_of_one_reason_go_their_way_and_no_others(
     assert "button" not in after.tags
     people = [line for line in ledger.lines(limit=100) if line.actor == "user omar"]
     assert [line.to_state for line in people] == ["pending"] * 3
+
+
+def test_a_withdrawal_that_failed_is_tried_again_with_the_others_and_not_turned_away(
+    omar: Reader, ledger: Ledger, clock: FakeClock
+) -> None:
+    _end(ledger, clock, "a", Reason.TARGET_REFUSED, State.FAILED)
+    ledger.note({orthanc_id("b"): clock()}, cursor=1)
+    ledger.settle(orthanc_id("b"), Decision(None), content="b", instances=1)
+    [message] = ledger.outbox()
+    ledger.report(report_of(message, State.PROCESSING))
+    assert ledger.report(report_of(message, State.EXPORTED, attempt=1)).proceed
+    assert ledger.order_withdrawal(
+        message.job_id, revision=1, actor="user ada", reason=Reason.WITHDRAWN_CONSENT
+    )
+    [message] = ledger.outbox()
+    ledger.report(report_of(message, State.PROCESSING))
+    assert ledger.report(report_of(message, State.FAILED, Reason.TARGET_REFUSED, attempt=1)).proceed
+    wanted = {"state": "failed", "reason": "target_refused"}
+    fields = {**omar.page("/studies/reject", **wanted).fields, "why": "not_needed"}
+    assert omar.post("/studies/reject", fields).headers["Location"].endswith("&done=1")
+    assert _states(ledger) == ["failed target_refused", "rejected not_needed"]
+    fields = omar.page("/studies/retry", **wanted).fields
+    assert omar.post("/studies/retry", fields).headers["Location"].endswith("&done=1")
+    [message] = ledger.outbox()
+    assert message.errand is Errand.WITHDRAW
 
 
 def test_all_of_one_reason_are_turned_away_for_a_reason_that_is_chosen(
@@ -240,7 +265,7 @@ def test_what_cannot_be_tried_again_is_not_counted_and_the_page_says_why(
     _end(ledger, clock, "cd", Reason.PIXELS_NOT_SANE)
     [refused] = [one for one in ledger.studies(limit=9).studies if one.study_id == orthanc_id("d")]
     assert ledger.order_disposal(
-        refused.job_id, revision=1, actor="user ada", reason=Reason.DELETED_CONSENT, instances=()
+        refused.job_id, revision=1, actor="user ada", reason=Reason.DELETED_CONSENT, digests={}
     )
     ledger.call_off_disposal(refused.study_id, ())
     page = omar.page("/studies/retry", **WANTED)

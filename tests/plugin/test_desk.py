@@ -665,7 +665,7 @@ def test_an_export_that_is_withdrawn_ends_rejected_for_the_reason_that_was_chose
     assert study is not None
     assert (study.state, study.reason) == (State.REJECTED, Reason.WITHDRAWN_CONSENT)
     assert study.reason_sentence is not None
-    assert study.reason_sentence.endswith("may be left at pacs.")
+    assert "may be left at pacs." in study.reason_sentence
     steps = [line for line in ledger.lines(job_id=job) if line.deed == Deed.STEP]
     asked = next(line for line in steps if line.from_state == "exported")
     assert (asked.actor, asked.reason) == ("user ada", "withdrawn_no_consent")
@@ -695,9 +695,24 @@ def test_a_withdrawal_that_failed_is_what_is_tried_again(
     _withdraw(site, job)
     message, attempt = _claim(ledger, orthanc_id("a"))
     ledger.report(report_of(message, State.FAILED, Reason.TARGET_UNREACHABLE, attempt=attempt))
-    assert "withdrawal" in Reader(site, "omar").page(f"/studies/{job}/retry").text
+    page = Reader(site, "omar").page(f"/studies/{job}/retry")
+    assert "withdrawal" in page.text
+    assert "With this you say that it is" not in page.text, "nobody says so with that"
     assert ledger.again(job, revision=2, actor="user omar")
     assert _next_message(ledger, job).errand is Errand.WITHDRAW
+
+
+def test_a_withdrawal_that_failed_is_turned_away_by_nobody(
+    site: Site, omar: Reader, ledger: Ledger, clock: FakeClock
+) -> None:
+    job = _exported(ledger, clock)
+    _withdraw(site, job, Reason.WITHDRAWN_FAULTY)
+    message, attempt = _claim(ledger, orthanc_id("a"))
+    ledger.report(report_of(message, State.FAILED, Reason.TARGET_UNREACHABLE, attempt=attempt))
+    links = omar.page(f"/studies/{job}").links
+    assert [link for link in links if link.endswith("/retry")]
+    assert not [link for link in links if link.endswith("/reject")]
+    assert omar.ask(f"/studies/{job}/reject").headers["Location"] == f"../{job}?note=moved"
 
 
 def test_only_an_administrator_withdraws_and_only_what_is_exported(

@@ -203,7 +203,7 @@ def test_of_what_was_never_exported_nothing_stands() -> None:
 def test_while_an_export_is_made_anew_it_is_told_that_both_may_stand_at_its_targets(
     gateway: Gateway,
 ) -> None:
-    told = "until an attempt succeeds they may hold some of both"
+    told = "images of two makings, until an attempt succeeds"
 
     def sentence() -> str:
         (study,) = gateway.ledger.studies().studies

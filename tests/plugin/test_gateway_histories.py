@@ -222,6 +222,12 @@ class Everything(RuleBasedStateMachine):
             for study_id, images in kept.items():
                 assert images <= self.target.get(study_id, frozenset())
 
+    @invariant()
+    def what_is_at_the_target_is_known_to_stand_there(self) -> None:
+        for study in self.ledger.studies().studies:
+            ours = self.target.get(study.study_id, frozenset())
+            assert study.stands or ours <= self.others.get(study.study_id, frozenset())
+
     # --- Inside -------------------------------------------------------------------------------
 
     def _start(self) -> None:

@@ -16,6 +16,7 @@ from prichexy_plugin.database import open_database
 from prichexy_plugin.intake import PRIORITIES, Decision, Rank
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.records import StudyRecord
+from prichexy_plugin.retention import Rules
 from prichexy_plugin.stops import concerns
 from prichexy_plugin.transitions import LEGAL
 from prichexy_testing.fake_orthanc import orthanc_id
@@ -58,6 +59,8 @@ class Histories(RuleBasedStateMachine):
         self.cursor = 0
         self.revisions: dict[str, int] = {}
         self.claims: dict[str, tuple[StudyMessage, int]] = {}
+        #: The studies of which somebody has said that their use is not consented to.
+        self.unconsented: set[str] = set()
         study = orthanc_id("a")
         self.ledger.note({study: self.clock()}, cursor=self.cursor)
         self.ledger.settle(study, decision, content="c1", instances=1)
@@ -154,8 +157,9 @@ class Histories(RuleBasedStateMachine):
         )
         claim = self.ledger.report(report)
         after = self.ledger.study(message.job_id)
-        assert before is not None
-        assert after is not None
+        if before is None or after is None:
+            assert not claim.proceed, "it is forgotten"
+            return
         held = (before.revision, before.attempts) == (message.revision, attempt)
         assert held or not claim.proceed, "a claim that another one followed is void"
         if not claim.proceed or state is State.PROCESSING:
@@ -195,6 +199,8 @@ class Histories(RuleBasedStateMachine):
         done = self.ledger.again(message.job_id, revision=seen, actor="user omar")
         after = self.ledger.study(message.job_id)
         assert done is (before is not None and before.state in ENDED and not changed)
+        if done and before is not None and not before.is_being_withdrawn:
+            self.unconsented.discard(before.study_id)
         if not done:
             assert after == before
         elif before is not None and after is not None and before.state is not State.REJECTED:
@@ -212,6 +218,7 @@ class Histories(RuleBasedStateMachine):
         if done:
             assert before is not None
             assert after is not None
+            assert not before.is_being_withdrawn
             assert after.reason is Reason.NOT_NEEDED
             if before.state in ENDED:
                 assert (after.state, after.measures) == (State.REJECTED, before.measures)
@@ -222,20 +229,53 @@ class Histories(RuleBasedStateMachine):
             assert before is None or not before.can_be_turned_away
             assert after == before
 
-    @rule(message=messages)
-    def an_administrator_has_its_export_withdrawn(self, message: StudyMessage) -> None:
+    @rule(
+        message=messages, reason=st.sampled_from([Reason.WITHDRAWN_WRONG, Reason.WITHDRAWN_CONSENT])
+    )
+    def an_administrator_has_its_export_withdrawn(
+        self, message: StudyMessage, reason: Reason
+    ) -> None:
         before = self.ledger.study(message.job_id)
         seen = 1 if before is None else before.revision
         done = self.ledger.order_withdrawal(
-            message.job_id, revision=seen, actor="user ada", reason=Reason.WITHDRAWN_WRONG
+            message.job_id, revision=seen, actor="user ada", reason=reason
         )
         after = self.ledger.study(message.job_id)
         assert done is (before is not None and before.can_be_withdrawn)
         if before is not None and after is not None and done:
             assert (after.state, after.revision) == (State.PENDING, before.revision + 1)
             assert after.orders.errand is Errand.WITHDRAW
+            if reason is Reason.WITHDRAWN_CONSENT:
+                self.unconsented.add(before.study_id)
         else:
             assert after == before
+
+    @rule(message=messages)
+    def an_export_whose_withdrawal_failed_grows_old(self, message: StudyMessage) -> None:
+        """What is exported is withdrawn, and that fails. Later somebody turns it away, or not."""
+        self.a_worker_comes_to_a_verdict(
+            message, "worker-1", State.EXPORTED, Reason.TARGET_REFUSED, ""
+        )
+        self.an_administrator_has_its_export_withdrawn(message, Reason.WITHDRAWN_CONSENT)
+        for anew in self.ledger.outbox():
+            if anew.job_id == message.job_id:
+                self.a_worker_claims(anew, "worker-1")
+                self.a_worker_reports_under_its_claim(
+                    "worker-1", State.FAILED, Reason.TARGET_REFUSED, ""
+                )
+        self.somebody_turns_it_away(message)
+        self.what_is_old_is_forgotten()
+
+    @rule()
+    def what_is_old_is_forgotten(self) -> None:
+        self.clock.move(11 * 86400)
+        rules = Rules(ledger=timedelta(days=10))
+        for study_id in self.ledger.forgettable(rules, 10):
+            (study,) = self.ledger.studies(study_id=study_id).studies
+            assert not study.unconsented
+            assert not study.is_being_withdrawn
+            if self.ledger.forget(study_id, rules):
+                del self.revisions[study.job_id]
 
     @rule(worker=WORKERS)
     def a_worker_announces_itself(self, worker: str) -> None:
@@ -258,6 +298,14 @@ class Histories(RuleBasedStateMachine):
     @rule()
     def the_broker_lost_everything(self) -> None:
         self.ledger.recall(timedelta(minutes=30))
+
+    @invariant()
+    def what_is_not_consented_to_is_not_exported(self) -> None:
+        known = {study.study_id for study in self.ledger.studies().studies}
+        assert self.unconsented <= known, "it would be exported when it comes again"
+        for message in self.ledger.outbox():
+            wanted = message.errand is Errand.ANONYMIZE
+            assert not (wanted and message.study_id in self.unconsented)
 
     @invariant()
     def the_ledger_is_legal(self) -> None:

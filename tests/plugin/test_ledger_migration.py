@@ -51,15 +51,16 @@ def _shape(engine: Engine) -> dict[str, dict[str, tuple[str, bool]]]:
 
 
 def _take_studies_back_to(schema: int, connection: sqlite3.Connection) -> None:
-    """Take away the studies' indices, and the columns that later schemas brought."""
+    """Take away the studies' indices, and all columns that later schemas brought."""
     indices = connection.execute(
         "SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = 'studies' AND sql <> ''"
     )
     for (name,) in indices.fetchall():
         connection.execute(f"DROP INDEX {name}")
     for later in range(schema + 1, SCHEMA_VERSION + 1):
-        for column in NEW_COLUMNS.get(later, {}).get("studies", ()):
-            connection.execute(f"ALTER TABLE studies DROP COLUMN {column}")
+        for table, columns in NEW_COLUMNS.get(later, {}).items():
+            for column in columns:
+                connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
     connection.execute("UPDATE facts SET number = ? WHERE name = 'schema'", (schema,))
 
 

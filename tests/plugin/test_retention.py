@@ -22,7 +22,7 @@ from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.pictures import OrthancPictures
 from prichexy_plugin.retention import Rules
 from prichexy_plugin.standing import digest_of_named
-from prichexy_plugin.studies import OrthancStudies, StudiesUnavailable
+from prichexy_plugin.studies import OrthancStudies, StudiesUnavailable, Unreadable, digests_of
 from prichexy_testing.fake_orthanc import FakeOrthanc, orthanc_id
 from prichexy_testing.forgers import drop_guards, put_in_line
 from prichexy_testing.plugin_fakes import CHEST, HIP, FakeClock, report_of
@@ -294,6 +294,95 @@ def test_a_deletion_goes_on_after_a_kill_and_is_bounded(
     assert gateway.deeds() == ["originals_deleting", "originals_deleted"]
 
 
+@pytest.mark.parametrize("keeps_md5", [True, False])
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_corrected_image_that_comes_in_the_midst_of_the_deletion_stays_and_is_exported(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, *, gone: bool, ordered: bool, keeps_md5: bool
+) -> None:
+    gateway.orthanc.keeps_md5 = keeps_md5
+    monkeypatch.setattr(keeper_module, "_INSTANCES", 2)
+    names = {orthanc_id("a", "series", name): name for name in "1234"}
+    study = gateway.receive(*names.values())
+    gateway.ends()
+    if ordered:
+        gateway.set(Rules())
+        [row] = gateway.ledger.studies().studies
+        assert gateway.ledger.order_disposal(
+            row.job_id,
+            revision=row.revision,
+            actor="user anna",
+            reason=Reason.DELETED_DONE,
+            digests=digests_of(gateway.studies, names),
+        )
+    gateway.clock.move(100 * DAY)
+    assert gateway.keeper.run_once()
+    left = sorted(gateway.orthanc_instances(study))
+    assert len(left) == 2
+    replaced = min(set(names) - set(left)) if gone else left[0]
+    if not gone:
+        gateway.orthanc.RestApiDelete(f"/instances/{replaced}")
+    # The watcher has yet to read of it.
+    gateway.orthanc.store(CHEST, study="a", instance=names[replaced], content=b"corrected")
+    gateway.keep()
+    there = gateway.orthanc_instances(study)
+    assert sorted(there) == sorted({*left, replaced}), "the other ones stay, too"
+    assert gateway.deeds() == ["originals_deleting", "originals_kept"]
+    gateway.watch()
+    assert gateway.state() == (State.REJECTED, Reason.ORIGINALS_DELETED)
+    gateway.receive(*(names[one] for one in set(names) - set(there)))
+    assert gateway.state() == (State.PENDING, None)
+    assert gateway.ledger.verdict().whole
+
+
+def test_a_deletion_that_older_software_began_is_called_off(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper_module, "_INSTANCES", 1)
+    study = gateway.receive("1", "2")
+    gateway.ends()
+    gateway.clock.move(100 * DAY)
+    assert gateway.keeper.run_once()
+    with gateway.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE disposed_originals SET digest = ''")
+    gateway.keep()
+    assert len(gateway.orthanc_instances(study)) == 1
+    assert gateway.deeds() == ["originals_deleting", "originals_kept"]
+
+
+def test_where_orthanc_keeps_no_md5_a_corrected_image_is_exported_and_kept(
+    gateway: Gateway,
+) -> None:
+    gateway.orthanc.keeps_md5 = False
+    study = gateway.receive("1")
+    gateway.ends()
+    gateway.orthanc.RestApiDelete(f"/instances/{gateway.orthanc_instances(study)[0]}")
+    gateway.watch()
+    gateway.orthanc.store(CHEST, study="a", instance="1", content=b"2")
+    gateway.clock.move(100 * DAY)
+    gateway.orthanc.stable.add(study)
+    gateway.keep()
+    assert gateway.orthanc_instances(study), "it was never exported"
+    gateway.watch()
+    assert gateway.state() == (State.PENDING, None)
+    gateway.ends()
+    gateway.clock.move(100 * DAY)
+    gateway.keep()
+    assert gateway.orthanc_instances(study) == []
+
+
+def test_an_original_of_which_orthanc_says_neither_md5_nor_age_is_unreadable(
+    gateway: Gateway,
+) -> None:
+    gateway.orthanc.keeps_md5 = False
+    [instance] = gateway.orthanc_instances(gateway.receive("1"))
+    gateway.orthanc.faults[f"/instances/{instance}/metadata/ReceptionDate"] = 17
+    with pytest.raises(Unreadable):
+        gateway.studies.digest(instance)
+    gateway.orthanc.RestApiDelete(f"/instances/{instance}")
+    assert gateway.studies.digest(instance) is None
+
+
 @given(st.integers(0, 3), st.booleans())
 @settings(max_examples=12, deadline=None)
 def test_an_orthanc_that_goes_away_at_any_point_loses_nothing_and_is_caught_up(
@@ -461,6 +550,25 @@ def test_a_study_that_orthanc_still_holds_is_not_forgotten(gateway: Gateway) -> 
     assert gateway.ledger.studies().total == 1
 
 
+def test_a_study_whose_withdrawal_for_want_of_consent_failed_is_known_for_ever(
+    gateway: Gateway,
+) -> None:
+    study = gateway.receive("1")
+    gateway.ends()
+    [row] = gateway.ledger.studies().studies
+    assert gateway.ledger.order_withdrawal(
+        row.job_id, revision=1, actor="user ada", reason=Reason.WITHDRAWN_CONSENT
+    )
+    gateway.ends(State.FAILED)
+    gateway.orthanc.delete(study)
+    gateway.set(Rules(ledger=30 * DAYS))
+    gateway.clock.move(100 * DAY)
+    gateway.keep()
+    gateway.receive("1")
+    assert gateway.state() == (State.FAILED, Reason.BURNED_IN_TEXT)
+    assert gateway.ledger.outbox() == (), "it is not exported once more"
+
+
 def test_lines_go_together_once_the_oldest_is_a_day_too_old(gateway: Gateway) -> None:
     gateway.receive("1")
     first = gateway.ledger.lines()[0].at
@@ -526,7 +634,7 @@ FORGED = {
         0.0,
         [
             "UPDATE studies SET originals='deleting'",
-            "INSERT INTO disposed_originals SELECT study_id, '{first}' FROM studies",
+            "INSERT INTO disposed_originals SELECT study_id, '{first}', '' FROM studies",
         ],
     ),
 }
@@ -729,7 +837,8 @@ def test_no_line_goes_from_which_a_deletion_goes_on(gateway: Gateway) -> None:
     gateway.ends()
     gateway.clock.move(11 * DAY)
     [due] = gateway.ledger.due_originals(EXPORTED, 1)
-    assert gateway.ledger.begin_disposal(due, gateway.orthanc_instances(study))
+    digests = digests_of(gateway.studies, gateway.orthanc_instances(study))
+    assert gateway.ledger.begin_disposal(due, digests)
     [begun] = [line for line in gateway.ledger.lines() if line.deed == "originals_deleting"]
     gateway.clock.move(40 * DAY)
     assert gateway.ledger.prune(gateway.clock(), told=None, most=100) == begun.number - 1
@@ -758,7 +867,7 @@ def test_while_the_clock_is_not_believed_nothing_goes_by_its_age_and_orders_are_
         revision=found.revision,
         actor="user anna",
         reason=Reason.DELETED_DONE,
-        instances=gateway.orthanc_instances(other),
+        digests=digests_of(gateway.studies, gateway.orthanc_instances(other)),
     )
     gateway.keep()
     assert gateway.orthanc_instances(other) == []

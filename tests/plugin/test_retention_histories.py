@@ -27,9 +27,14 @@ from prichexy_testing.plugin_fakes import CHEST, FakeClock, report_of
 from prichexy_worker.contract import State, StudyMessage
 
 STUDIES = st.sampled_from(["a", "b"])
-INSTANCES = st.sampled_from(["1", "3", "4"])
+INSTANCES = st.sampled_from(["1", "2", "3", "4"])
+#: An image with the same UIDs may be another one: the first is that of the beginning.
+VERSIONS = st.sampled_from([b"first", b"corrected", b"corrected again"])
 #: For exported originals only, so that all else has to be there for ever.
 RULES = Rules(originals={State.EXPORTED: timedelta(days=10)}, pictures=timedelta(days=1))
+
+#: Orthanc's ids of instances, and what their files hold.
+Files = frozenset[tuple[str, bytes]]
 
 
 class Retention(RuleBasedStateMachine):
@@ -42,14 +47,17 @@ class Retention(RuleBasedStateMachine):
         self.engine = open_database("sqlite://")
         self.ledger = Ledger(self.engine, self.clock)
         #: By study: what the target holds, and what Orthanc may lose: all that was ever there.
-        self.target: dict[str, frozenset[str]] = {}
-        self.sent: dict[str, set[str]] = {}
-        self.taken: tuple[StudyMessage, frozenset[str]] | None = None
+        self.target: dict[str, Files] = {}
+        self.sent: dict[str, set[tuple[str, bytes]]] = {}
+        #: What any target ever held, and what people deleted in Orthanc.
+        self.exported: set[tuple[str, bytes]] = set()
+        self.given_up: set[tuple[str, bytes]] = set()
+        self.taken: tuple[StudyMessage, Files] | None = None
         self.attempt = 0
         self.the_plugin_is_killed()
         for study in ("a", "b"):
             for instance in ("1", "2"):
-                self.an_instance_arrives(study, instance)
+                self.an_instance_arrives(study, instance, b"first", replaces=False)
         for _ in range(2):
             self.the_plugin_works()
             self.a_worker_takes_a_study_or_exports_it()
@@ -78,13 +86,21 @@ class Retention(RuleBasedStateMachine):
 
     # Few rules, each for several things: of many, an example would try too few together.
 
-    @rule(study=STUDIES, instance=INSTANCES)
-    def an_instance_arrives(self, study: str, instance: str) -> None:
+    @rule(study=STUDIES, instance=INSTANCES, version=VERSIONS, replaces=st.booleans())
+    def an_instance_arrives(
+        self, study: str, instance: str, version: bytes, *, replaces: bool
+    ) -> None:
+        """It comes, or somebody deletes the one that is there and sends it in its place."""
         name = orthanc_id(study, "series", instance)
-        if name in self.orthanc._instances:
-            return  # Orthanc keeps the first copy
-        self.orthanc.store(CHEST, study=study, instance=instance)
-        self.sent.setdefault(orthanc_id(study), set()).add(name)
+        there = self.orthanc._instances.get(name)
+        if there is not None:
+            if not replaces:
+                return  # Orthanc keeps the first copy
+            self.given_up.add((name, there.content))
+            self.orthanc.RestApiDelete(f"/instances/{name}")
+        self.orthanc.store(CHEST, study=study, instance=instance, content=version)
+        self.sent.setdefault(orthanc_id(study), set()).add((name, version))
+        self.given_up.discard((name, version))
 
     @rule()
     def the_plugin_works(self) -> None:
@@ -108,9 +124,10 @@ class Retention(RuleBasedStateMachine):
         asks = report_of(message, State.PROCESSING, attempt=self.attempt)
         if not self.ledger.report(asks).proceed or self._held(message.study_id) != content:
             return
-        before = self.target.get(message.study_id, frozenset())
-        assert before <= content, "an export loses no image for a retention rule"
+        before = {name for name, _ in self.target.get(message.study_id, ())}
+        assert before <= {name for name, _ in content}, "no image is lost for a retention rule"
         self.target[message.study_id] = content
+        self.exported |= content
         end = report_of(
             message,
             State.EXPORTED,
@@ -126,13 +143,23 @@ class Retention(RuleBasedStateMachine):
         arrives=st.booleans(),
         study=STUDIES,
         instance=INSTANCES,
+        version=VERSIONS,
+        told=st.booleans(),
     )
     def the_keeper_works(
-        self, before: bool, away_at: int, arrives: bool, study: str, instance: str
+        self,
+        *,
+        before: bool,
+        away_at: int,
+        arrives: bool,
+        study: str,
+        instance: str,
+        version: bytes,
+        told: bool,
     ) -> None:
         """Days pass. Something arrives before, or after a deletion, or Orthanc goes away at it."""
         if before:
-            self.an_instance_arrives(study, instance)
+            self.an_instance_arrives(study, instance, version, replaces=False)
         self.clock.move(11 * 86400)
         delete = self.orthanc.RestApiDelete
         calls = 0
@@ -144,8 +171,9 @@ class Retention(RuleBasedStateMachine):
                 raise self.orthanc.OrthancException(2038, "away")
             answer = delete(path)
             if calls == away_at:
-                self.an_instance_arrives(study, instance)
-                self.watcher.run_once()
+                self.an_instance_arrives(study, instance, version, replaces=False)
+                if told:
+                    self.watcher.run_once()
             return answer
 
         self.orthanc.RestApiDelete = sometimes  # type: ignore[method-assign]
@@ -156,11 +184,31 @@ class Retention(RuleBasedStateMachine):
         finally:
             self.orthanc.RestApiDelete = delete  # type: ignore[method-assign]
 
+    @rule(version=VERSIONS)
+    def a_deletion_is_cut_short_and_what_is_gone_comes_again(self, version: bytes) -> None:
+        """It comes with the same ids, and the keeper goes on before the watcher reads of it."""
+        self._days_pass(away_at=2)
+        for study in ("a", "b"):
+            for instance in ("1", "2"):
+                if orthanc_id(study, "series", instance) not in self.orthanc._instances:
+                    self.an_instance_arrives(study, instance, version, replaces=False)
+        self._days_pass()
+
+    def _days_pass(self, away_at: int = 0) -> None:
+        self.the_keeper_works(
+            before=False,
+            away_at=away_at,
+            arrives=False,
+            study="a",
+            instance="1",
+            version=b"first",
+            told=False,
+        )
+
     @invariant()
     def only_what_the_target_holds_is_gone(self) -> None:
         for study, sent in self.sent.items():
-            gone = sent - self._held(study)
-            assert gone <= self.target.get(study, frozenset())
+            assert sent - self._held(study) <= self.exported | self.given_up
 
     @invariant()
     def the_trail_is_whole(self) -> None:
@@ -175,9 +223,9 @@ class Retention(RuleBasedStateMachine):
             if study not in self.orthanc.stable:
                 self.orthanc.settle(study)
 
-    def _held(self, study_id: str) -> frozenset[str]:
+    def _held(self, study_id: str) -> Files:
         members = self.orthanc._instances.items()
-        return frozenset(name for name, one in members if one.study == study_id)
+        return frozenset((name, one.content) for name, one in members if one.study == study_id)
 
     def _all_that_is_due_goes(self) -> None:
         """When all works and nothing more comes, every export's originals go at last."""

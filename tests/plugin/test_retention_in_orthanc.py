@@ -272,3 +272,16 @@ def _actions(orthanc: PluginOrthanc) -> list[str]:
     with closing(sqlite3.connect(f"file:{address}?mode=ro", uri=True)) as ledger:
         rows = ledger.execute("SELECT details FROM events WHERE deed = 'action'")
         return [details for (details,) in rows]
+
+
+def test_without_md5_an_image_that_comes_in_the_place_of_another_is_exported() -> None:
+    with running_plugin_orthanc(SECTION, StoreMD5ForAttachments=False) as orthanc:
+        study = _store(orthanc, "a")
+        _exported(orthanc, study, 1)
+        [instance] = orthanc.get(f"/studies/{study}/instances").json()
+        path = f"/instances/{instance['ID']}"
+        assert not orthanc.get(f"{path}/attachments/dicom/md5").is_success
+        assert orthanc.delete(path).is_success
+        _store(orthanc, "a")
+        assert _taken_in(orthanc, study).revision == 2
+        assert "Orthanc keeps no MD5" in orthanc.log()

@@ -118,7 +118,7 @@ def test_the_ledger_compares_in_the_transaction_that_does_it(
         ledger.order_rerun(job, revision=1, bundle="", strength=1.0, **told),
         ledger.order_withdrawal(job, revision=1, reason=Reason.WITHDRAWN_WRONG, **told),
         ledger.order_disposal(
-            job, revision=1, reason=Reason.DELETED_DONE, instances=("1",), **told
+            job, revision=1, reason=Reason.DELETED_DONE, digests={"1": "d"}, **told
         ),
     )
     assert done == (False,) * 5

@@ -49,7 +49,7 @@ def delete(gateway: Gateway, reason: Reason, *held: str) -> None:
         revision=study.revision,
         actor="user ada",
         reason=reason,
-        instances=originals(*held),
+        digests=dict.fromkeys(originals(*held), "0"),
     )
     gateway.ledger.end_disposal(STUDY)
 

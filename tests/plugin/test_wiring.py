@@ -286,6 +286,13 @@ def test_with_a_wrong_configuration_orthanc_serves_and_the_key_is_named(tmp_path
     assert any("PriCheXy.Intake.Rules[0].Name" in line for line in orthanc.log)
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_orthanc_that_keeps_no_md5_is_told_of(tmp_path: Path, *, kept: bool) -> None:
+    orthanc = FakeOrthanc({**_configuration(tmp_path), "StoreMD5ForAttachments": kept})
+    load_script(orthanc)
+    assert any("keeps no MD5" in line for line in orthanc.log) is not kept
+
+
 def test_an_error_while_answering_is_logged_by_its_kind_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,22 +7,25 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
+from prichexy_plugin import migration
 from prichexy_plugin.decisions import AS_TURNED_AWAY
 from prichexy_plugin.intake import Decision, Rank
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.pauses import Stage
 from prichexy_plugin.records import StudyRecord
-from prichexy_plugin.retention import Rules
+from prichexy_plugin.retention import Due, Rules
 from prichexy_plugin.schema import StudyRow
 from prichexy_testing.fake_orthanc import orthanc_id
 from prichexy_testing.one_study import STUDY, Gateway, originals
 from prichexy_testing.plugin_fakes import report_of
-from prichexy_worker.contract import Errand, Reason, State, StudyMessage
+from prichexy_worker.contract import MAX_ATTEMPTS, Errand, Reason, State, StudyMessage
 from prichexy_worker.retry import LIMITS, Blame, Circuit
 
 PAUSES = (timedelta(seconds=5),)
+NAME = "2.25.17"
 
 
 @pytest.fixture
@@ -79,6 +82,34 @@ def waits(_gateway: Gateway) -> None:
 
 def is_claimed(gateway: Gateway) -> None:
     gateway.take()
+
+
+def is_killed_midway(one: Gateway, message: StudyMessage, name: str = NAME) -> None:
+    """Have a worker die after it began to send the study to its targets."""
+    attempt = one.ledger.report(report_of(message, State.PROCESSING)).attempt
+    said: dict[str, Any] = {"attempt": attempt, "originals": originals("1"), "images": ("ab" * 8,)}
+    asks = report_of(message, State.PROCESSING, **said, study_uid=name)
+    assert one.ledger.report(asks).proceed
+
+
+def is_claimed_too_often(one: Gateway, message: StudyMessage) -> None:
+    while one.ledger.report(report_of(message, State.PROCESSING)).proceed:
+        pass
+
+
+def is_claimed_by_nobody(one: Gateway, message: StudyMessage) -> None:
+    for _ in range(2 * MAX_ATTEMPTS):
+        one.clock.move(86400)
+        one.ledger.recall(timedelta(hours=2))
+        one.ledger.sent(message)
+
+
+def is_gone(one: Gateway, _message: StudyMessage) -> None:
+    one.ledger.gone(STUDY)
+
+
+def comes_to_no_rule(one: Gateway, _message: StudyMessage) -> None:
+    one.look("1", "2", refused=Reason.NO_RULE_MATCHES)
 
 
 UNDONE = pytest.mark.parametrize("meanwhile", [waits, is_claimed, is_given_back, fails])
@@ -202,6 +233,113 @@ def test_a_rule_for_old_rows_forgets_no_withdrawal_for_want_of_consent(
     assert gateway.ledger.forget(STUDY, rules) is not lasts
 
 
+@pytest.mark.parametrize("reason", [Reason.WITHDRAWN_CONSENT, Reason.WITHDRAWN_FAULTY])
+def test_a_rule_for_old_rows_forgets_no_withdrawal_that_failed(
+    gateway: Gateway, reason: Reason
+) -> None:
+    order(gateway, reason)
+    fails(gateway)
+    gateway.clock.move(100 * 86400)
+    rules = Rules(ledger=timedelta(days=10))
+    assert gateway.ledger.forgettable(rules, 10) == ()
+    assert not gateway.ledger.forget(STUDY, rules)
+
+
+@pytest.mark.parametrize("left", [True, False])
+@pytest.mark.parametrize("state", [State.QUARANTINED, State.FAILED])
+def test_a_rule_for_old_rows_forgets_nothing_that_may_be_left_at_a_target(
+    gateway: Gateway, state: State, left: bool
+) -> None:
+    gateway.look("1", "2", "3")
+    message, attempt = gateway.take()
+    said: dict[str, Any] = {"measures": {"targets_not_withdrawn": 1.0}, "left_at": ("export",)}
+    end = report_of(message, state, Reason.COLOUR, attempt=attempt, **(said if left else {}))
+    assert gateway.ledger.report(end).proceed
+    gateway.clock.move(100 * 86400)
+    rules = Rules(ledger=timedelta(days=10))
+    assert gateway.ledger.forgettable(rules, 10) == (() if left else (STUDY,))
+    assert gateway.ledger.forget(STUDY, rules) is not left
+
+
+def test_a_withdrawal_that_failed_is_turned_away_by_nobody(gateway: Gateway) -> None:
+    order(gateway, Reason.WITHDRAWN_CONSENT)
+    fails(gateway)
+    before = study_of(gateway)
+    for reason in (Reason.NOT_NEEDED, Reason.NO_CONSENT):
+        assert not gateway.ledger.turn_away(
+            before.job_id, revision=before.revision, actor="user omar", reason=reason
+        )
+    assert study_of(gateway) == before
+
+
+def test_want_of_consent_holds_from_when_it_is_said_until_a_person_takes_it_back(
+    gateway: Gateway,
+) -> None:
+    order(gateway, Reason.WITHDRAWN_CONSENT)
+    assert study_of(gateway).unconsented
+    fails(gateway)
+    failed = study_of(gateway)
+    assert gateway.ledger.again(failed.job_id, revision=failed.revision, actor="user omar")
+    assert study_of(gateway).unconsented, "that tried the withdrawal again"
+    fails(gateway)
+    assert order(gateway, Reason.WITHDRAWN_FAULTY)
+    is_done(gateway)
+    assert gateway.look("1", "2", "3") == (State.REJECTED, Reason.WITHDRAWN_FAULTY)
+    done = study_of(gateway)
+    assert gateway.ledger.again(done.job_id, revision=done.revision, actor="user ada")
+    assert not study_of(gateway).unconsented
+    assert gateway.look("1", "2", "3") == (State.PENDING, None)
+
+
+def test_who_withdraws_what_somebody_turned_away_for_want_of_consent_does_not_take_that_back(
+    gateway: Gateway,
+) -> None:
+    gateway.look("1", "2", "3")
+    message, attempt = gateway.take()
+    left = {"targets_not_withdrawn": 1.0}
+    end = report_of(message, State.FAILED, Reason.COLOUR, attempt=attempt, measures=left)
+    assert gateway.ledger.report(end).proceed
+    study = study_of(gateway)
+    assert gateway.ledger.turn_away(
+        study.job_id, revision=study.revision, actor="user omar", reason=Reason.NO_CONSENT
+    )
+    assert order(gateway, Reason.WITHDRAWN_FAULTY)
+    is_done(gateway)
+    assert gateway.look("1", "2", "3", "4") == (State.REJECTED, Reason.WITHDRAWN_FAULTY)
+
+
+@pytest.mark.parametrize("ended", [is_claimed_too_often, is_claimed_by_nobody, is_gone])
+def test_a_ledger_of_before_learns_what_killed_workers_may_have_left(
+    ended: Callable[[Gateway, StudyMessage], None],
+) -> None:
+    one = Gateway()
+    one.look("1")
+    (message,) = one.ledger.outbox()
+    one.ledger.sent(message)
+    is_killed_midway(one, message)
+    if ended is not is_gone:
+        ended(one, message)
+    with Session(one.engine) as session, session.begin():
+        session.execute(update(StudyRow).values(exported=False, exported_of=None))
+        migration._tell_what_may_be_left(session)
+    if ended is is_gone:
+        ended(one, message)
+    assert study_of(one).can_be_withdrawn
+    one.engine.dispose()
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_a_ledger_of_before_learns_from_its_orders_what_is_not_consented_to(
+    gateway: Gateway, done: bool
+) -> None:
+    order(gateway, Reason.WITHDRAWN_CONSENT)
+    (is_done if done else fails)(gateway)
+    with Session(gateway.engine) as session, session.begin():
+        session.execute(update(StudyRow).values(unconsented=False))
+        migration._tell_what_is_not_consented_to(session)
+    assert study_of(gateway).unconsented is not done, "then the reason of its end says it"
+
+
 def rank_of(gateway: Gateway) -> int:
     with Session(gateway.engine) as session:
         return session.get_one(StudyRow, STUDY).rank
@@ -286,9 +424,6 @@ def test_a_claim_that_ends_a_study_says_of_no_export_that_it_is_gone(gateway: Ga
     assert gateway.look("1", "3", "4") == (State.REJECTED, Reason.ORIGINALS_MISSING)
 
 
-NAME = "2.25.17"
-
-
 def export(gateway: Gateway, name: str, *held: str, key_id: str = "") -> None:
     """Have the study exported by a worker that tells its name at the targets."""
     message, attempt = gateway.take()
@@ -316,6 +451,73 @@ def test_a_claim_to_withdraw_tells_each_name_and_no_other_claim_does(gateway: Ga
     assert gateway.ledger.report(report_of(message, State.PROCESSING)).study_uids == ()
 
 
+@pytest.mark.parametrize("targets", [("research",), ()])
+@pytest.mark.parametrize(
+    "ended", [is_claimed_too_often, is_claimed_by_nobody, is_gone, comes_to_no_rule]
+)
+@pytest.mark.parametrize("sent", [True, False])
+def test_what_a_killed_worker_left_is_told_and_can_be_withdrawn(
+    *, sent: bool, ended: Callable[[Gateway, StudyMessage], None], targets: tuple[str, ...]
+) -> None:
+    one = Gateway()
+    one.look("1", targets=targets)
+    (message,) = one.ledger.outbox()
+    one.ledger.sent(message)
+    if sent:
+        is_killed_midway(one, message)
+    else:
+        one.ledger.report(report_of(message, State.PROCESSING))
+    ended(one, message)
+    study = study_of(one)
+    assert study.state in (State.FAILED, State.REJECTED)
+    assert study.reason is not None
+    told = study.reason_sentence != study.reason.sentence
+    assert (study.stands, study.can_be_withdrawn, told) == (sent, sent, sent)
+    if study.state is State.FAILED:
+        assert study.left_at == (targets if sent else ())
+    one.clock.move(100 * 86400)
+    assert (STUDY in one.ledger.forgettable(Rules(ledger=timedelta(days=10)), 10)) is not sent
+    one.ledger.note_originals_gone(due_of(one))
+    assert study_of(one).can_be_withdrawn is sent, "by its name"
+    if sent:
+        assert order(one)
+        is_done(one)
+        assert not study_of(one).stands
+    one.engine.dispose()
+
+
+def due_of(one: Gateway) -> Due:
+    """Give the study as the retention rules would find it."""
+    study = study_of(one)
+    return Due(STUDY, study.state, study.revision, study.updated, "", 1, None, deleting=False)
+
+
+def test_what_a_killed_worker_left_holds_no_later_export_up() -> None:
+    one = Gateway()
+    one.look("1", "2")
+    (message,) = one.ledger.outbox()
+    one.ledger.sent(message)
+    is_killed_midway(one, message)
+    assert one.look("2", "3") == (State.PENDING, None), "no original is missing: none was exported"
+    one.export("2", "3")
+    assert study_of(one).stands
+    one.engine.dispose()
+
+
+def test_nothing_stands_of_what_a_later_worker_took_back() -> None:
+    one = Gateway()
+    one.look("1")
+    (message,) = one.ledger.outbox()
+    one.ledger.sent(message)
+    is_killed_midway(one, message)
+    attempt = one.ledger.report(report_of(message, State.PROCESSING)).attempt
+    end = report_of(message, State.QUARANTINED, Reason.COLOUR, attempt=attempt)
+    assert one.ledger.report(end).proceed
+    assert not study_of(one).stands
+    assert not study_of(one).can_be_withdrawn
+    one.engine.dispose()
+
+
 @pytest.mark.parametrize("told", [False, True])
 def test_an_export_whose_originals_were_deleted_is_withdrawn_by_its_name(
     gateway: Gateway, told: bool
@@ -329,7 +531,7 @@ def test_an_export_whose_originals_were_deleted_is_withdrawn_by_its_name(
         revision=study.revision,
         actor="user ada",
         reason=Reason.DELETED_DONE,
-        instances=originals("1", "2"),
+        digests=dict.fromkeys(originals("1", "2"), "0"),
     )
     gateway.ledger.end_disposal(STUDY)
     assert study_of(gateway).can_be_withdrawn is told

@@ -93,6 +93,7 @@ class _Instance:
     tags: Mapping[str, Any]
     calling_aet: str
     content: bytes
+    came: datetime
 
 
 class FakeOrthanc:
@@ -117,6 +118,8 @@ class FakeOrthanc:
         self.stable: set[str] = set()
         self.asked: list[str] = []
         self.broken = False
+        #: Its setting StoreMD5ForAttachments.
+        self.keeps_md5 = True
         #: Asked for this path, Orthanc goes away for good.
         self.break_at = ""
         #: What a path answers instead: the error's code, or bytes that are no JSON.
@@ -151,7 +154,9 @@ class FakeOrthanc:
         study_id = orthanc_id(study)
         series_id, instance_id = orthanc_id(study, series), orthanc_id(study, series, instance)
         new_study = study_id not in self._updated
-        self._instances[instance_id] = _Instance(study_id, series_id, tags, calling_aet, content)
+        self._instances[instance_id] = _Instance(
+            study_id, series_id, tags, calling_aet, content, self._clock()
+        )
         self._updated[study_id] = self._clock()
         self.stable.discard(study_id)
         self._record("NewInstance", instance_id, "Instance")
@@ -391,7 +396,13 @@ class FakeOrthanc:
             ("metadata",): {"RemoteAET": one.calling_aet},
         }
         if rest == ["attachments", "dicom", "md5"]:
+            if not self.keeps_md5:
+                raise FakeOrthancError(self.ErrorCode.UNKNOWN_RESOURCE, "Unknown resource")
             return hashlib.md5(one.content).hexdigest().encode()
+        if rest == ["attachments", "dicom", "size"]:
+            return str(len(one.content)).encode()
+        if rest == ["metadata", "ReceptionDate"]:
+            return _written(one.came).encode()
         return json.dumps(answers[tuple(rest)]).encode()
 
 

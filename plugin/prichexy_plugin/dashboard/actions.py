@@ -13,7 +13,7 @@ from prichexy_plugin.decisions import AS_TURNED_AWAY, WITHDRAWALS
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.records import StudyRecord
 from prichexy_plugin.security import Role
-from prichexy_plugin.studies import Studies, StudiesUnavailable, Unreadable
+from prichexy_plugin.studies import Studies, StudiesUnavailable, Unreadable, digests_of
 from prichexy_worker.contract import ENDED, Errand, Reason, State
 
 __all__ = [
@@ -128,16 +128,17 @@ def _delete(hands: Hands, wish: Wish) -> str:
         return "kept"
     try:
         there = hands.studies.study(study.study_id)
+        digests = {} if there is None else digests_of(hands.studies, there.instances)
     except (StudiesUnavailable, Unreadable):
         return "kept"
-    # As the retention rules do it: these instances and no later ones, with a line before and after.
+    # As the retention rules do it: these files and no later ones, with a line before and after.
     ordered = hands.ledger.order_disposal(
         wish.job_id,
         revision=wish.revision,
         seen=wish.seen,
         actor=wish.actor,
         reason=wish.reason,
-        instances=() if there is None else there.instances,
+        digests=digests,
     )
     if not ordered:
         return "moved"
@@ -172,8 +173,9 @@ def _explain_withdraw(study: StudyRecord) -> tuple[str, ...]:
         "afterwards. What somebody has copied from a target is not reached."
     )
     later = (
-        "The study is then rejected, for the reason chosen here. What this Orthanc holds of it "
-        "stays. Neither the intake rules nor a backfill take it in again, unless new images of "
+        "The study is then rejected, for the reason chosen here. If a target does not let go, it "
+        "has failed, and the withdrawal can be tried again. What this Orthanc holds of it stays. "
+        "Neither the intake rules nor a backfill take it in again, unless new images of "
         f"it come or somebody tries it again. {_LASTS}"
     )
     return (there, left, later)
@@ -218,7 +220,8 @@ def _explain_where_it_was(study: StudyRecord) -> str:
 
 
 def _explain_retry(study: StudyRecord) -> tuple[str, ...]:
-    if study.unconsented or study.reason in (Reason.NO_CONSENT, Reason.WITHDRAWN_CONSENT):
+    consent = study.unconsented or study.reason in (Reason.NO_CONSENT, Reason.WITHDRAWN_CONSENT)
+    if consent and not study.is_being_withdrawn:
         consented = (
             "Somebody has said that its use is not consented to. With this you say that it is."
         )
