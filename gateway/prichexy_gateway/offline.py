@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -232,7 +232,7 @@ class _LastReport:
 def anonymize_study(study: FileStudy, places: Places, tools: Tools) -> StudyResult:
     """Bring one study to the destination or to quarantine, whole.
 
-    Raises Failed when neither can be written to.
+    Raises Failed when neither can be written to, or when an earlier export cannot be read.
     """
     reporter = _LastReport()
     staging = places.staging / study.name
@@ -300,14 +300,32 @@ def _release(staging: Path, destination: Path) -> tuple[str, ...]:
 
 
 def _withdraw(study: FileStudy, places: Places, tools: Tools) -> None:
-    """Remove what an earlier run exported of this study: it leaves whole or not at all."""
+    """Remove what an earlier run exported of this study: it leaves whole or not at all.
+
+    Where a profile keeps UIDs, the folder of that name may hold somebody's own files. Whatever is
+    no image that this software made stays.
+    """
     for uid in {file.study_uid for file in study.files if file.study_uid}:
         exported = places.destination / tools.study_uid(uid)
-        if exported.is_dir():
+        if not exported.is_dir():
+            continue
+        try:
+            ours = FolderExport(places.destination).images(exported.name)
+        except Retryable:
+            raise Failed(
+                "An earlier export of a study cannot be read, and so not be removed."
+            ) from None
+        if ours == {path for path in exported.rglob("*") if path.is_symlink() or not path.is_dir()}:
             # Gone in one step, so that nobody reads half of it.
             withdrawn = places.staging / f"{study.name}-withdrawn"
             exported.replace(withdrawn)
             shutil.rmtree(withdrawn)
+            continue
+        for path in ours:
+            path.unlink()
+        for series in {path.parent for path in ours}:
+            with suppress(OSError):  # not empty
+                series.rmdir()
 
 
 def _quarantine(

@@ -24,6 +24,8 @@ from prichexy_gateway.offline import (
 from prichexy_testing.dicoms import canary_values, radiograph_dataset, write
 from prichexy_testing.finders import Finds
 from prichexy_worker.contract import ModelInfo, Reason, State
+from prichexy_worker.header import Profile
+from prichexy_worker.header.options import Option
 from prichexy_worker.pipeline import Tools
 from prichexy_worker.pseudonyms import Pseudonyms
 from prichexy_worker.text import TextRegion
@@ -182,6 +184,41 @@ def test_a_study_that_is_no_longer_safe_leaves_no_earlier_export(
     places.clean_up()
     assert [folder.name for folder in places.destination.iterdir()] == [PSEUDONYMS.uid("1.2.9")]
     assert len(list(places.quarantine.iterdir())) == 1
+
+
+def test_a_withdrawal_leaves_the_files_of_others_in_a_folder_of_a_uid_that_is_kept(
+    tmp_path: Path, places: Places
+) -> None:
+    put(tmp_path / "in", "a")
+    tools = replace(TOOLS, profile=Profile.made_of("keeps UIDs", [Option.UIDS]))
+    (study,) = studies_in(tmp_path / "in")
+    result = anonymize_study(study, places, tools)
+    assert result.exported_as == (study.files[0].study_uid,)
+    own = places.destination / study.files[0].study_uid
+    (series,) = own.iterdir()
+    put(series, "theirs.dcm", "1.2.3.9")
+    (series / "link.dcm").symlink_to("nowhere")
+    (own / "notes.txt").write_text("mine")
+    put(tmp_path / "in", "a", BurnedInAnnotation="YES")
+
+    result = anonymize_study(studies_in(tmp_path / "in")[0], places, tools)
+
+    assert result.state is State.QUARANTINED
+    left = {path.name for path in own.rglob("*") if path.is_symlink() or path.is_file()}
+    assert left == {"theirs.dcm", "link.dcm", "notes.txt"}
+
+
+def test_an_earlier_export_that_cannot_be_read_ends_the_run_and_stays(
+    tmp_path: Path, places: Places
+) -> None:
+    put(tmp_path / "in", "a")
+    (name,) = anonymize_study(studies_in(tmp_path / "in")[0], places, TOOLS).exported_as
+    (series,) = (places.destination / name).iterdir()
+    (series / "2.25.9.dcm").symlink_to("2.25.9.dcm")  # a loop: ELOOP, whoever reads
+    put(tmp_path / "in", "a", BurnedInAnnotation="YES")
+    with pytest.raises(Failed, match="cannot be read"):
+        anonymize_study(studies_in(tmp_path / "in")[0], places, TOOLS)
+    assert len(list(series.iterdir())) == 2
 
 
 def test_a_study_that_is_safe_now_leaves_no_original_in_quarantine(

@@ -53,6 +53,11 @@ class FolderExport:
         """Give the bytes of the file in its place."""
         return self._files.read(instance)
 
+    def images(self, study_uid: str) -> frozenset[Path]:
+        """Give the files in their places of the images that this gateway, or one like it, made."""
+        held, _damaged = _held(self._files, study_uid)
+        return frozenset(path for path, one in held.items() if one.like_ours)
+
     def withdraw(self, instance: InstanceName) -> None:
         """Remove the file, and the folders that it leaves empty."""
         for files in (self._files, self._staged):
