@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +35,7 @@ from prichexy_worker.export.research_image import COLUMNS, is_picture_of, pictur
 from prichexy_worker.header import Profile
 from prichexy_worker.header.options import Option
 from prichexy_worker.pipeline import Tools, anonymize
-from prichexy_worker.ports import Anonymized, ExportTarget
+from prichexy_worker.ports import Anonymized, Check, ExportTarget, unhindered
 from prichexy_worker.pseudonyms import Pseudonyms
 from prichexy_worker.sent import Sent
 from prichexy_worker.study import Anonymizer, process_study
@@ -64,6 +66,11 @@ def released(target: ExportTarget, *kept: Anonymized) -> None:
 
 def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.png"))
+
+
+def readers_see(folder: Path) -> list[str]:
+    """Give the files that are in no hidden folder, as readers of the folder look for them."""
+    return [file for file in files(folder) if not file.startswith(".")]
 
 
 def table(folder: Path) -> list[dict[str, str]]:
@@ -203,6 +210,7 @@ def test_a_study_gets_into_the_table_when_it_is_released_and_not_before(tmp_path
     for one in kept:
         target.store(one)
     assert not (tmp_path / "images.csv").exists()
+    assert readers_see(tmp_path) == []
     target.withdraw_others(kept, EVERYTHING)
     assert [row["file"] for row in table(tmp_path)] == files(tmp_path) == [
         "2.25.1/2.25.2/2.25.3.png",
@@ -211,6 +219,145 @@ def test_a_study_gets_into_the_table_when_it_is_released_and_not_before(tmp_path
     for row, one in zip(table(tmp_path), kept, strict=True):
         values = pydicom.dcmread(io.BytesIO(one.content)).pixel_array
         np.testing.assert_array_equal(shown(tmp_path, row), values)
+
+
+def shows(folder: Path, one: Anonymized) -> bool:
+    """Say whether the one row of its name, and the PNG that it names, are of this image."""
+    (row,) = (row for row in table(folder) if row["sop_uid"] == one.sop_uid)
+    png = (folder / row["file"]).read_bytes()
+    return row == row_of(one.content, row["file"]) and is_picture_of(png, one.content)
+
+
+def two_makings() -> tuple[Anonymized, Anonymized]:
+    """Give one image as two models made it: other pixels, and another row."""
+    values = phantom(8, 6)
+    return instance(values=values), instance(values=values[::-1].copy(), ViewPosition="LL")
+
+
+def test_a_new_making_is_seen_when_every_target_holds_it_and_not_before(tmp_path: Path) -> None:
+    target, (old, new) = PngFolderExport(tmp_path), two_makings()
+    released(target, old)
+    target.store(new)
+    assert list(target.differences([new])) == [()]
+    assert shows(tmp_path, old)  # another target fails now, or the worker is killed
+    target.withdraw_others([new], EVERYTHING)
+    assert shows(tmp_path, new)
+    assert files(tmp_path) == ["2.25.1/2.25.2/2.25.3.png"]
+
+
+def test_what_is_killed_between_file_and_row_is_mended_by_the_next_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(self: Path, to: Path) -> Path:
+        if to.name == "images.csv":
+            raise Killed
+        return replaced(self, to)
+
+    replaced = Path.replace
+    target, (old, new) = PngFolderExport(tmp_path), two_makings()
+    released(target, old)
+    target.store(new)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Path, "replace", killed)
+        target.withdraw_others([new], EVERYTHING)
+    assert (tmp_path / "2.25.1" / ".images.csv.unsure").exists()
+    released(target, new)
+    assert shows(tmp_path, new)
+    assert not (tmp_path / "2.25.1" / ".images.csv.unsure").exists()
+
+
+def test_a_png_that_another_worker_replaced_meanwhile_gets_no_row(tmp_path: Path) -> None:
+    target, (ours, theirs) = PngFolderExport(tmp_path), two_makings()
+    target.store(ours)
+    released(target, theirs)
+    for brought, word in ((True, "pixels"), (False, "missing")):
+        if not brought:
+            target.withdraw_study("2.25.1", EVERYTHING)
+        with pytest.raises(Retryable, match=word) as caught:
+            target.withdraw_others([ours], EVERYTHING)
+        assert caught.value.reason is Reason.READ_BACK_DIFFERS
+        assert shows(tmp_path, theirs) if brought else table(tmp_path) == []
+
+
+def test_what_a_killed_attempt_left_hidden_is_gone_with_the_next_and_never_seen(
+    tmp_path: Path,
+) -> None:
+    target, kept, lost = PngFolderExport(tmp_path), instance(), instance("2.25.4")
+    target.store(lost)
+    released(target, kept)
+    assert files(tmp_path) == ["2.25.1/2.25.2/2.25.3.png"]
+    target.store(lost)
+    target.withdraw_study("2.25.1", EVERYTHING)
+    assert files(tmp_path) == []
+    target.store(lost)
+    target.withdraw(lost)
+    assert files(tmp_path) == []
+
+
+def locked(folder: Path) -> bool:
+    """Say whether a writer has the table."""
+    with (folder / ".images.csv.lock").open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+Act = Callable[[PngFolderExport, Check], object]
+ACTS: dict[str, Act] = {
+    "release": lambda target, check: target.withdraw_others(
+        [instance()], Sent().with_these([instance(), instance("2.25.4")]), check
+    ),
+    "withdrawal": lambda target, check: target.withdraw_study(
+        "2.25.1", Sent().with_these([instance(), instance("2.25.4")]), check
+    ),
+}
+
+
+@pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
+def test_a_writer_asks_whether_it_may_when_it_has_the_table_and_before_it_alters_anything(
+    tmp_path: Path, act: Act
+) -> None:
+    class Lost(Exception):
+        pass
+
+    def claim_is_lost() -> None:
+        asked.append(locked(tmp_path))
+        raise Lost
+
+    asked: list[bool] = []
+    target = PngFolderExport(tmp_path)
+    released(target, instance(), instance("2.25.4"))
+    target.store(instance())
+    before = table(tmp_path), files(tmp_path)
+    with pytest.raises(Lost):
+        act(target, claim_is_lost)
+    assert asked == [True]
+    assert (table(tmp_path), files(tmp_path)) == before
+    assert not locked(tmp_path)
+
+
+@pytest.mark.parametrize("act", ACTS.values(), ids=ACTS)
+def test_what_another_writer_put_in_while_the_table_was_waited_for_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Act
+) -> None:
+    target, theirs = PngFolderExport(tmp_path), instance("2.25.5", patient="PX-B")
+    released(target, instance())
+    target.store(instance())
+    flock = fcntl.flock
+
+    def waits(*arguments: object) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        released(PngFolderExport(tmp_path), theirs)
+        flock(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(fcntl, "flock", waits)
+    act(target, unhindered)
+    assert shows(tmp_path, theirs)
 
 
 def test_a_png_that_changed_on_the_disk_is_noticed(tmp_path: Path) -> None:
@@ -239,7 +386,8 @@ def test_an_image_under_a_corrected_patient_id_takes_the_row_and_keeps_it(tmp_pa
     another = instance("2.25.4")
     released(target, wrong, another)
     target.store(right)
-    assert [row["sop_uid"] for row in table(tmp_path)] == ["2.25.4"]  # none tells of another's PNG
+    assert [row["patient_id"] for row in table(tmp_path)] == ["PX-A", "PX-A"]
+    assert shows(tmp_path, wrong)
     target.withdraw_others([right], Sent().with_these([right]))
     assert [row["patient_id"] for row in table(tmp_path)] == ["PX-B", "PX-A"]
     for _ in range(2):
@@ -295,6 +443,19 @@ def test_withdrawing_one_instance_leaves_the_earlier_ones_in_the_table(tmp_path:
     assert not target.holds(instance("2.25.4"))
     assert target.holds(instance())
     assert [row["sop_uid"] for row in table(tmp_path)] == ["2.25.3"]
+
+
+def test_an_image_that_is_taken_back_after_its_release_leaves_no_row(tmp_path: Path) -> None:
+    """Another target failed when this one had let the study be seen."""
+    target, added = PngFolderExport(tmp_path), instance("2.25.4")
+    released(target, instance())
+    released(target, instance(), added)
+    target.withdraw(replace(added, patient_id="PX-B"))  # another's of that name is not named
+    assert shows(tmp_path, added)
+    for _ in range(2):
+        target.withdraw(added)
+        assert [row["file"] for row in table(tmp_path)] == files(tmp_path)
+        assert files(tmp_path) == ["2.25.1/2.25.2/2.25.3.png"]
 
 
 def test_a_share_that_is_not_mounted_is_not_written_beneath(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from prichexy_testing.coming_back import error_of
 from prichexy_worker.contract import Reason
 from prichexy_worker.errors import Retryable
 from prichexy_worker.export.image_table import ImageTable
@@ -38,7 +37,18 @@ def rows(study: str, *notes: str) -> Rows:
 
 def put(folder: Path, study: str, *notes: str) -> None:
     (folder / study).mkdir(exist_ok=True)
-    table(folder).put(study, rows(study, *notes))
+    with table(folder).held() as held_table:
+        held_table.put(study, rows(study, *notes))
+
+
+def remove(folder: Path, study: str) -> None:
+    with table(folder).held() as held_table:
+        held_table.remove(study)
+
+
+def kept_rows(folder: Path, study: str) -> Rows:
+    with table(folder).held() as held_table:
+        return held_table.rows(study)
 
 
 def held(folder: Path) -> Rows:
@@ -59,7 +69,7 @@ def test_a_study_has_its_newest_rows_and_no_others(tmp_path: Path) -> None:
     put(tmp_path, "2.25.2", "c")
     put(tmp_path, "2.25.1", "d")
     assert held(tmp_path) == rows("2.25.2", "c") + rows("2.25.1", "d")
-    assert table(tmp_path).rows("2.25.1") == rows("2.25.1", "d")
+    assert kept_rows(tmp_path, "2.25.1") == rows("2.25.1", "d")
 
 
 def test_a_study_that_has_not_changed_leaves_the_table_as_it_is(tmp_path: Path) -> None:
@@ -76,9 +86,9 @@ def test_a_study_is_removed_alone_and_as_often_as_one_likes(tmp_path: Path) -> N
     put(tmp_path, "2.25.1", "a")
     put(tmp_path, "2.25.10", "b")
     for _ in range(2):
-        table(tmp_path).remove("2.25.1")
+        remove(tmp_path, "2.25.1")
         assert held(tmp_path) == rows("2.25.10", "b")
-    assert table(tmp_path).rows("2.25.1") == []
+    assert kept_rows(tmp_path, "2.25.1") == []
 
 
 def test_a_full_disk_leaves_the_table_and_no_half_of_another(
@@ -96,15 +106,15 @@ def test_a_full_disk_leaves_the_table_and_no_half_of_another(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(Retryable):
-            table(tmp_path).remove("2.25.1")
+            remove(tmp_path, "2.25.1")
     assert held(tmp_path) == rows("2.25.1", "a")
     assert not list(tmp_path.glob(".*.part"))
-    table(tmp_path).remove("2.25.1")
+    remove(tmp_path, "2.25.1")
     assert held(tmp_path) == []
 
 
 def test_to_remove_from_no_table_makes_none(tmp_path: Path) -> None:
-    table(tmp_path).remove("2.25.1")
+    remove(tmp_path, "2.25.1")
     assert not (tmp_path / "images.csv").exists()
 
 
@@ -114,7 +124,7 @@ def test_any_text_of_one_line_survives(tmp_path: Path, text: str) -> None:
     put(tmp_path, "2.25.1", text)
     put(tmp_path, "2.25.2", "other")
     put(tmp_path, "2.25.3", text)
-    table(tmp_path).remove("2.25.2")
+    remove(tmp_path, "2.25.2")
     notes = [row["note"] for row in held(tmp_path)]
     assert notes == [text, text]
 
@@ -124,12 +134,12 @@ def test_a_writer_that_stands_still_is_not_waited_for_for_ever(tmp_path: Path) -
     hurried = ImageTable(tmp_path, COLUMNS, wait=0.2)
     with (tmp_path / ".images.csv.lock").open("ab") as still:
         fcntl.flock(still, fcntl.LOCK_EX)
-        for act in (lambda: hurried.put("2.25.1", []), lambda: hurried.remove("2.25.1")):
-            error = error_of(act)
-            assert error is not None
-            assert error.reason is Reason.TARGET_UNREACHABLE
+        with pytest.raises(Retryable) as error, hurried.held():
+            pytest.fail("two writers at once")
+        assert error.value.reason is Reason.TARGET_UNREACHABLE
         assert held(tmp_path) == rows("2.25.1", "a")
-    hurried.remove("2.25.1")
+    with hurried.held() as held_table:
+        held_table.remove("2.25.1")
     assert held(tmp_path) == []
 
 
@@ -153,9 +163,42 @@ def test_a_table_with_other_columns_is_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("uid", ["..", "", "a", "2.25.1/.."])
 def test_nothing_but_a_uid_names_a_study(tmp_path: Path, uid: str) -> None:
-    for act in (table(tmp_path).remove, lambda uid: table(tmp_path).put(uid, [])):
-        with pytest.raises(Retryable, match="not a UID"):
-            act(uid)
+    with table(tmp_path).held() as one:
+        for act in (one.rows, one.remove, lambda uid: one.put(uid, [])):
+            with pytest.raises(Retryable, match="not a UID"):
+                act(uid)
+
+
+def test_files_are_swapped_the_instant_before_their_rows_are_seen(tmp_path: Path) -> None:
+    """New ones just before rows are appended; others when the whole new table lies beside."""
+    seen: list[tuple[Rows, int]] = []
+
+    def swap() -> None:
+        (tmp_path / "2.25.1").mkdir(exist_ok=True)
+        there = held(tmp_path) if (tmp_path / "images.csv").exists() else []
+        seen.append((there, sum(b"new" in p.read_bytes() for p in tmp_path.glob(".*.part"))))
+
+    for notes in (["old"], ["new"], ["new"]):
+        with table(tmp_path).held() as one:
+            one.put("2.25.1", rows("2.25.1", *notes), swap)
+    assert seen == [([], 0), (rows("2.25.1", "old"), 1), (rows("2.25.1", "new"), 0)]
+    assert held(tmp_path) == rows("2.25.1", "new")
+
+
+def test_files_that_cannot_be_swapped_leave_the_rows_of_those_that_are_there(
+    tmp_path: Path,
+) -> None:
+    put(tmp_path, "2.25.1", "old")
+
+    def fails() -> None:
+        raise Retryable(Reason.TARGET_REFUSED, "no swap")
+
+    with pytest.raises(Retryable, match="no swap"), table(tmp_path).held() as one:
+        one.put("2.25.1", rows("2.25.1", "new"), fails)
+    assert held(tmp_path) == kept_rows(tmp_path, "2.25.1") == rows("2.25.1", "old")
+    put(tmp_path, "2.25.1", "new")
+    assert held(tmp_path) == kept_rows(tmp_path, "2.25.1") == rows("2.25.1", "new")
+    assert not (tmp_path / "2.25.1" / UNSURE).exists()
 
 
 # --- killed at any moment -------------------------------------------------------------------
@@ -212,7 +255,7 @@ def test_whatever_dies_when_the_next_attempt_makes_the_table_right(
 
         def act(study: str = study, notes: tuple[str, ...] | None = notes) -> None:
             if notes is None:
-                table(folder).remove(study)
+                remove(folder, study)
             else:
                 put(folder, study, *notes)
 
@@ -258,9 +301,11 @@ for number in range(40):
     (folder / study).mkdir()
     row = {"study_uid": study, "file": "f", "note": "n" * 200}
     table = ImageTable(folder, ("study_uid", "file", "note"))
-    table.put(study, [row] * 3)
+    with table.held() as held:
+        held.put(study, [row] * 3)
     if number % 4 == 0:
-        table.remove(study)
+        with table.held() as held:
+            held.remove(study)
 """
 
 

@@ -1,16 +1,23 @@
 """``images.csv``: one table with a row for each image of every released study of a folder.
 
 Workers on several hosts write it, and any of them may be killed at any moment. A lock lets one
-write at a time. Which studies the table surely holds is kept with each study, in a file of its own
-rows:
+write at a time, from what it reads there to what it makes of it. Which studies the table surely
+holds is kept with each study, in a file of its own rows:
 
 * ``<study>/images.csv``: the table has exactly these rows of the study;
-* ``<study>/.images.csv.unsure``: a writer was at it, and the table may have some rows, all or none;
+* ``<study>/.images.csv.unsure``: a writer was at it, and the table may have some rows, all or none,
+  of these or of those that it was to have in their place;
 * neither: the table has none.
 
 A new study is appended, which costs no more in a large table than in a small one. What is in the
 table, or may be, is changed by writing the whole table anew beside it and renaming it, so that a
 reader finds the old one or the new one.
+
+The study's files are swapped by the same writer: those of a new study just before its rows are
+appended, those of one that the table has between the writing of the whole new table and its
+renaming. So a writer that is killed leaves files that no row names, or new files under the old rows
+of a study that is marked as unsure, never new rows over old files; the study's next attempt puts
+both right.
 """
 
 from __future__ import annotations
@@ -21,7 +28,7 @@ import fcntl
 import io
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -30,7 +37,7 @@ from prichexy_worker.errors import Retryable
 from prichexy_worker.export.study_folders import os_errors, replacing, sync_folder, write_whole
 from prichexy_worker.export.uids import check_uids
 
-__all__ = ["ImageTable", "Row"]
+__all__ = ["HeldTable", "ImageTable", "Row"]
 
 _NAME: Final = "images.csv"
 _UNSURE: Final = ".images.csv.unsure"
@@ -45,18 +52,53 @@ _BLOCK: Final = 1 << 16
 Row = Mapping[str, str]
 
 
+def _nothing() -> None:
+    """Swap no files."""
+
+
 class ImageTable:
     """The table of ``folder``. Its methods raise Retryable and may be repeated.
 
-    ``columns`` begin with the one that names a row's study. A row is a line: a value that would
-    break it is refused. Other writers are waited for ``wait`` seconds.
+    ``columns`` begin with the one that names a row's study. Other writers are waited for ``wait``
+    seconds.
     """
 
     def __init__(self, folder: Path, columns: Sequence[str], wait: float = _WAIT) -> None:
         self._folder = folder
-        self._columns = tuple(columns)
-        self._table = folder / _NAME
+        self._held = HeldTable(folder, tuple(columns))
         self._wait = wait
+
+    def check(self) -> None:
+        """Return when there is no table yet, or one with these columns."""
+        self._held.check()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[HeldTable]:
+        """Give the table to this writer alone, when no other process writes.
+
+        A dead one's lock is gone with it. Raises Retryable where one that lives keeps it: it may
+        stand still, as a paused machine's. It cannot be taken twice.
+        """
+        latest = time.monotonic() + self._wait
+        with os_errors(), (self._folder / _LOCK).open("ab") as lock:
+            while not _taken(lock):
+                if time.monotonic() > latest:
+                    raise Retryable(Reason.TARGET_UNREACHABLE, f"another writer keeps {_NAME}")
+                time.sleep(_PAUSE)
+            yield self._held
+
+
+class HeldTable:
+    """The table, for the one writer that has its lock: ``ImageTable.held`` gives it.
+
+    All raise Retryable and may be repeated. A row is a line: a value that would break it is
+    refused.
+    """
+
+    def __init__(self, folder: Path, columns: tuple[str, ...]) -> None:
+        self._folder = folder
+        self._columns = columns
+        self._table = folder / _NAME
 
     def check(self) -> None:
         """Return when there is no table yet, or one with these columns."""
@@ -65,7 +107,7 @@ class ImageTable:
                 self._check_columns()
 
     def rows(self, study_uid: str) -> list[dict[str, str]]:
-        """Give the rows that the table has of a study, or was to have."""
+        """Give the rows that the table has of a study; of an unsure one, those it may have."""
         check_uids(study_uid)
         for name in (_NAME, _UNSURE):
             with os_errors(), contextlib.suppress(FileNotFoundError):
@@ -73,22 +115,35 @@ class ImageTable:
                 return list(csv.DictReader(io.StringIO(text)))
         return []
 
-    def put(self, study_uid: str, rows: Sequence[Row]) -> None:
-        """Make the table hold these rows of the study, and no other ones; its folder exists."""
+    def put(self, study_uid: str, rows: Sequence[Row], swap: Callable[[], None] = _nothing) -> None:
+        """Make the table hold these rows of the study, and no other ones.
+
+        ``swap`` puts the files in their places that the rows name, and may be repeated. It is
+        called when all that takes long is done, the instant before the rows are seen; what it
+        raises comes out. The study's folder exists, at the latest after it.
+        """
         check_uids(study_uid)
         own, unsure = (self._folder / study_uid / name for name in (_NAME, _UNSURE))
         text = self._text(rows, header=True)
-        with os_errors(), self._locked():
-            known = own.exists() or unsure.exists()
-            if own.exists() and own.read_bytes() == text:
-                return
+
+        def begin() -> None:
+            swap()
+            # From here on these are the rows of the files that are there.
             write_whole(unsure, text)
-            # On the disk before the table is touched: it must not come back after a power cut.
-            own.unlink(missing_ok=True)
-            sync_folder(own.parent)
-            if known:
-                self._rewrite(study_uid, rows)
+
+        self.check()
+        with os_errors():
+            if own.exists() and own.read_bytes() == text:
+                swap()
+                return
+            if own.exists():
+                # On the disk before the table is touched: it must not come back after a power cut.
+                own.replace(unsure)
+                sync_folder(own.parent)
+            if unsure.exists():
+                self._rewrite(study_uid, rows, begin)
             else:
+                begin()
                 self._append(rows)
             unsure.replace(own)
             sync_folder(own.parent)
@@ -97,27 +152,13 @@ class ImageTable:
         """Make the table hold nothing of the study; leaves its folder without the rows."""
         check_uids(study_uid)
         own, unsure = (self._folder / study_uid / name for name in (_NAME, _UNSURE))
-        with os_errors(), self._locked():
+        with os_errors():
             if own.exists():
                 own.replace(unsure)
                 sync_folder(own.parent)
             if unsure.exists():
-                self._rewrite(study_uid, ())
+                self._rewrite(study_uid, (), _nothing)
                 unsure.unlink()
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Wait until no other process writes; a dead one's lock is gone with it.
-
-        Raises Retryable where one that lives keeps it: it may stand still, as a paused machine's.
-        """
-        latest = time.monotonic() + self._wait
-        with (self._folder / _LOCK).open("ab") as lock:
-            while not _taken(lock):
-                if time.monotonic() > latest:
-                    raise Retryable(Reason.TARGET_UNREACHABLE, f"another writer keeps {_NAME}")
-                time.sleep(_PAUSE)
-            yield
 
     def _append(self, rows: Sequence[Row]) -> None:
         if not self._table.exists():
@@ -129,8 +170,8 @@ class ImageTable:
             file.flush()
             os.fsync(file.fileno())
 
-    def _rewrite(self, study_uid: str, rows: Sequence[Row]) -> None:
-        """Write the table anew with these rows of the study."""
+    def _rewrite(self, study_uid: str, rows: Sequence[Row], last: Callable[[], None]) -> None:
+        """Write the table anew with these rows of the study; ``last`` just before it is seen."""
         # A row is a line, and a UID stands in it as it is: that is far faster than to parse.
         begin = f"{study_uid},".encode()
         with replacing(self._table) as new:
@@ -141,6 +182,9 @@ class ImageTable:
                     old.readline()
                     new.writelines(line for line in old if not line.startswith(begin))
             new.write(self._text(rows))
+            new.flush()
+            os.fsync(new.fileno())
+            last()
 
     def _mend(self) -> None:
         """Cut off a last line that was half written when its writer died, and check the columns.
