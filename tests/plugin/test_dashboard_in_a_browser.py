@@ -19,7 +19,7 @@ from prichexy_testing.dicoms import radiograph_dataset, write
 from prichexy_testing.plugin_fakes import announcement_of, report_of
 from prichexy_testing.plugin_servers import PluginOrthanc, running_plugin_orthanc
 from prichexy_testing.servers import free_port, wait_until
-from prichexy_worker.contract import Reason, State, StudyMessage, TargetInfo
+from prichexy_worker.contract import Available, Reason, State, StudyMessage, TargetInfo
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -28,6 +28,32 @@ pytestmark = [pytest.mark.orthanc, pytest.mark.browser]
 
 #: What axe calls so bad that somebody cannot use the page.
 SEVERE: Final = {"serious", "critical"}
+#: Of what has to be seen to understand a picture (WCAG 2.2, 1.4.11).
+LEAST_CONTRAST: Final = 3.0
+#: Gives the contrast of each kind of bar against the figure that it stands in: that of its outline
+#: or, where it has none, of its colour.
+BARS: Final = """() => {
+  const channels = (colour) => colour.match(/[0-9.]+/g).slice(0, 3).map((one) => one / 255);
+  const linear = (one) => one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4;
+  const light = (colour) => {
+    const [red, green, blue] = channels(colour).map(linear);
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+  };
+  const contrast = (one, two) => {
+    const [dark, bright] = [light(one), light(two)].sort((low, high) => low - high);
+    return (bright + 0.05) / (dark + 0.05);
+  };
+  const ground = getComputedStyle(document.querySelector("figure")).backgroundColor;
+  const found = {};
+  for (const kind of ["exported", "quarantined", "failed", "median", "most"]) {
+    const bar = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+    bar.setAttribute("class", kind);
+    document.querySelector("figure svg").append(bar);
+    const style = getComputedStyle(bar);
+    found[kind] = contrast(style.stroke === "none" ? style.fill : style.stroke, ground);
+  }
+  return found;
+}"""
 PHONE: Final = {"width": 360, "height": 740}
 DESK: Final = {"width": 1280, "height": 900}
 JOB: Final = re.compile("[0-9a-f]{32}")
@@ -206,6 +232,30 @@ def test_nothing_sticks_out_of_a_phone(
         width = page.evaluate("document.scrollingElement.scrollWidth")
         assert width <= PHONE["width"], urlsplit(address).path
     page.context.close()
+
+
+def test_to_make_a_study_anew_fits_a_phone(orthanc: PluginOrthanc, browser: Browser) -> None:
+    models = (Available("c" * 64, replace(announcement_of().model, name="prichexy-" * 6)),)
+    worker = replace(announcement_of("with-models"), models=models)
+    orthanc.post_as_worker("/workers", worker.to_json())
+    job = in_state(orthanc, State.EXPORTED)["job_id"]
+    page = logged_in(browser, orthanc.user, orthanc.password, viewport=PHONE)
+    page.goto(f"{orthanc.url}/prichexy/studies/{job}/rerun")
+    assert "prichexy-" in page.get_by_label("Model").inner_text()
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= PHONE["width"]
+    page.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_bars_of_a_plot_are_seen_by_who_sees_little_contrast(
+    orthanc: PluginOrthanc, browser: Browser, scheme: Any
+) -> None:
+    page = logged_in(browser, orthanc.user, orthanc.password, color_scheme=scheme)
+    page.goto(f"{orthanc.url}/prichexy")
+    contrasts: dict[str, float] = page.evaluate(BARS)
+    page.context.close()
+    assert {"exported", "quarantined", "failed", "median", "most"} <= set(contrasts)
+    assert {kind: found for kind, found in contrasts.items() if found < LEAST_CONTRAST} == {}
 
 
 def test_what_a_dry_run_shows_fits_a_phone_and_has_no_serious_finding(

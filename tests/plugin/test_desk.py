@@ -492,7 +492,7 @@ def test_one_study_after_another_the_oldest_first(
     assert f"../prichexy/studies/{jobs[1]}" in third.links
     answer = omar.post(f"/desk/{jobs[2]}/retry", _form(third))
     last = omar.follow(f"/desk/{jobs[2]}/retry", answer.headers["Location"])
-    assert "That was the last one" in last.text
+    assert "That was the newest one. 1 that is older or was skipped still waits." in last.text
     again = next(link for link in last.links if link.endswith("prichexy/desk?"))
     assert shown(omar.follow("/desk", again)) == jobs[0]
     states = {job: ledger.study(job) for job in jobs}
@@ -501,6 +501,19 @@ def test_one_study_after_another_the_oldest_first(
         State.REJECTED,
         State.PENDING,
     ]
+
+
+def test_after_a_study_that_was_opened_by_its_own_address_comes_the_oldest(
+    site: Site, omar: Reader, ledger: Ledger, clock: FakeClock
+) -> None:
+    jobs = [_quarantine(site, ledger, clock, name) for name in "abc"]
+    odd = _release(omar, jobs[2], {**_boxes(), "why": ""})
+    page = Page(odd, status=400)
+    answer = omar.post(f"/desk/{jobs[2]}/retry", _form(page))
+    assert f"of={jobs[2]}" in answer.headers["Location"]
+    shown = omar.follow(f"/desk/{jobs[2]}/retry", answer.headers["Location"])
+    assert f"Quarantine: study {jobs[0][:8]}" in shown.text
+    assert "skipped" not in shown.text
 
 
 def test_the_reasons_stand_on_the_desk_with_their_numbers_and_what_can_be_done_with_all(

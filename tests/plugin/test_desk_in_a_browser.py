@@ -208,6 +208,19 @@ def test_a_study_is_decided_over_by_keyboard_alone(
     assert decided(orthanc, job)["keep"] == "1200,1500,1500,1900"
 
 
+@pytest.mark.parametrize("key", ["Enter", "Space"])
+def test_enter_on_a_box_goes_to_what_is_to_be_done_with_it(
+    orthanc: PluginOrthanc, browser: Browser, key: str
+) -> None:
+    page, _ = on_desk(orthanc, browser)
+    box = page.locator('rect[data-for="1.2"]')
+    hint = page.locator(f"#{box.get_attribute('aria-describedby')}")
+    assert "Enter goes to what is to be done with it" in hint.inner_text()
+    box.press(key)
+    assert page.evaluate("document.activeElement.name") == "1.2.do"
+    page.context.close()
+
+
 def test_a_box_that_is_left_alone_goes_back_to_where_it_was_found_and_stays_there(
     orthanc: PluginOrthanc, browser: Browser
 ) -> None:

@@ -84,6 +84,8 @@
       rect.setAttribute("class", choice);
       rect.setAttribute("tabindex", "0");
       rect.setAttribute("role", "button");
+      rect.setAttribute("aria-describedby", `hint-${this.svg.dataset.image}`);
+      rect.setAttribute("aria-keyshortcuts", "E L Delete");
       rect.setAttribute("aria-label", `Box ${name.split(".")[1]}, ${field(name, "do").selectedOptions[0].text}, left ${x}, top ${y}, width ${width}, height ${height}`);
       if (!rect.dataset.live) {
         rect.dataset.live = "yes";
@@ -118,6 +120,13 @@
       this.settle(name);
     }
 
+    goToChoice(name) {
+      const select = field(name, "do");
+      const folded = select.closest("details");
+      if (folded) folded.open = true;
+      select.focus();
+    }
+
     press(event, name) {
       if (event.ctrlKey || event.metaKey || event.altKey) return;
       const [x, y, width, height] = this.values(name);
@@ -130,6 +139,7 @@
         // A box that only moves keeps its size at the edges.
         this.put(name, x + move[0], y + move[1], width, height);
       } else if (choice) this.choose(name, choice);
+      else if (event.key === "Enter" || event.key === " ") this.goToChoice(name);
       else return;
       event.preventDefault();
       event.stopPropagation();
