@@ -1,5 +1,5 @@
 // The quarantine desk by pointer and single keys. Everything it does can be done without it, in the
-// number fields: it writes into those and into nothing else.
+// number fields: it writes into those and into nothing else. Needs controls.js.
 "use strict";
 
 (() => {
@@ -23,9 +23,27 @@
       this.names = [...this.section.querySelectorAll("tr[data-box]")].map((line) => line.dataset.box);
       for (const name of this.names) this.follow(name);
       svg.addEventListener("pointerdown", (event) => this.begin(event));
+      this.addZoom();
       this.byTouch = this.section.querySelector("[data-by-touch]");
       this.byTouch.closest("p").hidden = !matchMedia("(any-pointer: coarse)").matches;
       this.byTouch.addEventListener("change", () => this.svg.classList.toggle("by-touch", this.byTouch.checked));
+    }
+
+    // The middle of what is seen stays where it is.
+    addZoom() {
+      const pane = this.svg.parentElement;
+      const title = `Zoom of image ${this.svg.dataset.image}`;
+      const zoom = zoomer(title, (value) => {
+        const across = (pane.scrollLeft + pane.clientWidth / 2) / pane.scrollWidth;
+        const down = (pane.scrollTop + pane.clientHeight / 2) / pane.scrollHeight;
+        pane.style.setProperty("--zoom", value);
+        pane.scrollLeft = across * pane.scrollWidth - pane.clientWidth / 2;
+        pane.scrollTop = down * pane.scrollHeight - pane.clientHeight / 2;
+      });
+      pane.before(element("div", "tools", zoom));
+      pane.tabIndex = 0;
+      pane.setAttribute("role", "group");
+      pane.setAttribute("aria-label", `Image ${this.svg.dataset.image}; arrow keys move it when it is zoomed`);
     }
 
     follow(name) {
