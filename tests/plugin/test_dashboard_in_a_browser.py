@@ -346,6 +346,35 @@ def test_what_changes_by_itself_is_kept_up_and_nobody_is_disturbed(
     page.context.close()
 
 
+def test_a_page_that_gets_no_answer_says_since_when_what_it_shows_is_old(
+    orthanc: PluginOrthanc, browser: Browser
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page = logged_in(browser, orthanc.user, orthanc.password)
+    page.clock.install()
+    page.goto(f"{orthanc.url}/prichexy")
+    moment = page.locator("[data-live=moment]").get_attribute("data-at")
+    page.route("**/prichexy", lambda route: route.abort())
+    alert = page.get_by_role("alert")
+    for seconds, told in ((11, 0), (21, 1)):
+        with page.expect_event("requestfailed"):
+            page.clock.run_for(1000 * seconds)
+        page.wait_for_function(
+            "told => document.querySelectorAll('[role=alert]').length === told", arg=told
+        )
+    assert f"No answer since {moment}" in alert.inner_text()
+    assert "grayscale" in page.locator("[data-live=tile-1]").evaluate(
+        "one => getComputedStyle(one).filter"
+    )
+    findings = axe.run(page).response["violations"]
+    assert not [found["id"] for found in findings if found["impact"] in SEVERE]
+    page.unroute("**/prichexy")
+    page.clock.run_for(41_000)
+    alert.wait_for(state="detached")
+    assert page.locator("main.old").count() == 0
+    page.context.close()
+
+
 def test_a_study_is_tried_again_by_keyboard_alone(orthanc: PluginOrthanc, browser: Browser) -> None:
     study = in_state(orthanc, State.FAILED)
     page = logged_in(browser, orthanc.user, orthanc.password)
@@ -376,3 +405,44 @@ def test_a_study_is_tried_again_without_javascript(
     page.wait_for_url(lambda url: f"/studies/{study['job_id']}?" in url)
     assert orthanc.trail(study["job_id"])[-1] == "pending"
     page.context.close()
+
+
+def test_a_page_that_is_kept_up_does_not_contradict_itself(
+    orthanc: PluginOrthanc, browser: Browser
+) -> None:
+    page = logged_in(browser, orthanc.user, orthanc.password)
+    page.goto(f"{orthanc.url}/prichexy/pauses")
+    part = page.locator("section", has=page.get_by_role("heading", name="archive"))
+    part.get_by_role("button", name="Let it go on").click()
+    page.wait_for_url("**/pauses?note=resumed")
+    page.context.close()
+    study = in_state(orthanc, State.PENDING)
+    message = StudyMessage(study["job_id"], study["study_id"], revision=study["revision"])
+    pages = [
+        logged_in(browser, orthanc.user, orthanc.password) for _ in ("overview", "studies", "read")
+    ]
+    for page, path in zip(pages, ("", "/studies?state=processing", "/studies"), strict=True):
+        page.goto(f"{orthanc.url}/prichexy{path}")
+    overview, studies, read = pages
+    row = read.locator("tr", has_text=study["job_id"][:8])
+    row.hover()
+    moment, tabs = (read.locator(f"[data-live={part}]").inner_text() for part in ("moment", "tabs"))
+    studies.get_by_text("No study is processing now.").wait_for()
+    claim = orthanc.post_as_worker("/reports", report_of(message, State.PROCESSING).to_json())
+    attempt = claim.json()["attempt"]
+    studies.locator("tr", has_text=study["job_id"][:8]).wait_for()
+    assert "No study is processing" not in studies.inner_text("main")
+    held = report_of(message, State.QUARANTINED, Reason.BURNED_IN_TEXT, attempt=attempt)
+    assert orthanc.post_as_worker("/reports", held.to_json()).json()["proceed"]
+    sentence = Reason.BURNED_IN_TEXT.sentence
+    overview.locator("[data-live=held]").get_by_role("link", name=sentence).wait_for()
+    # What somebody reads stays, and so does what the page says it is as of.
+    changed = "([part, text]) => document.querySelector(part).innerText !== text"
+    read.wait_for_function(changed, arg=["[data-live=tabs]", tabs])
+    assert "pending" in row.inner_text()
+    assert read.locator("[data-live=moment]").inner_text() == moment
+    read.mouse.move(0, 0)
+    row.get_by_text("quarantined", exact=True).wait_for()
+    read.wait_for_function(changed, arg=["[data-live=moment]", moment])
+    for page in pages:
+        page.context.close()
