@@ -158,7 +158,7 @@ def test_a_viewer_sees_none_and_is_not_told_of_them(house: House, part: str) -> 
     assert [deed for deed, _ in house.deeds()] == ["pictures_kept"]
 
 
-def test_only_a_page_with_pictures_may_run_the_one_script_of_ours(house: House) -> None:
+def test_only_a_page_with_pictures_may_run_the_scripts_for_them(house: House) -> None:
     house.show()
     path = f"/studies/{house.message.job_id}"
     before = Reader(house.site, "omar").ask(path)
@@ -172,11 +172,11 @@ def test_only_a_page_with_pictures_may_run_the_one_script_of_ours(house: House) 
     assert policy.startswith("default-src 'none'; style-src 'self'; img-src 'self'; ")
     assert "unsafe" not in policy
     page = house.page()
-    assert page.tags.count("script") == 1
+    assert page.tags.count("script") == 2
     assert "style" not in page.attributes
 
 
-@pytest.mark.parametrize("name", ["images.js", "images.css"])
+@pytest.mark.parametrize("name", ["controls.js", "images.js", "images.css"])
 def test_the_files_of_the_viewer_are_served(house: House, name: str) -> None:
     answer = Reader(house.site, "omar").ask(f"/static/{name}")
     assert (answer.status, answer.mime.split("/")[0]) == (200, "text")

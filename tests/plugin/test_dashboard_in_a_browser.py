@@ -19,7 +19,7 @@ from prichexy_testing.dicoms import radiograph_dataset, write
 from prichexy_testing.plugin_fakes import announcement_of, report_of
 from prichexy_testing.plugin_servers import PluginOrthanc, running_plugin_orthanc
 from prichexy_testing.servers import free_port, wait_until
-from prichexy_worker.contract import Reason, State, StudyMessage, TargetInfo
+from prichexy_worker.contract import Available, Reason, State, StudyMessage, TargetInfo
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -28,6 +28,32 @@ pytestmark = [pytest.mark.orthanc, pytest.mark.browser]
 
 #: What axe calls so bad that somebody cannot use the page.
 SEVERE: Final = {"serious", "critical"}
+#: Of what has to be seen to understand a picture (WCAG 2.2, 1.4.11).
+LEAST_CONTRAST: Final = 3.0
+#: Gives the contrast of each kind of bar against the figure that it stands in: that of its outline
+#: or, where it has none, of its colour.
+BARS: Final = """() => {
+  const channels = (colour) => colour.match(/[0-9.]+/g).slice(0, 3).map((one) => one / 255);
+  const linear = (one) => one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4;
+  const light = (colour) => {
+    const [red, green, blue] = channels(colour).map(linear);
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+  };
+  const contrast = (one, two) => {
+    const [dark, bright] = [light(one), light(two)].sort((low, high) => low - high);
+    return (bright + 0.05) / (dark + 0.05);
+  };
+  const ground = getComputedStyle(document.querySelector("figure")).backgroundColor;
+  const found = {};
+  for (const kind of ["exported", "quarantined", "failed", "median", "most"]) {
+    const bar = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+    bar.setAttribute("class", kind);
+    document.querySelector("figure svg").append(bar);
+    const style = getComputedStyle(bar);
+    found[kind] = contrast(style.stroke === "none" ? style.fill : style.stroke, ground);
+  }
+  return found;
+}"""
 PHONE: Final = {"width": 360, "height": 740}
 DESK: Final = {"width": 1280, "height": 900}
 JOB: Final = re.compile("[0-9a-f]{32}")
@@ -208,6 +234,30 @@ def test_nothing_sticks_out_of_a_phone(
     page.context.close()
 
 
+def test_to_make_a_study_anew_fits_a_phone(orthanc: PluginOrthanc, browser: Browser) -> None:
+    models = (Available("c" * 64, replace(announcement_of().model, name="prichexy-" * 6)),)
+    worker = replace(announcement_of("with-models"), models=models)
+    orthanc.post_as_worker("/workers", worker.to_json())
+    job = in_state(orthanc, State.EXPORTED)["job_id"]
+    page = logged_in(browser, orthanc.user, orthanc.password, viewport=PHONE)
+    page.goto(f"{orthanc.url}/prichexy/studies/{job}/rerun")
+    assert "prichexy-" in page.get_by_label("Model").inner_text()
+    assert page.evaluate("document.scrollingElement.scrollWidth") <= PHONE["width"]
+    page.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_bars_of_a_plot_are_seen_by_who_sees_little_contrast(
+    orthanc: PluginOrthanc, browser: Browser, scheme: Any
+) -> None:
+    page = logged_in(browser, orthanc.user, orthanc.password, color_scheme=scheme)
+    page.goto(f"{orthanc.url}/prichexy")
+    contrasts: dict[str, float] = page.evaluate(BARS)
+    page.context.close()
+    assert {"exported", "quarantined", "failed", "median", "most"} <= set(contrasts)
+    assert {kind: found for kind, found in contrasts.items() if found < LEAST_CONTRAST} == {}
+
+
 def test_what_a_dry_run_shows_fits_a_phone_and_has_no_serious_finding(
     orthanc: PluginOrthanc, browser: Browser
 ) -> None:
@@ -296,6 +346,35 @@ def test_what_changes_by_itself_is_kept_up_and_nobody_is_disturbed(
     page.context.close()
 
 
+def test_a_page_that_gets_no_answer_says_since_when_what_it_shows_is_old(
+    orthanc: PluginOrthanc, browser: Browser
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    page = logged_in(browser, orthanc.user, orthanc.password)
+    page.clock.install()
+    page.goto(f"{orthanc.url}/prichexy")
+    moment = page.locator("[data-live=moment]").get_attribute("data-at")
+    page.route("**/prichexy", lambda route: route.abort())
+    alert = page.get_by_role("alert")
+    for seconds, told in ((11, 0), (21, 1)):
+        with page.expect_event("requestfailed"):
+            page.clock.run_for(1000 * seconds)
+        page.wait_for_function(
+            "told => document.querySelectorAll('[role=alert]').length === told", arg=told
+        )
+    assert f"No answer since {moment}" in alert.inner_text()
+    assert "grayscale" in page.locator("[data-live=tile-1]").evaluate(
+        "one => getComputedStyle(one).filter"
+    )
+    findings = axe.run(page).response["violations"]
+    assert not [found["id"] for found in findings if found["impact"] in SEVERE]
+    page.unroute("**/prichexy")
+    page.clock.run_for(41_000)
+    alert.wait_for(state="detached")
+    assert page.locator("main.old").count() == 0
+    page.context.close()
+
+
 def test_a_study_is_tried_again_by_keyboard_alone(orthanc: PluginOrthanc, browser: Browser) -> None:
     study = in_state(orthanc, State.FAILED)
     page = logged_in(browser, orthanc.user, orthanc.password)
@@ -326,3 +405,44 @@ def test_a_study_is_tried_again_without_javascript(
     page.wait_for_url(lambda url: f"/studies/{study['job_id']}?" in url)
     assert orthanc.trail(study["job_id"])[-1] == "pending"
     page.context.close()
+
+
+def test_a_page_that_is_kept_up_does_not_contradict_itself(
+    orthanc: PluginOrthanc, browser: Browser
+) -> None:
+    page = logged_in(browser, orthanc.user, orthanc.password)
+    page.goto(f"{orthanc.url}/prichexy/pauses")
+    part = page.locator("section", has=page.get_by_role("heading", name="archive"))
+    part.get_by_role("button", name="Let it go on").click()
+    page.wait_for_url("**/pauses?note=resumed")
+    page.context.close()
+    study = in_state(orthanc, State.PENDING)
+    message = StudyMessage(study["job_id"], study["study_id"], revision=study["revision"])
+    pages = [
+        logged_in(browser, orthanc.user, orthanc.password) for _ in ("overview", "studies", "read")
+    ]
+    for page, path in zip(pages, ("", "/studies?state=processing", "/studies"), strict=True):
+        page.goto(f"{orthanc.url}/prichexy{path}")
+    overview, studies, read = pages
+    row = read.locator("tr", has_text=study["job_id"][:8])
+    row.hover()
+    moment, tabs = (read.locator(f"[data-live={part}]").inner_text() for part in ("moment", "tabs"))
+    studies.get_by_text("No study is processing now.").wait_for()
+    claim = orthanc.post_as_worker("/reports", report_of(message, State.PROCESSING).to_json())
+    attempt = claim.json()["attempt"]
+    studies.locator("tr", has_text=study["job_id"][:8]).wait_for()
+    assert "No study is processing" not in studies.inner_text("main")
+    held = report_of(message, State.QUARANTINED, Reason.BURNED_IN_TEXT, attempt=attempt)
+    assert orthanc.post_as_worker("/reports", held.to_json()).json()["proceed"]
+    sentence = Reason.BURNED_IN_TEXT.sentence
+    overview.locator("[data-live=held]").get_by_role("link", name=sentence).wait_for()
+    # What somebody reads stays, and so does what the page says it is as of.
+    changed = "([part, text]) => document.querySelector(part).innerText !== text"
+    read.wait_for_function(changed, arg=["[data-live=tabs]", tabs])
+    assert "pending" in row.inner_text()
+    assert read.locator("[data-live=moment]").inner_text() == moment
+    read.mouse.move(0, 0)
+    row.get_by_text("quarantined", exact=True).wait_for()
+    read.wait_for_function(changed, arg=["[data-live=moment]", moment])
+    for page in pages:
+        page.context.close()

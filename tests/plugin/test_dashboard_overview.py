@@ -258,6 +258,8 @@ def test_what_ended_is_drawn_and_told_in_figures(
     assert "01 Mar 10:00: half within 90 s, 95 % within 90 s" in page.text
     assert "Sun 01 Mar: 1 exported, 1 quarantined" in page.text
     assert "01 Mar 10:00 1 1 0 90 s 90 s" in page.text, "the same in the table"
+    assert "The figures, by hour" in page.text
+    assert "The figures, by day" in page.text
 
 
 # --- Plots -----------------------------------------------------------------------------------

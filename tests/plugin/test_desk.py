@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import struct
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -26,6 +27,8 @@ from prichexy_worker.contract import (
     API_ROOT,
     MOST_PICTURES,
     REQUEST_HEADER,
+    WHOLE_PICTURE_BYTES,
+    WHOLE_SIDE,
     Available,
     Errand,
     ImageInDoubt,
@@ -91,8 +94,13 @@ def _image(message: StudyMessage, attempt: int, number: int = 1) -> ImageInDoubt
         rows=500,
         columns=600,
         boxes=FOUND if number == 1 else (),
-        picture=PNG + bytes([number]),
+        picture=_png(600, 500, number),
     )
+
+
+def _png(columns: int, rows: int, number: int) -> bytes:
+    """Give the beginning of a PNG file of this size."""
+    return PNG + b"\0\0\0\rIHDR" + struct.pack(">II", columns, rows) + bytes([number])
 
 
 def _doubt(site: Site, image: ImageInDoubt, user: str = "worker") -> Response:
@@ -413,6 +421,31 @@ def test_a_picture_that_orthanc_does_not_keep_is_asked_for_again(
     assert _doubt(site, _image(message, attempt)).status == 503
 
 
+def test_a_picture_too_small_to_be_read_is_not_decided_over(
+    site: Site, omar: Reader, ledger: Ledger, clock: FakeClock
+) -> None:
+    message, attempt = _claimed(ledger, clock, "a")
+    large = replace(_image(message, attempt), rows=3000, columns=2500)
+    for picture in (_png(853, 1024, 1), _png(1892, 2271, 1), PNG, PNG + b"\0" * 99):
+        answer = _doubt(site, replace(large, picture=picture))
+        assert (answer.status, "too small" in str(answer.body)) == (422, True)
+    assert ledger.in_doubt(message.job_id) == ()
+    ledger.report(report_of(message, State.QUARANTINED, Reason.BURNED_IN_TEXT, attempt=attempt))
+    page = omar.page(f"/desk/{message.job_id}")
+    assert "It cannot be released" in page.text
+
+
+def test_a_picture_as_large_as_the_search_sees_it_is_taken_whatever_it_takes(
+    site: Site, ledger: Ledger, clock: FakeClock
+) -> None:
+    message, attempt = _claimed(ledger, clock, "a")
+    large = replace(_image(message, attempt), rows=3000, columns=2500)
+    begin = _png(1893, WHOLE_SIDE, 1)
+    for size, status in ((WHOLE_PICTURE_BYTES, 200), (WHOLE_PICTURE_BYTES + 8, 422)):
+        picture = begin + bytes(size - len(begin))
+        assert _doubt(site, replace(large, picture=picture)).status == status
+
+
 def test_nobody_decides_over_images_of_which_the_pictures_are_deleted(
     site: Site, omar: Reader, ledger: Ledger, clock: FakeClock
 ) -> None:
@@ -434,7 +467,7 @@ def test_the_whole_picture_is_shown_to_operators_while_somebody_must_decide(
     job = _quarantine(site, ledger, clock)
     address = f"/studies/{job}/whole-1.png"
     answer = omar.ask(address)
-    assert (answer.status, answer.mime, answer.body) == (200, "image/png", PNG + b"\x01")
+    assert (answer.status, answer.mime, answer.body) == (200, "image/png", _png(600, 500, 1))
     assert [line.actor for line in ledger.lines() if line.deed == Deed.PICTURES_SHOWN] == [
         "user omar"
     ]
@@ -503,7 +536,7 @@ def test_one_study_after_another_the_oldest_first(
     assert f"../prichexy/studies/{jobs[1]}" in third.links
     answer = omar.post(f"/desk/{jobs[2]}/retry", _form(third))
     last = omar.follow(f"/desk/{jobs[2]}/retry", answer.headers["Location"])
-    assert "That was the last one" in last.text
+    assert "That was the newest one. 1 that is older or was skipped still waits." in last.text
     again = next(link for link in last.links if link.endswith("prichexy/desk?"))
     assert shown(omar.follow("/desk", again)) == jobs[0]
     states = {job: ledger.study(job) for job in jobs}
@@ -512,6 +545,19 @@ def test_one_study_after_another_the_oldest_first(
         State.REJECTED,
         State.PENDING,
     ]
+
+
+def test_after_a_study_that_was_opened_by_its_own_address_comes_the_oldest(
+    site: Site, omar: Reader, ledger: Ledger, clock: FakeClock
+) -> None:
+    jobs = [_quarantine(site, ledger, clock, name) for name in "abc"]
+    odd = _release(omar, jobs[2], {**_boxes(), "why": ""})
+    page = Page(odd, status=400)
+    answer = omar.post(f"/desk/{jobs[2]}/retry", _form(page))
+    assert f"of={jobs[2]}" in answer.headers["Location"]
+    shown = omar.follow(f"/desk/{jobs[2]}/retry", answer.headers["Location"])
+    assert f"Quarantine: study {jobs[0][:8]}" in shown.text
+    assert "skipped" not in shown.text
 
 
 def test_the_reasons_stand_on_the_desk_with_their_numbers_and_what_can_be_done_with_all(
@@ -580,7 +626,7 @@ def test_only_studies_held_for_one_reason_are_shown_where_it_is_chosen(
     assert omar.ask("/desk", after="none").status == 400
 
 
-def test_the_desk_runs_no_script_but_its_own_file(
+def test_the_desk_runs_no_script_but_its_own_files(
     site: Site, omar: Reader, ledger: Ledger, clock: FakeClock
 ) -> None:
     _quarantine(site, ledger, clock)
@@ -590,10 +636,12 @@ def test_the_desk_runs_no_script_but_its_own_file(
     assert policy.endswith("; script-src 'self'")
     assert "unsafe" not in policy
     page = Page(answer)
-    assert page.tags.count("script") == 1
+    assert page.tags.count("script") == 2
     assert not {"style"} & page.attributes
     assert not {name for name in page.attributes if name.startswith("on")}
-    assert omar.ask("/static/desk.js").mime == "text/javascript"
+    for script in ("controls.js", "desk.js"):
+        assert f"prichexy/static/{script}" in str(answer.body)
+        assert omar.ask(f"/static/{script}").mime == "text/javascript"
     assert "Content-Security-Policy" not in omar.ask("/pauses").headers
 
 

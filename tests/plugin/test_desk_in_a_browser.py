@@ -16,7 +16,7 @@ from prichexy_testing.dicoms import radiograph_dataset, write
 from prichexy_testing.plugin_fakes import announcement_of, report_of
 from prichexy_testing.plugin_servers import PluginOrthanc, running_plugin_orthanc
 from prichexy_testing.servers import free_port, wait_until
-from prichexy_worker.contract import ImageInDoubt, Reason, State, StudyMessage
+from prichexy_worker.contract import WHOLE_SIDE, ImageInDoubt, Reason, State, StudyMessage
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -36,7 +36,9 @@ SEVERE: Final = {"serious", "critical"}
 def orthanc() -> Iterator[PluginOrthanc]:
     """An Orthanc with studies in quarantine, each with an image in doubt."""
     broker = {"Broker": {"Url": f"redis://127.0.0.1:{free_port()}/0"}}
-    _, png = cv2.imencode(".png", np.tile(np.arange(200, dtype=np.uint8), (240, 1)))
+    seen = (round(COLUMNS * WHOLE_SIDE / ROWS), WHOLE_SIDE)
+    slope = np.tile(np.arange(200, dtype=np.uint8), (240, 1))
+    _, png = cv2.imencode(".png", cv2.resize(slope, seen))
     with running_plugin_orthanc(broker) as server:
         wait_until(lambda: bool(server.health()["ledger"] == "ok"), what="the ledger is open")
         for number in range(STUDIES):
@@ -206,6 +208,74 @@ def test_a_study_is_decided_over_by_keyboard_alone(
     moved = (left + step, top, right + step, bottom + step)
     assert decided(orthanc, job)["erase"] == ",".join(map(str, moved))
     assert decided(orthanc, job)["keep"] == "1200,1500,1500,1900"
+
+
+def test_an_image_is_zoomed_by_keyboard_and_its_boxes_stay_on_what_they_name(
+    orthanc: PluginOrthanc, browser: Browser
+) -> None:
+    page, _ = on_desk(orthanc, browser)
+    place = """() => {
+      const image = document.querySelector("svg.whole image").getBoundingClientRect();
+      const box = document.querySelector('rect[data-for="1.2"]').getBoundingClientRect();
+      const pane = document.querySelector(".desk .pane");
+      const parts = [box.x - image.x, box.y - image.y, box.right - image.x, box.bottom - image.y];
+      const inside = parts.map((part, at) => part / (at % 2 ? image.height : image.width));
+      return {inside, width: image.width, larger: pane.scrollHeight / pane.clientHeight};
+    }"""
+    before = page.evaluate(place)
+    zoom = page.get_by_role("slider", name="Zoom of image 1")
+    zoom.focus()
+    page.keyboard.press("End")
+    assert zoom.get_attribute("aria-valuetext") == "6 times"
+    after = page.evaluate(place)
+    assert after["width"] == pytest.approx(6 * before["width"], rel=0.02)
+    assert after["width"] > COLUMNS, "each pixel can be seen"
+    assert after["larger"] == pytest.approx(6, rel=0.05)
+    shares = np.divide(FOUND[1], (COLUMNS, ROWS) * 2).tolist()
+    assert before["inside"] == pytest.approx(shares, abs=0.005)
+    assert after["inside"] == pytest.approx(shares, abs=0.005)
+    # Moved by the pointer where the image is zoomed.
+    box = page.locator('rect[data-for="1.2"]')
+    box.evaluate("box => box.scrollIntoView({block: 'center', inline: 'center'})")
+    frame = box.bounding_box()
+    assert frame is not None
+    x, y = frame["x"] + frame["width"] / 2, frame["y"] + frame["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x - after["width"] / 20, y, steps=4)
+    page.mouse.up()
+    moved = int(page.locator('[name="1.2.x"]').input_value())
+    assert moved == pytest.approx(FOUND[1][0] - COLUMNS / 20, abs=5)
+    page.context.close()
+
+
+def test_without_javascript_an_image_opens_large_in_another_tab(
+    orthanc: PluginOrthanc, browser: Browser
+) -> None:
+    page, job = on_desk(orthanc, browser, java_script_enabled=False)
+    page.get_by_label("I have looked at all of image 1").check()
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name=re.compile("Large.*image 1")).click()
+    opened.value.wait_for_url(f"**/studies/{job}/whole-1.png")
+    assert page.get_by_label("I have looked at all of image 1").is_checked()
+    page.context.close()
+    answer = orthanc.get(f"/prichexy/studies/{job}/whole-1.png")
+    seen = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert seen is not None
+    assert max(seen.shape) == WHOLE_SIDE
+
+
+@pytest.mark.parametrize("key", ["Enter", "Space"])
+def test_enter_on_a_box_goes_to_what_is_to_be_done_with_it(
+    orthanc: PluginOrthanc, browser: Browser, key: str
+) -> None:
+    page, _ = on_desk(orthanc, browser)
+    box = page.locator('rect[data-for="1.2"]')
+    hint = page.locator(f"#{box.get_attribute('aria-describedby')}")
+    assert "Enter goes to what is to be done with it" in hint.inner_text()
+    box.press(key)
+    assert page.evaluate("document.activeElement.name") == "1.2.do"
+    page.context.close()
 
 
 def test_a_box_that_is_left_alone_goes_back_to_where_it_was_found_and_stays_there(

@@ -179,3 +179,38 @@ def test_an_opened_image_can_be_used_by_everybody(
     page.reload()
     assert complaints == [], "no policy is broken"
     page.context.close()
+
+
+def test_a_page_that_was_open_meanwhile_shows_all_of_a_study_that_ended(
+    orthanc: PluginOrthanc, browser: Browser
+) -> None:
+    [study] = orthanc.studies()
+    job = study["job_id"]
+    path = f"/prichexy/studies/{job}"
+    assert orthanc.submit(f"{path}/retry", {}).status_code == 303
+    page = logged_in(browser, orthanc.user, orthanc.password)
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.goto(f"{orthanc.url}{path}?note=retried")
+    page.get_by_text("goes its way once more").wait_for()
+    message = StudyMessage(job, study["study_id"], revision=2)
+    asks = report_of(message, State.PROCESSING).to_json()
+    attempt = orthanc.post_as_worker("/reports", asks).json()["attempt"]
+    found = _drawn()
+    for number in (1, 2):
+        shown = ImagePictures(job, 2, attempt, number, 2, found.figures, found.pictures)
+        assert orthanc.post_as_worker("/images", shown.to_json()).json()["proceed"]
+    figures = {"images_shown": 2.0, "text_markers_kept": 1.0}
+    end = report_of(
+        message, State.EXPORTED, attempt=attempt, measures=figures, durations={"deform": 1.0}
+    )
+    assert orthanc.post_as_worker("/reports", end.to_json()).json()["proceed"]
+    page.get_by_role("heading", name="Where the time went").wait_for()
+    page.get_by_role("heading", name="Measured on the result").wait_for()
+    page.get_by_role("heading", name="The 2 images before and after").wait_for()
+    assert page.get_by_text("goes its way once more").count() == 0
+    page.get_by_text("Image 1 of 2").click()
+    page.locator("details[open]").get_by_role("slider", name="Zoom").wait_for()
+    assert page.get_by_role("button", name="Stop updating").count() == 0
+    assert complaints == []
+    page.context.close()

@@ -14,13 +14,13 @@ from PIL import Image, ImageDraw, ImageFont
 from prichexy_testing.dicoms import phantom, radiograph_dataset
 from prichexy_testing.shared_data import CHEST, need
 from prichexy_worker import inspection, pixels, view
-from prichexy_worker.contract import WHOLE_PICTURE_BYTES, Looked, Reason
+from prichexy_worker.contract import WHOLE_PICTURE_BYTES, WHOLE_SIDE, Looked, Reason
 from prichexy_worker.errors import Rejected
 from prichexy_worker.pixels import Radiograph
 from prichexy_worker.text import Mask, TextFinder, TextRegion, clean, picture, whole_picture
 from prichexy_worker.text.cleaning import LARGEST_REGION, MOST_ERASED, MOST_REGIONS, MOST_ROUNDS
 from prichexy_worker.text.erasing import reach_of
-from prichexy_worker.text.pictures import LONGEST_SIDE, WHOLE_SIDES
+from prichexy_worker.text.pictures import LONGEST_SIDE
 
 View = npt.NDArray[np.float32]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -286,14 +286,40 @@ def test_a_person_who_looked_and_found_nothing_answers_a_header_that_speaks_of_t
 
 
 @pytest.mark.parametrize("size", [(3000, 2500), (2500, 3000), (300, 200)])
-def test_the_picture_of_a_whole_image_is_small_and_shows_all_of_it(size: tuple[int, int]) -> None:
+def test_the_picture_of_a_whole_image_shows_all_of_it_as_large_as_it_is_searched(
+    size: tuple[int, int],
+) -> None:
     noise = np.random.default_rng(1).random(size, dtype=np.float32)
     noise[:, : size[1] // 2] = 0
     png = whole_picture(noise)
     assert len(png) <= WHOLE_PICTURE_BYTES
     seen = shown(png)
-    assert max(seen.shape) <= max(WHOLE_SIDES)
+    assert max(seen.shape) == min(max(size), WHOLE_SIDE)
     assert seen.shape[0] / seen.shape[1] == pytest.approx(size[0] / size[1], rel=0.01)
     half = seen.shape[1] // 2
     assert seen[:, : half - 1].max() < 10
     assert seen[:, half + 1 :].mean() > 50
+
+
+def test_the_picture_of_a_whole_image_is_never_larger_than_the_contract_lets_it_be() -> None:
+    noise = np.random.default_rng(1).random((WHOLE_SIDE, WHOLE_SIDE), dtype=np.float32)
+    png = whole_picture(noise)
+    assert len(png) <= WHOLE_PICTURE_BYTES
+    seen = shown(png)
+    assert seen.shape == noise.shape, "greys are given up, and no pixel"
+    assert np.abs(seen / 255 - noise).max() < 0.07
+
+
+def test_the_smallest_letters_that_the_search_should_find_can_be_read_in_the_picture() -> None:
+    """Letters of 14 of 2500 rows, which docs/burned-in-text.md names.
+
+    Capitals of fewer than 9 pixels are a strain to read on any screen.
+    """
+    image = Image.new("L", (2000, 2500), 90)
+    font = ImageFont.load_default(size=20)
+    ImageDraw.Draw(image).text((1203, 1807), "LATERAL", fill=190, font=font)
+    seen = shown(whole_picture(np.asarray(image, np.float32) / 255))
+    rows = np.flatnonzero((seen > 140).any(axis=1))
+    assert rows[-1] + 1 - rows[0] >= 9
+    [found] = TextFinder().find(seen.astype(np.float32) / 255)
+    assert found.marker, "it was read, surely, as this very word"

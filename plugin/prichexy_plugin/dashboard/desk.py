@@ -111,7 +111,8 @@ def desk_page(
 ) -> Response:
     """Show this study, or the next one that waits for a decision. Raises BadQuery.
 
-    With ``odd``, what is wrong with a form, it stands there again as it was ``sent``.
+    With ``odd``, what is wrong with a form, it stands there again as it was ``sent``. What was
+    opened by its own address stands nowhere in the row: after it comes the oldest.
     """
     request = visit.request
     reason, after = _wanted(request)
@@ -144,8 +145,8 @@ def desk_page(
         turned_away=ACTIONS["reject"].reasons,
         choices=_CHOICES,
         token="" if study is None else forms.token(visit, _purpose(study.job_id)),
-        place="" if study is None else str(Mark(study.updated, study.study_id)),
-        skip="" if study is None else _query(words, after=str(Mark(study.updated, study.study_id))),
+        place=_known_place(sent.get("place", "")) if sent or job_id else _place(study),
+        skip=_query(words, after=_place(study)),
         begin=_query(words),
         held=held,
         all=sum(line.count for line in held),
@@ -315,6 +316,10 @@ def _known_place(place: str) -> str:
         return str(Mark.read(place))
     except ValueError:
         return ""
+
+
+def _place(study: StudyRecord | None) -> str:
+    return "" if study is None else str(Mark(study.updated, study.study_id))
 
 
 def _query(words: Mapping[str, str], **more: str) -> str:

@@ -24,6 +24,7 @@ _HTML: Final = "text/html; charset=utf-8"
 _STATIC: Final[Mapping[str, str]] = {
     "dashboard.css": "text/css",
     "icon.svg": "image/svg+xml",
+    "controls.js": "text/javascript",
     "desk.js": "text/javascript",
     "images.css": "text/css",
     "images.js": "text/javascript",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
@@ -17,6 +18,8 @@ from prichexy_plugin.studies import StudiesUnavailable, Unreadable
 from prichexy_worker.contract import (
     MOST_TARGETS,
     REQUEST_HEADER,
+    WHOLE_PICTURE_BYTES,
+    WHOLE_SIDE,
     Claim,
     ContractError,
     ImageInDoubt,
@@ -43,7 +46,13 @@ __all__ = [
 #: Bytes of a body that holds no pictures.
 BODY_LIMIT: Final = 64 * 1024
 #: Of what holds pictures; the contract allows somewhat more than is ever sent.
-_LARGER: Final = {"pictures": 5 * 1024 * 1024, "doubts": 2 * 1024 * 1024, "images": 5 * 1024 * 1024}
+_LARGER: Final = {
+    "pictures": 5 * 1024 * 1024,
+    "doubts": 4 * WHOLE_PICTURE_BYTES // 3 + BODY_LIMIT,
+    "images": 5 * 1024 * 1024,
+}
+#: Where a PNG file says its width and height.
+_PNG_SIZES: Final = slice(16, 24)
 #: A report has three. Orthanc's threads have small stacks: a parser that descends into hundreds of
 #: nested lists there ends the whole Orthanc.
 _BRACKETS: Final = 16
@@ -135,10 +144,16 @@ def take_pictures(ledger: Ledger, pictures: Pictures, version: int) -> Callable[
 
 
 def take_doubt(ledger: Ledger, pictures: Pictures, version: int) -> Callable[[Any], object]:
-    """Give what keeps an ImageInDoubt: its picture beside the study, its boxes in the ledger."""
+    """Give what keeps an ImageInDoubt: its picture beside the study, its boxes in the ledger.
+
+    One of fewer pixels than a person needs is refused, as workers of before drew it: nobody shall
+    have to say of a picture too small to be read that nothing in it names anybody.
+    """
 
     def take(data: Any) -> object:
         image = ImageInDoubt.from_json(data)
+        if _longer_side(image.picture) < min(WHOLE_SIDE, max(image.rows, image.columns)):
+            raise ContractError("image in doubt: the picture is too small to be decided over")
         study = holding_study(ledger, image)
         if study is None:
             return Claim(proceed=False).to_json(version)
@@ -149,6 +164,14 @@ def take_doubt(ledger: Ledger, pictures: Pictures, version: int) -> Callable[[An
         return Claim(proceed=True, attempt=image.attempt).to_json(version)
 
     return take
+
+
+def _longer_side(png: bytes) -> int:
+    """Give the longer side of a PNG file in pixels, as its header says (ISO/IEC 15948, 11.2.2)."""
+    if png[12:16] != b"IHDR" or len(png) < _PNG_SIZES.stop:
+        return 0
+    sides: tuple[int, int] = struct.unpack(">II", png[_PNG_SIZES])
+    return max(sides)
 
 
 def holding_study(

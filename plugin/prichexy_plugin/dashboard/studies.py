@@ -58,6 +58,15 @@ class _Tab:
     current: bool
 
 
+#: In which states a note that a study is on its way is no longer true. A rejected one that is tried
+#: again stays so until the intake rules have decided.
+_ARRIVED: Final[Mapping[str, frozenset[State]]] = {
+    "retried": ENDED - {State.REJECTED},
+    "rerun": ENDED,
+    "withdrawn": ENDED,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class _Line:
     study: StudyRecord
@@ -172,7 +181,7 @@ def study_page(
         rerun=can_rerun(study, visit),
         on_desk=study.state is State.QUARANTINED and visit.may(Role.OPERATOR),
         in_work=study.state is State.PROCESSING and visit.may(Role.OPERATOR),
-        note=NOTES.get(noted),
+        note=None if study.state in _ARRIVED.get(noted, ()) else NOTES.get(noted),
         undone=noted in UNDONE,
         ended=study.state in ENDED,
         exported=study.state is State.EXPORTED,

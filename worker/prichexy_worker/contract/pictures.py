@@ -60,8 +60,9 @@ class ImageInDoubt:
     ``number`` counts the study's images in doubt from 1; ``digest`` is the SHA-256 of the image's
     file. ``boxes`` are where text may stand, in pixels of the stored image of ``rows`` by
     ``columns``, as they would be erased; there may be none. ``picture`` is a PNG file of all of it,
-    smaller than the image. It shows a patient's data, as ``TextPictures`` do, and goes where they
-    go. Version 3 brought it; plugins of before are sent none. The answer is a Claim.
+    with a longer side of ``WHOLE_SIDE`` pixels or all of its own. It shows a patient's data, as
+    ``TextPictures`` do, and goes where they go. Version 3 brought it; plugins of before are sent
+    none. The answer is a Claim.
     """
 
     job_id: str

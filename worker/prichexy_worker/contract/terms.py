@@ -32,6 +32,7 @@ __all__ = [
     "TARGET_NAME",
     "TASK_NAME",
     "WHOLE_PICTURE_BYTES",
+    "WHOLE_SIDE",
     "Box",
     "Errand",
     "Reason",
@@ -61,9 +62,13 @@ MAX_CLAIMS: Final = 2 * MAX_ATTEMPTS
 ANNOUNCE_INTERVAL_SECONDS: Final = 30.0
 #: So many pictures of regions in doubt a study has at most.
 MOST_PICTURES: Final = 12
-#: So many images of a study are shown whole to a human who decides, each of so many bytes at most.
+#: So many images of a study are shown whole to a human who decides, each of so many bytes at most:
+#: radiographs of WHOLE_SIDE take 0.5 to 2.5 MB.
 MOST_DOUBTS: Final = 12
-WHOLE_PICTURE_BYTES: Final = 1024 * 1024
+WHOLE_PICTURE_BYTES: Final = 4 * 1024 * 1024
+#: The longer side of such a picture, in pixels, or that of the image where it is shorter: as large
+#: as the search for text ever sees it, so that whoever decides can read what the search can find.
+WHOLE_SIDE: Final = 2272
 #: So many boxes of one kind an image has at most: found, to be erased, or to be left alone.
 MOST_BOXES: Final = 96
 #: So many models beside the one in use a worker announces.

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from prichexy_worker.contract import WHOLE_SIDE
 from prichexy_worker.text.markers import is_marker, letters
 from prichexy_worker.text.models import FAINTEST, at_full_speed, load
 
@@ -79,7 +80,7 @@ class _Look(NamedTuple):
 
 #: The tiled sides are the longest that two and four tiles cover. Letters of 16 rows of 2400 were
 #: missed where the second was the longest of three.
-_LOOKS: Final = (_Look(800, False, False), _Look(1184, True, True), _Look(2272, False, True))
+_LOOKS: Final = (_Look(800, False, False), _Look(1184, True, True), _Look(WHOLE_SIDE, False, True))
 #: Images smaller than this are enlarged to it: the detector knows no letters below 8 pixels.
 _SMALLEST_SIDE: Final = 736
 #: Small letters are found better in enlarged images: in one of 1355 rows a faint 19-pixel text had

@@ -9,16 +9,18 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from prichexy_worker.contract import WHOLE_PICTURE_BYTES
+from prichexy_worker.contract import WHOLE_PICTURE_BYTES, WHOLE_SIDE
 from prichexy_worker.text.erasing import area_of
 from prichexy_worker.text.finder import TextRegion
 
-__all__ = ["LONGEST_SIDE", "WHOLE_SIDES", "picture", "whole_picture"]
+__all__ = ["LONGEST_SIDE", "picture", "whole_picture"]
 
 #: The longer side of a picture, in pixels: enough to read a line.
 LONGEST_SIDE: Final = 480
-#: Of a whole image, tried in this order until the file is small enough; the last always is.
-WHOLE_SIDES: Final = (1024, 896, 768, 640, 512)
+#: How far apart the greys of a whole image are, tried in this order until the file is small enough;
+#: with the last it always is. Radiographs need the first; to read letters, fewer greys are better
+#: than fewer pixels.
+_STEPS: Final = (1, 2, 4, 8, 16)
 
 
 def picture(view: npt.NDArray[np.float32], region: TextRegion) -> bytes:
@@ -35,21 +37,30 @@ def picture(view: npt.NDArray[np.float32], region: TextRegion) -> bytes:
 
 
 def whole_picture(view: npt.NDArray[np.float32]) -> bytes:
-    """Give a PNG, grey, of all of ``view`` (rows, columns; 0 black to 1 white), made smaller.
+    """Give a PNG, grey, of all of ``view`` (rows, columns; 0 black to 1 white), to be read in.
 
-    It has at most WHOLE_PICTURE_BYTES and no side longer than the first of WHOLE_SIDES.
+    Its longer side has WHOLE_SIDE pixels, or all that the view has. It has at most
+    WHOLE_PICTURE_BYTES.
     """
-    shown = np.clip(view, 0, 1) * 255
-    for side in WHOLE_SIDES:
-        png = _png(shown, side)
+    grey = _reduced(np.clip(view, 0, 1) * 255, WHOLE_SIDE)
+    for step in _STEPS:
+        png = _encoded(grey // step * step)
         if len(png) <= WHOLE_PICTURE_BYTES:
             break
     return png
 
 
 def _png(shown: npt.NDArray[np.floating], longest: int) -> bytes:
+    return _encoded(_reduced(shown, longest))
+
+
+def _reduced(shown: npt.NDArray[np.floating], longest: int) -> npt.NDArray[np.uint8]:
     scale = min(1.0, longest / max(shown.shape))
     size = tuple(max(1, round(side * scale)) for side in reversed(shown.shape))
     grey = cv2.resize(shown.astype(np.uint8), size, interpolation=cv2.INTER_AREA)
+    return np.asarray(grey, dtype=np.uint8)
+
+
+def _encoded(grey: npt.NDArray[np.uint8]) -> bytes:
     _, png = cv2.imencode(".png", grey)
     return bytes(png)

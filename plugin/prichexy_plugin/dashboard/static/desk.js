@@ -1,5 +1,5 @@
 // The quarantine desk by pointer and single keys. Everything it does can be done without it, in the
-// number fields: it writes into those and into nothing else.
+// number fields: it writes into those and into nothing else. Needs controls.js.
 "use strict";
 
 (() => {
@@ -23,9 +23,27 @@
       this.names = [...this.section.querySelectorAll("tr[data-box]")].map((line) => line.dataset.box);
       for (const name of this.names) this.follow(name);
       svg.addEventListener("pointerdown", (event) => this.begin(event));
+      this.addZoom();
       this.byTouch = this.section.querySelector("[data-by-touch]");
       this.byTouch.closest("p").hidden = !matchMedia("(any-pointer: coarse)").matches;
       this.byTouch.addEventListener("change", () => this.svg.classList.toggle("by-touch", this.byTouch.checked));
+    }
+
+    // The middle of what is seen stays where it is.
+    addZoom() {
+      const pane = this.svg.parentElement;
+      const title = `Zoom of image ${this.svg.dataset.image}`;
+      const zoom = zoomer(title, (value) => {
+        const across = (pane.scrollLeft + pane.clientWidth / 2) / pane.scrollWidth;
+        const down = (pane.scrollTop + pane.clientHeight / 2) / pane.scrollHeight;
+        pane.style.setProperty("--zoom", value);
+        pane.scrollLeft = across * pane.scrollWidth - pane.clientWidth / 2;
+        pane.scrollTop = down * pane.scrollHeight - pane.clientHeight / 2;
+      });
+      pane.before(element("div", "tools", zoom));
+      pane.tabIndex = 0;
+      pane.setAttribute("role", "group");
+      pane.setAttribute("aria-label", `Image ${this.svg.dataset.image}; arrow keys move it when it is zoomed`);
     }
 
     follow(name) {
@@ -84,6 +102,8 @@
       rect.setAttribute("class", choice);
       rect.setAttribute("tabindex", "0");
       rect.setAttribute("role", "button");
+      rect.setAttribute("aria-describedby", `hint-${this.svg.dataset.image}`);
+      rect.setAttribute("aria-keyshortcuts", "E L Delete");
       rect.setAttribute("aria-label", `Box ${name.split(".")[1]}, ${field(name, "do").selectedOptions[0].text}, left ${x}, top ${y}, width ${width}, height ${height}`);
       if (!rect.dataset.live) {
         rect.dataset.live = "yes";
@@ -118,6 +138,13 @@
       this.settle(name);
     }
 
+    goToChoice(name) {
+      const select = field(name, "do");
+      const folded = select.closest("details");
+      if (folded) folded.open = true;
+      select.focus();
+    }
+
     press(event, name) {
       if (event.ctrlKey || event.metaKey || event.altKey) return;
       const [x, y, width, height] = this.values(name);
@@ -130,6 +157,7 @@
         // A box that only moves keeps its size at the edges.
         this.put(name, x + move[0], y + move[1], width, height);
       } else if (choice) this.choose(name, choice);
+      else if (event.key === "Enter" || event.key === " ") this.goToChoice(name);
       else return;
       event.preventDefault();
       event.stopPropagation();

@@ -1,27 +1,7 @@
 // Adds to images that stand side by side: one zoom for all of them, which scroll together, and
 // original and anonymised in one place with a line between them that can be moved. Without this
-// script the pictures stand beside each other, and each opens large by its link.
+// script the pictures stand beside each other, and each opens large by its link. Needs controls.js.
 "use strict";
-
-function element(name, className, ...children) {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  made.append(...children);
-  return made;
-}
-
-function range(title, { min, max, step, value, told }, change) {
-  const input = element("input");
-  Object.assign(input, { type: "range", min, max, step });
-  input.value = value;
-  const tell = () => {
-    input.setAttribute("aria-valuetext", told(input.value));
-    change(Number(input.value));
-  };
-  input.addEventListener("input", tell);
-  tell();
-  return element("label", "", title, input);
-}
 
 // Panes of different sizes show the same part of the image.
 function scrollTogether(panes) {
@@ -62,11 +42,7 @@ function compared(box) {
 
 function enhance(box) {
   const together = compared(box);
-  const zoom = range(
-    "Zoom",
-    { min: 1, max: 6, step: 0.5, value: 1, told: (value) => `${value} times` },
-    (value) => box.style.setProperty("--zoom", value),
-  );
+  const zoom = zoomer("Zoom", (value) => box.style.setProperty("--zoom", value));
   box.before(element("div", "tools", zoom));
   box.prepend(together);
   const panes = [...box.querySelectorAll(".pane")];
