@@ -64,6 +64,7 @@ _ARRIVED: Final[Mapping[str, frozenset[State]]] = {
     "retried": ENDED - {State.REJECTED},
     "rerun": ENDED,
     "withdrawn": ENDED,
+    "taken_back": ENDED,
 }
 
 
