@@ -18,7 +18,7 @@ from prichexy_plugin.chain import ChainKey, Deed
 from prichexy_plugin.clock_memory import ClockMemory
 from prichexy_plugin.decisions import AS_TURNED_AWAY, BY_PEOPLE, Decisions
 from prichexy_plugin.disposal import Disposal
-from prichexy_plugin.exports import lacks, mark_of, marks_in, packed
+from prichexy_plugin.exports import is_of, lacks, mark_of, marks_in, packed
 from prichexy_plugin.flow import Flow
 from prichexy_plugin.handing_out import HandingOut, holder_of
 from prichexy_plugin.intake import Decision, Rank, stream_of
@@ -177,10 +177,11 @@ class Ledger(Decisions, HandingOut, Walks, ToldOnce, Disposal, ClockMemory, Paus
         among them, the study is turned away until all of them are there again, or a person says so
         where no retention rule deleted them: the export would lose those that are not.
 
-        A study that was taken in with this same content before stays as it is, and so does one that
-        somebody turned away with it, or that is not consented to, with whatever it holds; any other
-        content is a new revision, which voids all that workers still do and report on the older
-        one. While the intake is paused nothing is written down: the study is to be looked at again.
+        A study that was taken in with this same content before stays as it is, unless a worker
+        found another part of it there, and so does one that somebody turned away with it, or that
+        is not consented to, with whatever it holds; any other content is a new revision, which
+        voids all that workers still do and report on the older one. While the intake is paused
+        nothing is written down: the study is to be looked at again.
         """
         with self._writing() as session:
             if intake_is_paused(pauses_in(session)):
@@ -219,8 +220,10 @@ class Ledger(Decisions, HandingOut, Walks, ToldOnce, Disposal, ClockMemory, Paus
             if before is State.REJECTED and row.reason in AS_TURNED_AWAY and not row.content:
                 # Turned away before the rules decided anything over it: with what is here now.
                 row.content, row.instances = content, instances
+                row.taken_of = packed(map(mark_of, present))
             undecided = before in (State.WATCHED, State.REJECTED) and row.reason not in BY_PEOPLE
-            if not undecided and row.content == content:
+            same = row.content == content and is_of(row.taken_of, present)
+            if not undecided and same:
                 return
             row.content, row.instances = content, instances
             self._renew(row, before)
