@@ -32,7 +32,7 @@ from prichexy_plugin.pausing import Pausing
 from prichexy_plugin.queries import Queries
 from prichexy_plugin.retention import Originals
 from prichexy_plugin.schema import RULE_LENGTH, CircuitRow, FactRow, StudyRow, WorkerRow
-from prichexy_plugin.steps import MADE_WITH, may_be_left_at
+from prichexy_plugin.steps import MADE_WITH, a_part_stands, may_be_left_at
 from prichexy_plugin.told_once import ToldOnce
 from prichexy_plugin.trail import Clock, Entry
 from prichexy_plugin.transitions import ACTIVE, Situation, step_for
@@ -58,6 +58,8 @@ _FORGET_WORKER_AFTER: Final = timedelta(days=1)
 _FARTHEST_LOOK: Final = timedelta(hours=6)
 #: How soon to look again at an unreadable study that does not end as that.
 _PATIENT_PAUSE: Final = timedelta(hours=1)
+#: Why studies are rejected whose originals no worker could read, to tell their names by.
+_WITHOUT_ORIGINAL: Final = frozenset({Reason.GONE, Reason.UNREADABLE})
 #: How soon to look again at a study of which originals are being deleted.
 _DISPOSAL_PAUSE: Final = timedelta(seconds=5)
 
@@ -193,7 +195,8 @@ class Ledger(Decisions, HandingOut, Walks, ToldOnce, Disposal, ClockMemory, Paus
                 return
             row.last_update = last_update
             if is_being_withdrawn(row):
-                if decision.taken and content != row.content:
+                by_people = Orders.from_json(row.orders).reason in BY_PEOPLE
+                if decision.taken and not (by_people and content == row.content):
                     # So that its end has it looked at.
                     row.content = ""
                 row.look_at, row.failed_looks = None, 0
@@ -450,14 +453,18 @@ class Ledger(Decisions, HandingOut, Walks, ToldOnce, Disposal, ClockMemory, Paus
         return any(circuit.concerns(way) for way in ways)
 
     def _turn_away(self, session: Session, row: StudyRow, reason: Reason) -> None:
+        """Reject a study that no person decided over; what stands in part is taken back first."""
         row.look_at, row.failed_looks = None, 0
         before = State(row.state)
         if row.reason in BY_PEOPLE or is_being_withdrawn(row):
             return
         if before is not State.REJECTED or row.reason != reason:
+            if a_part_stands(row) and (row.study_uids or reason not in _WITHOUT_ORIGINAL):
+                self._take_back_first(session, row, reason)
+                return
             targets = row.targets
             self._renew(row, before)
-            # Where an export of before still stands.
+            # Where an export of before still stands, or a part that no worker could name.
             row.targets = targets if row.exported else []
             self._step(session, row, State.REJECTED, reason)
 
