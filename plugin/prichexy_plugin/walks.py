@@ -97,7 +97,10 @@ class Walks(Steps):
 
 
 def _calls_for_a_look(study: StudyRow, listed: Listed) -> bool:
-    """Say whether a backfill has a known study looked at: it grew unseen, or no rule took it."""
-    if study.reason == Reason.NO_RULE_MATCHES.value:
+    """Say whether a backfill has a known study looked at: it grew unseen, or no rule took it.
+
+    That may be why something of it is being taken back, whatever its last step was for.
+    """
+    if Reason.NO_RULE_MATCHES.value in (study.reason, study.orders.get("reason")):
         return True
     return study.last_update is None or study.last_update != listed.last_update

@@ -18,6 +18,7 @@ from prichexy_plugin.pauses import Stage
 from prichexy_plugin.records import StudyRecord
 from prichexy_plugin.retention import Due, Rules
 from prichexy_plugin.schema import StudyRow
+from prichexy_plugin.studies import Listed
 from prichexy_testing.fake_orthanc import orthanc_id
 from prichexy_testing.one_study import STUDY, Gateway, originals
 from prichexy_testing.plugin_fakes import report_of
@@ -549,6 +550,24 @@ def test_one_that_comes_again_while_that_is_taken_back_is_taken_in_afterwards(
     assert one.look("1") == (State.PENDING, None)
     one.export("1")
     assert study_of(one).state is State.EXPORTED
+    one.engine.dispose()
+
+
+def test_a_backfill_has_what_no_rule_took_in_looked_at_while_that_is_taken_back() -> None:
+    one = killed_midway()
+    REFUSED[Reason.NO_RULE_MATCHES](one)
+    message, attempt = one.take()
+    came = one.clock()
+    with Session(one.engine) as session, session.begin():
+        session.execute(update(StudyRow).values(last_update=came))
+    walk = one.ledger.start_backfill(per_minute=60, total=1, by="me")
+    one.ledger.backfill_page(walk, [Listed(STUDY, came)])
+    assert one.ledger.due() == (STUDY,), "the rules may be other ones now"
+    assert one.look("1", "2")[0] is State.PROCESSING
+    done = report_of(message, State.REJECTED, Reason.WITHDRAWN, attempt=attempt)
+    assert one.ledger.report(done).proceed
+    assert one.ledger.due() == (STUDY,)
+    assert one.look("1", "2") == (State.PENDING, None)
     one.engine.dispose()
 
 
