@@ -16,14 +16,14 @@ from typing import Final
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from prichexy_plugin.chain import Deed
+from prichexy_plugin.chain import PLUGIN, Deed
 from prichexy_plugin.intake import Rank, stream_of
 from prichexy_plugin.lasting import is_being_withdrawn, is_without_consent
 from prichexy_plugin.orders import InDoubt, Orders, boxes_of, numbers_of
 from prichexy_plugin.records import Held
 from prichexy_plugin.retention import Originals
 from prichexy_plugin.schema import CircuitRow, DoubtRow, StudyRow
-from prichexy_plugin.steps import Steps
+from prichexy_plugin.steps import Steps, a_part_stands
 from prichexy_plugin.trail import Entry
 from prichexy_plugin.transitions import ACTIVE
 from prichexy_plugin.views import circuits_in
@@ -238,10 +238,8 @@ class Decisions(Steps):
             if before in (State.PROCESSING, State.EXPORTED):
                 return False
             row.unconsented = is_without_consent(row) or reason is Reason.NO_CONSENT
-            if before in ACTIVE and _a_part_may_stand(row):
-                _tell_what_may_stand(row)
-                orders = Orders(errand=Errand.WITHDRAW, reason=reason)
-                self._hand_out(session, row, orders, reason, actor)
+            if before in ACTIVE and (a_part_stands(row) or _was_begun(row)):
+                self._take_back_first(session, row, reason, actor)
                 return True
             if before in ACTIVE:
                 targets = row.targets
@@ -277,6 +275,19 @@ class Decisions(Steps):
             self._hand_out(session, row, orders, reason, actor)
             return True
 
+    def _take_back_first(
+        self, session: Session, row: StudyRow, reason: Reason, actor: str = PLUGIN
+    ) -> None:
+        """Have a worker take back what may stand of a study that never was exported whole.
+
+        When that is done the study is rejected for ``reason``.
+        """
+        row.exported, row.exported_of = True, b""
+        keys = {*row.exported_key.split(), *row.study_uids.values(), row.key_id}
+        row.exported_key = " ".join(sorted(keys - {""}))
+        orders = Orders(errand=Errand.WITHDRAW, reason=reason)
+        self._hand_out(session, row, orders, reason, actor)
+
     def _hand_out(
         self, session: Session, row: StudyRow, orders: Orders, reason: Reason | None, actor: str
     ) -> None:
@@ -310,17 +321,9 @@ class Decisions(Steps):
                 self._tell(session, entry)
 
 
-def _a_part_may_stand(row: StudyRow) -> bool:
-    """Say whether workers may have sent something of a study of which no whole export is known."""
-    whole = row.exported and (row.exported_of or row.exported_key)
-    return not whole and bool(row.exported or row.attempts or row.sent)
-
-
-def _tell_what_may_stand(row: StudyRow) -> None:
-    """Note that something of a study that never was exported may be at its targets."""
-    row.exported, row.exported_of = True, b""
-    keys = {*row.exported_key.split(), *row.study_uids.values(), row.key_id}
-    row.exported_key = " ".join(sorted(keys - {""}))
+def _was_begun(row: StudyRow) -> bool:
+    """Say whether workers had a study of which nothing is known to stand at a target."""
+    return not row.exported and bool(row.attempts or row.sent)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["lacks", "mark_of", "marks_in", "packed"]
+__all__ = ["is_of", "lacks", "mark_of", "marks_in", "packed"]
 
 _DIGITS: Final = 16
 
@@ -41,3 +41,11 @@ def lacks(exported_of: bytes | None, originals: Iterable[str], *, count: int) ->
     if exported_of is None:
         return len(there) < count
     return not marks_in(exported_of) <= there
+
+
+def is_of(taken_of: bytes | None, originals: Iterable[str]) -> bool:
+    """Say whether these originals are those that a revision is of, as far as that is known.
+
+    A worker exports what it finds, which may be fewer or more than when the study was taken in.
+    """
+    return taken_of is None or marks_in(taken_of) == {mark_of(original) for original in originals}

@@ -18,7 +18,7 @@ from prichexy_plugin.chain import ChainKey, Deed
 from prichexy_plugin.clock_memory import ClockMemory
 from prichexy_plugin.decisions import AS_TURNED_AWAY, BY_PEOPLE, Decisions
 from prichexy_plugin.disposal import Disposal
-from prichexy_plugin.exports import lacks, mark_of, marks_in, packed
+from prichexy_plugin.exports import is_of, lacks, mark_of, marks_in, packed
 from prichexy_plugin.flow import Flow
 from prichexy_plugin.handing_out import HandingOut, holder_of
 from prichexy_plugin.intake import Decision, Rank, stream_of
@@ -32,7 +32,7 @@ from prichexy_plugin.pausing import Pausing
 from prichexy_plugin.queries import Queries
 from prichexy_plugin.retention import Originals
 from prichexy_plugin.schema import RULE_LENGTH, CircuitRow, FactRow, StudyRow, WorkerRow
-from prichexy_plugin.steps import MADE_WITH, may_be_left_at
+from prichexy_plugin.steps import MADE_WITH, a_part_stands, may_be_left_at
 from prichexy_plugin.told_once import ToldOnce
 from prichexy_plugin.trail import Clock, Entry
 from prichexy_plugin.transitions import ACTIVE, Situation, step_for
@@ -58,6 +58,8 @@ _FORGET_WORKER_AFTER: Final = timedelta(days=1)
 _FARTHEST_LOOK: Final = timedelta(hours=6)
 #: How soon to look again at an unreadable study that does not end as that.
 _PATIENT_PAUSE: Final = timedelta(hours=1)
+#: Why studies are rejected whose originals no worker could read, to tell their names by.
+_WITHOUT_ORIGINAL: Final = frozenset({Reason.GONE, Reason.UNREADABLE})
 #: How soon to look again at a study of which originals are being deleted.
 _DISPOSAL_PAUSE: Final = timedelta(seconds=5)
 
@@ -177,10 +179,11 @@ class Ledger(Decisions, HandingOut, Walks, ToldOnce, Disposal, ClockMemory, Paus
         among them, the study is turned away until all of them are there again, or a person says so
         where no retention rule deleted them: the export would lose those that are not.
 
-        A study that was taken in with this same content before stays as it is, and so does one that
-        somebody turned away with it, or that is not consented to, with whatever it holds; any other
-        content is a new revision, which voids all that workers still do and report on the older
-        one. While the intake is paused nothing is written down: the study is to be looked at again.
+        A study that was taken in with this same content before stays as it is, unless a worker
+        found another part of it there, and so does one that somebody turned away with it, or that
+        is not consented to, with whatever it holds; any other content is a new revision, which
+        voids all that workers still do and report on the older one. While the intake is paused
+        nothing is written down: the study is to be looked at again.
         """
         with self._writing() as session:
             if intake_is_paused(pauses_in(session)):
@@ -192,7 +195,8 @@ class Ledger(Decisions, HandingOut, Walks, ToldOnce, Disposal, ClockMemory, Paus
                 return
             row.last_update = last_update
             if is_being_withdrawn(row):
-                if decision.taken and content != row.content:
+                by_people = Orders.from_json(row.orders).reason in BY_PEOPLE
+                if decision.taken and not (by_people and content == row.content):
                     # So that its end has it looked at.
                     row.content = ""
                 row.look_at, row.failed_looks = None, 0
@@ -219,8 +223,10 @@ class Ledger(Decisions, HandingOut, Walks, ToldOnce, Disposal, ClockMemory, Paus
             if before is State.REJECTED and row.reason in AS_TURNED_AWAY and not row.content:
                 # Turned away before the rules decided anything over it: with what is here now.
                 row.content, row.instances = content, instances
+                row.taken_of = packed(map(mark_of, present))
             undecided = before in (State.WATCHED, State.REJECTED) and row.reason not in BY_PEOPLE
-            if not undecided and row.content == content:
+            same = row.content == content and is_of(row.taken_of, present)
+            if not undecided and same:
                 return
             row.content, row.instances = content, instances
             self._renew(row, before)
@@ -447,14 +453,18 @@ class Ledger(Decisions, HandingOut, Walks, ToldOnce, Disposal, ClockMemory, Paus
         return any(circuit.concerns(way) for way in ways)
 
     def _turn_away(self, session: Session, row: StudyRow, reason: Reason) -> None:
+        """Reject a study that no person decided over; what stands in part is taken back first."""
         row.look_at, row.failed_looks = None, 0
         before = State(row.state)
         if row.reason in BY_PEOPLE or is_being_withdrawn(row):
             return
         if before is not State.REJECTED or row.reason != reason:
+            if a_part_stands(row) and (row.study_uids or reason not in _WITHOUT_ORIGINAL):
+                self._take_back_first(session, row, reason)
+                return
             targets = row.targets
             self._renew(row, before)
-            # Where an export of before still stands.
+            # Where an export of before still stands, or a part that no worker could name.
             row.targets = targets if row.exported else []
             self._step(session, row, State.REJECTED, reason)
 

@@ -20,7 +20,7 @@ from prichexy_plugin.trail import Entry, Trail
 from prichexy_plugin.transitions import is_legal
 from prichexy_worker.contract import Reason, State
 
-__all__ = ["MADE_WITH", "IllegalStep", "Steps", "may_be_left_at"]
+__all__ = ["MADE_WITH", "IllegalStep", "Steps", "a_part_stands", "may_be_left_at"]
 
 #: What decides over a result, as a worker told.
 MADE_WITH: Final = ("key_id", "profile", "edition", "model")
@@ -154,6 +154,15 @@ class Steps(Trail):
                 details={**details, **made_with},
             ),
         )
+
+
+def a_part_stands(row: StudyRow) -> bool:
+    """Say whether workers may have sent a part of a study of which no whole export is known.
+
+    Of an export of before it is not known what it was of: that may be a whole one.
+    """
+    whole = row.exported_of is None or row.exported_of or row.exported_key
+    return row.exported and not whole
 
 
 def may_be_left_at(row: StudyRow) -> list[str]:

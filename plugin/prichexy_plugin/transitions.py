@@ -36,12 +36,17 @@ _REFUSED: Final = (
     "originals of what was exported are missing"
 )
 _BACK: Final = "the handing out is stopped (a circuit is open, or a pause): the message is put back"
-_SENT_AGAIN: Final = f"the broker or a worker lost it: it is sent again; or {_NEW}; or {_BACK}"
+_TAKEN_BACK: Final = (
+    "it is to be rejected, and a part of it may stand: a worker takes that back first"
+)
+_SENT_AGAIN: Final = (
+    f"the broker or a worker lost it: it is sent again; or {_NEW}; or {_BACK}; or {_TAKEN_BACK}"
+)
 _ENDS: Final = {
     State.EXPORTED: "whole at the export target, read back and compared where that can be",
     State.QUARANTINED: "it cannot be made safe",
     State.FAILED: "given up after the last attempt, or gone from the ingest Orthanc",
-    State.REJECTED: "its export is withdrawn, as an administrator had asked",
+    State.REJECTED: "what was sent of it is withdrawn, as a person or the intake had asked",
 }
 _WITHDRAWS: Final = "has an export that still stands withdrawn"
 _ONCE_MORE: Final = "somebody tries it again, or has it made anew with another model or strength"
@@ -83,7 +88,7 @@ MOVES: Final[tuple[Move, ...]] = (
         "worker",
         "claimed before the plugin could note that the broker had the message",
     ),
-    Move(State.PENDING, State.PENDING, "plugin", f"{_NEW}; or {_BACK}"),
+    Move(State.PENDING, State.PENDING, "plugin", f"{_NEW}; or {_BACK}; or {_TAKEN_BACK}"),
     Move(State.QUEUED, State.PROCESSING, "worker", "claimed"),
     Move(State.QUEUED, State.PENDING, "plugin", _SENT_AGAIN),
     Move(State.QUEUED, State.FAILED, "plugin", "sent several times and claimed by nobody"),
@@ -97,7 +102,7 @@ MOVES: Final[tuple[Move, ...]] = (
         move
         for end in sorted(ENDED)
         for move in (
-            Move(end, State.PENDING, "plugin", _NEW),
+            Move(end, State.PENDING, "plugin", f"{_NEW}; or {_TAKEN_BACK}"),
             Move(end, State.REJECTED, "plugin", _REFUSED),
         )
     ),

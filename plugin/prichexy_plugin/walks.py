@@ -8,7 +8,7 @@ from dataclasses import asdict
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from prichexy_plugin.backfill import Backfill
+from prichexy_plugin.backfill import MOST_PASSES, Backfill
 from prichexy_plugin.chain import Deed
 from prichexy_plugin.people import kept_name, person
 from prichexy_plugin.schema import BackfillRow, StudyRow
@@ -24,7 +24,11 @@ class Walks(Steps):
     """Keeps how far a walk is, of which there is one; any thread. All raise SQLAlchemyError."""
 
     def start_backfill(self, *, per_minute: int, total: int, by: str) -> Backfill:
-        """Begin a walk over ``total`` studies, or give the one under way the new rate."""
+        """Begin a walk over ``total`` studies, or give the one under way the new rate.
+
+        That one goes through the list once more then: who asks may do so for what came in, and
+        nobody told of, behind its place.
+        """
         now = self._clock()
         with self._writing() as session:
             row = self._running_backfill(session)
@@ -35,6 +39,8 @@ class Walks(Steps):
                 row = BackfillRow(**values)
                 session.add(row)
                 session.flush()
+            else:
+                row.disturbed, row.passes = True, min(row.passes, MOST_PASSES - 1)
             row.per_minute, row.next_at = per_minute, None
             details = {"per_minute": per_minute, "studies": total}
             self._tell(session, Entry(Deed.BACKFILL_STARTED, now, person(by), details=details))
@@ -91,7 +97,10 @@ class Walks(Steps):
 
 
 def _calls_for_a_look(study: StudyRow, listed: Listed) -> bool:
-    """Say whether a backfill has a known study looked at: it grew unseen, or no rule took it."""
-    if study.reason == Reason.NO_RULE_MATCHES.value:
+    """Say whether a backfill has a known study looked at: it grew unseen, or no rule took it.
+
+    That may be why something of it is being taken back, whatever its last step was for.
+    """
+    if Reason.NO_RULE_MATCHES.value in (study.reason, study.orders.get("reason")):
         return True
     return study.last_update is None or study.last_update != listed.last_update

@@ -165,6 +165,27 @@ def test_a_second_start_sets_the_rate_of_the_one_under_way(gateway: Gateway) -> 
     assert gateway.run(rounds=3).found == 45
 
 
+@pytest.mark.parametrize("asked", range(1, MOST_PASSES + 2))
+def test_who_asks_while_one_is_under_way_misses_nothing_behind_its_place(
+    gateway: Gateway, asked: int
+) -> None:
+    gateway.start(per_minute=MAX_RATE)
+    assert gateway.backfiller.run_once(), "all are read, and the end of the list is not"
+    for number in range(asked):
+        gateway.clock.move(60)
+        name = gateway.orthanc.store(CHEST, study="old 0", instance=f"more {number}")
+        gateway.orthanc.stable.add(name)
+        gateway.orthanc.changes.clear()
+        gateway.start(per_minute=MAX_RATE)
+        gateway.clock.move(3600)
+        assert gateway.backfiller.run_once()
+        assert gateway.backfiller.run_once()
+        gateway.watch()
+    gateway.run()
+    (study,) = gateway.ledger.studies(study_id=gateway.held[0]).studies
+    assert study.instances == 1 + asked
+
+
 def test_what_grew_unseen_and_what_no_rule_took_in_is_looked_at_again(gateway: Gateway) -> None:
     grown = gateway.store("grown")
     hip = gateway.store("hip", BodyPartExamined="HIP")

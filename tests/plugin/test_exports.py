@@ -50,6 +50,18 @@ def test_an_export_lacks_what_is_not_there_any_more(had: set[int], has: set[int]
     assert lacks(None, named(has), count=len(had)) == (len(has) < len(had))
 
 
+def test_an_image_that_was_away_while_the_study_was_exported_is_exported_when_it_comes_again() -> (
+    None
+):
+    gateway = Gateway()
+    gateway.look("1", "2")
+    gateway.export("2")
+    assert gateway.look("1", "2") == (State.PENDING, None), "what was exported lacked it"
+    gateway.export("1", "2")
+    assert gateway.look("1", "2") == (State.EXPORTED, None), "as it is"
+    gateway.engine.dispose()
+
+
 @pytest.mark.parametrize("left", [("3",), ("1", "3"), ("2",)])
 def test_an_exported_study_of_which_originals_are_gone_is_held(
     gateway: Gateway, left: tuple[str, ...]

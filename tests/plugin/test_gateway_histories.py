@@ -6,7 +6,7 @@ gateway sent.
 The watcher, the ledger, the relay and the backfill are the real ones. Around them this plays an
 Orthanc that loses its change log and originals, a broker that loses and doubles messages, workers
 that are killed at any point, a target that goes away or refuses, another gateway, and people who
-turn away what waits.
+turn away what waits, and rules that change.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ from prichexy_plugin.relay import RECALL_AFTER, Relay
 from prichexy_plugin.studies import OrthancStudies
 from prichexy_plugin.transitions import LEGAL
 from prichexy_testing.fake_orthanc import FakeOrthanc, orthanc_id
-from prichexy_testing.plugin_fakes import CHEST, FakeBroker, FakeClock, announcement_of, report_of
+from prichexy_testing.plugin_fakes import (
+    CHEST,
+    FakeBroker,
+    FakeClock,
+    announcement_of,
+    report_of,
+)
 from prichexy_worker.contract import ENDED, MAX_CLAIMS, Errand, Reason, State, StudyMessage
 
 #: "unsafe" is what workers turn away.
@@ -40,6 +46,7 @@ ENDS = ("ends", "is killed after the export", "is killed", "is killed, and the m
 UNSAFE = orthanc_id("unsafe")
 WAITS = (State.WATCHED, State.PENDING, State.QUEUED)
 RULE = Rule("chest", modality=frozenset({"CR"}))
+OTHER_RULE = Rule("others", modality=frozenset({"US"}))
 
 
 @dataclass
@@ -56,18 +63,23 @@ class Work:
 class Everything(RuleBasedStateMachine):
     """Plays all that surrounds the plugin."""
 
-    @initialize(existing=st.booleans(), exported=st.booleans())
-    def begin(self, existing: bool, exported: bool) -> None:
+    @initialize(existing=st.booleans(), exported=st.booleans(), named=st.booleans())
+    def begin(self, existing: bool, exported: bool, named: bool) -> None:
         self.clock = FakeClock()
         self.orthanc = FakeOrthanc(clock=self.clock)
         self.engine = open_database("sqlite://")
         self.ledger = Ledger(self.engine, self.clock)
         self.broker = FakeBroker()
         self.existing = existing
+        self.rules = (RULE,)
+        #: Whether workers tell the ledger what they call a study at the target.
+        self.named = named
         self.target: dict[str, frozenset[str]] = {}
         #: By study: what was exported and nobody gave up, and what another gateway sent.
         self.exported: dict[str, frozenset[str]] = {}
         self.others: dict[str, frozenset[str]] = {}
+        #: The studies that the ledger was told are exported, until they are taken back.
+        self.whole: set[str] = set()
         self.target_answers = self.target_takes = True
         self.working: dict[str, Work] = {}
         for study in NAMES:
@@ -119,6 +131,11 @@ class Everything(RuleBasedStateMachine):
         self.orthanc.changes.clear()
         if backfilled:
             self.ledger.start_backfill(per_minute=MAX_RATE, total=5, by="me")
+
+    @rule()
+    def the_rules_change(self) -> None:
+        self.rules = (OTHER_RULE,) if self.rules == (RULE,) else (RULE,)
+        self._start()
 
     @rule()
     def the_plugin_works(self) -> None:
@@ -197,6 +214,27 @@ class Everything(RuleBasedStateMachine):
         else:
             self._go_on(worker, killed=what == "is killed after the export")
 
+    @rule(worker=WORKERS, gone=st.booleans())
+    def a_worker_is_killed_after_the_export_and_the_study_is_refused(
+        self, worker: str, gone: bool
+    ) -> None:
+        """No rule takes it in any more, or it is gone: chance alone seldom comes that far."""
+        if worker not in self.working:
+            self._take(worker)
+        if worker not in self.working:
+            return
+        study_id = self.working[worker].message.study_id
+        self._go_on(worker, killed=True)
+        (study,) = (name for name in NAMES if orthanc_id(name) == study_id)
+        self.orthanc.store(CHEST, study=study, instance="3")
+        self.clock.move(60)
+        self.orthanc.settle(study_id)
+        if gone:
+            self.orthanc.delete(study_id)
+        elif self.rules == (RULE,):
+            self.the_rules_change()
+        self.the_plugin_works()
+
     # --- What always holds --------------------------------------------------------------------
 
     @invariant()
@@ -228,6 +266,16 @@ class Everything(RuleBasedStateMachine):
             ours = self.target.get(study.study_id, frozenset())
             assert study.stands or ours <= self.others.get(study.study_id, frozenset())
 
+    @invariant()
+    def of_what_the_plugin_rejected_no_part_stands_that_a_worker_could_take_back(self) -> None:
+        for study in self.ledger.studies(state=State.REJECTED).studies:
+            gone = study.reason is Reason.GONE
+            if study.reason is Reason.NO_RULE_MATCHES or (gone and self.named):
+                ours = self.target.get(study.study_id, frozenset()) - self.others.get(
+                    study.study_id, frozenset()
+                )
+                assert not ours or study.study_id in self.whole, "a whole export stays"
+
     # --- Inside -------------------------------------------------------------------------------
 
     def _start(self) -> None:
@@ -235,7 +283,7 @@ class Everything(RuleBasedStateMachine):
         self.watcher = Watcher(
             studies,
             self.ledger,
-            rules=(RULE,),
+            rules=self.rules,
             stable_age=60.0,
             take_existing=self.existing,
             clock=self.clock,
@@ -278,6 +326,7 @@ class Everything(RuleBasedStateMachine):
             attempt=work.attempt,
             originals=tuple(sorted(sends)),
             images=tuple(sorted(map(mark_of, sends))),
+            study_uid="2.25.1" if sends and self.named else "",
         )
         return self.ledger.report(asks).proceed
 
@@ -292,6 +341,7 @@ class Everything(RuleBasedStateMachine):
                 return State.QUEUED, Reason.TARGET_UNREACHABLE
             self._withdraw(study, work.may_remove)
             self.exported.pop(study, None)
+            self.whole.discard(study)
             if work.left == 0:
                 return State.FAILED, Reason.TOO_MANY_ATTEMPTS
             if withdraws:
@@ -320,12 +370,15 @@ class Everything(RuleBasedStateMachine):
 
     def _tell(self, worker: str, work: Work, state: State, reason: Reason | None) -> None:
         report = report_of(work.message, state, reason, worker_id=worker, attempt=work.attempt)
-        self.ledger.report(report)
+        if self.ledger.report(report).proceed and state is State.EXPORTED:
+            self.whole.add(work.message.study_id)
 
     def _all_comes_to_its_end(self) -> None:
         """Let everything work again, and see where all studies come to."""
         self.target_answers = self.target_takes = True
         self.broker.down = False
+        self.rules = (RULE,)
+        self._start()
         for pause in self.ledger.pauses():
             self.ledger.resume(pause.stage, actor="user me", since=pause.since)
         self.orthanc.stable.update(self.orthanc._updated)

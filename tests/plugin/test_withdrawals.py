@@ -18,6 +18,7 @@ from prichexy_plugin.pauses import Stage
 from prichexy_plugin.records import StudyRecord
 from prichexy_plugin.retention import Due, Rules
 from prichexy_plugin.schema import StudyRow
+from prichexy_plugin.studies import Listed
 from prichexy_testing.fake_orthanc import orthanc_id
 from prichexy_testing.one_study import STUDY, Gateway, originals
 from prichexy_testing.plugin_fakes import report_of
@@ -324,6 +325,7 @@ def test_a_ledger_of_before_learns_what_killed_workers_may_have_left(
         migration._tell_what_may_be_left(session)
     if ended is is_gone:
         ended(one, message)
+        fails(one)
     assert study_of(one).can_be_withdrawn
     one.engine.dispose()
 
@@ -453,9 +455,17 @@ def test_a_claim_to_withdraw_tells_each_name_and_no_other_claim_does(gateway: Ga
 
 @pytest.mark.parametrize("targets", [("research",), ()])
 @pytest.mark.parametrize(
-    "ended", [is_claimed_too_often, is_claimed_by_nobody, is_gone, comes_to_no_rule]
+    ("ended", "sent"),
+    [
+        *(
+            (ended, sent)
+            for ended in (is_claimed_too_often, is_claimed_by_nobody)
+            for sent in (True, False)
+        ),
+        (is_gone, False),
+        (comes_to_no_rule, False),
+    ],
 )
-@pytest.mark.parametrize("sent", [True, False])
 def test_what_a_killed_worker_left_is_told_and_can_be_withdrawn(
     *, sent: bool, ended: Callable[[Gateway, StudyMessage], None], targets: tuple[str, ...]
 ) -> None:
@@ -484,6 +494,132 @@ def test_what_a_killed_worker_left_is_told_and_can_be_withdrawn(
         is_done(one)
         assert not study_of(one).stands
     one.engine.dispose()
+
+
+REFUSED: dict[Reason, Callable[[Gateway], object]] = {
+    Reason.NO_RULE_MATCHES: lambda one: one.look("1", "2", refused=Reason.NO_RULE_MATCHES),
+    Reason.COPY_OF_A_STUDY: lambda one: one.look("1", refused=Reason.COPY_OF_A_STUDY),
+    Reason.GONE: lambda one: one.ledger.gone(STUDY),
+    Reason.UNREADABLE: lambda one: one.ledger.look_failed(STUDY, ()),
+}
+REJECTED = pytest.mark.parametrize("reason", sorted(REFUSED))
+
+
+def killed_midway(name: str = NAME) -> Gateway:
+    """Give a gateway whose worker died after it began to send its one study."""
+    one = Gateway()
+    one.look("1", targets=("research",))
+    (message,) = one.ledger.outbox()
+    one.ledger.sent(message)
+    is_killed_midway(one, message, name)
+    return one
+
+
+@REJECTED
+@pytest.mark.parametrize("given_up", [False, True])
+def test_what_a_killed_worker_left_is_taken_back_before_the_study_is_rejected(
+    reason: Reason, *, given_up: bool
+) -> None:
+    one = killed_midway()
+    if given_up and reason is not Reason.GONE:
+        is_claimed_too_often(one, StudyMessage(study_of(one).job_id, STUDY, 1))
+    REFUSED[reason](one)
+    study = study_of(one)
+    assert (study.state, study.reason, study.revision) == (State.PENDING, reason, 2)
+    assert (study.orders.errand, study.targets) == (Errand.WITHDRAW, ("research",))
+    message, attempt = one.take()
+    claim = one.ledger.report(report_of(message, State.PROCESSING))
+    assert (claim.study_uids, claim.images) == ((NAME,), ("ab" * 8,))
+    done = report_of(message, State.REJECTED, Reason.WITHDRAWN, attempt=attempt + 1)
+    assert one.ledger.report(done).proceed
+    study = study_of(one)
+    assert (study.state, study.reason, study.stands) == (State.REJECTED, reason, False)
+    assert one.ledger.verdict().standing == ()
+    one.engine.dispose()
+
+
+@REJECTED
+def test_one_that_comes_again_while_that_is_taken_back_is_taken_in_afterwards(
+    reason: Reason,
+) -> None:
+    one = killed_midway()
+    REFUSED[reason](one)
+    assert one.look("1") == (State.PENDING, reason), "the same image as before"
+    is_done(one)
+    assert one.ledger.due() == (STUDY,)
+    assert one.look("1") == (State.PENDING, None)
+    one.export("1")
+    assert study_of(one).state is State.EXPORTED
+    one.engine.dispose()
+
+
+def test_a_backfill_has_what_no_rule_took_in_looked_at_while_that_is_taken_back() -> None:
+    one = killed_midway()
+    REFUSED[Reason.NO_RULE_MATCHES](one)
+    message, attempt = one.take()
+    came = one.clock()
+    with Session(one.engine) as session, session.begin():
+        session.execute(update(StudyRow).values(last_update=came))
+    walk = one.ledger.start_backfill(per_minute=60, total=1, by="me")
+    one.ledger.backfill_page(walk, [Listed(STUDY, came)])
+    assert one.ledger.due() == (STUDY,), "the rules may be other ones now"
+    assert one.look("1", "2")[0] is State.PROCESSING
+    done = report_of(message, State.REJECTED, Reason.WITHDRAWN, attempt=attempt)
+    assert one.ledger.report(done).proceed
+    assert one.ledger.due() == (STUDY,)
+    assert one.look("1", "2") == (State.PENDING, None)
+    one.engine.dispose()
+
+
+@REJECTED
+def test_where_that_fails_it_is_told_and_can_be_tried_again(reason: Reason) -> None:
+    one = killed_midway()
+    REFUSED[reason](one)
+    fails(one)
+    study = study_of(one)
+    assert (study.state, study.stands, study.left_at) == (State.FAILED, True, ("export",))
+    assert study.is_being_withdrawn
+    assert one.ledger.again(study.job_id, revision=study.revision, actor="user ada")
+    is_done(one)
+    assert study_of(one).state is State.REJECTED
+    assert study_of(one).reason is reason
+    one.engine.dispose()
+
+
+@REJECTED
+def test_what_nobody_could_name_is_rejected_at_once_and_told_of(reason: Reason) -> None:
+    one = killed_midway(name="")
+    REFUSED[reason](one)
+    study = study_of(one)
+    assert study.stands
+    if reason in (Reason.GONE, Reason.UNREADABLE):
+        assert (study.state, study.reason) == (State.REJECTED, reason)
+        assert "or a part of one" in (study.reason_sentence or "")
+    else:
+        assert study.orders.errand is Errand.WITHDRAW, "by the original"
+    one.engine.dispose()
+
+
+@REJECTED
+def test_a_whole_export_stays_when_its_study_is_rejected(gateway: Gateway, reason: Reason) -> None:
+    gateway.look("1", "2", "3")
+    message, attempt = gateway.take()
+    assert gateway.may_export(message, attempt, "1", "2", "3")
+    REFUSED[reason](gateway)
+    assert gateway.state() == (State.REJECTED, reason)
+    assert study_of(gateway).stands
+
+
+@REJECTED
+def test_an_export_of_a_ledger_that_did_not_say_of_what_it_was_stays(
+    gateway: Gateway, reason: Reason
+) -> None:
+    gateway.look("1", "2", "3")
+    with Session(gateway.engine) as session, session.begin():
+        session.execute(update(StudyRow).values(exported_of=None))
+    REFUSED[reason](gateway)
+    assert gateway.state() == (State.REJECTED, reason)
+    assert study_of(gateway).stands
 
 
 def due_of(one: Gateway) -> Due:
