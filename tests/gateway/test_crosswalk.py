@@ -81,7 +81,7 @@ def test_a_deflated_object_has_its_row_and_a_bomb_is_counted(
     (tmp_path / "a.dcm").write_bytes(write(deflated))
     (row,) = of(tmp_path)
     assert row.patient_id == CANARIES["PatientID"]
-    monkeypatch.setattr(inspection, "_MAX_INFLATED", 1000)
+    monkeypatch.setattr(inspection, "MAX_BYTES", 1000)
     skipped = Skipped()
     files = find_dicom_files(tmp_path).files
     assert list(of_files(files, PSEUDONYMS, BASIC, skipped)) == []

@@ -35,7 +35,7 @@ def settings_with(authority: Authority, pair: Pair, folder: Path) -> Settings:
     }
     return Settings.model_validate(
         {
-            "ingest": {"url": "http://127.0.0.1:1"},
+            "ingest": {"url": "http://127.0.0.1:2"},
             "broker": {"url": "rediss://127.0.0.1:1/0", **tls},
             "export": {"kind": "dicomweb", "url": "https://127.0.0.1:1/dicom-web", **tls},
             "pseudonyms": {"key_file": key},

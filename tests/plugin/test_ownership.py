@@ -219,8 +219,9 @@ def test_a_refused_adoption_or_copy_leaves_an_older_ledger_as_it_was(
         open_database(f"sqlite:///{file}").dispose()
         with closing(sqlite3.connect(file)) as database, database:
             database.execute("DROP INDEX studies_by_rule")
-            for column in NEW_COLUMNS[12]["studies"]:
-                database.execute(f"ALTER TABLE studies DROP COLUMN {column}")
+            for table, columns in (*NEW_COLUMNS[12].items(), *NEW_COLUMNS[13].items()):
+                for column in columns:
+                    database.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
             database.execute("UPDATE facts SET number = 11 WHERE name = 'schema'")
     before = _dump(file)
     to = tmp_path / "copy.sqlite"

@@ -205,7 +205,10 @@ class OrthancServer(_Server):
     """
 
     def __init__(
-        self, folder: Path, settings: Mapping[str, object], users: Mapping[str, str]
+        self,
+        folder: Path,
+        settings: Mapping[str, object],
+        users: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(folder)
         self.port = free_port()
@@ -213,7 +216,7 @@ class OrthancServer(_Server):
         self.password = secrets.token_urlsafe(16)
         self.url = f"http://127.0.0.1:{self.port}"
         self._settings = dict(settings)
-        self._users = dict(users)
+        self._users = dict(users or {})
 
     def _command(self) -> list[str]:
         configuration = {
@@ -432,7 +435,7 @@ def running_orthanc(
     """Run an Orthanc for the block, with further users and settings of its configuration."""
     if shutil.which("Orthanc") is None and not Path("/usr/sbin/Orthanc").exists():
         pytest.skip("Orthanc is not installed")
-    with _running(lambda folder: OrthancServer(folder, settings, users or {})) as server:
+    with _running(lambda folder: OrthancServer(folder, settings, users)) as server:
         yield server
 
 
