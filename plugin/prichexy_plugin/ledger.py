@@ -32,7 +32,7 @@ from prichexy_plugin.pausing import Pausing
 from prichexy_plugin.queries import Queries
 from prichexy_plugin.retention import Originals
 from prichexy_plugin.schema import RULE_LENGTH, CircuitRow, FactRow, StudyRow, WorkerRow
-from prichexy_plugin.steps import MADE_WITH, a_part_stands, may_be_left_at
+from prichexy_plugin.steps import MADE_WITH, a_part_stands, may_be_left_at, note_a_part
 from prichexy_plugin.told_once import ToldOnce
 from prichexy_plugin.trail import Clock, Entry
 from prichexy_plugin.transitions import ACTIVE, Situation, step_for
@@ -271,6 +271,9 @@ class Ledger(Decisions, HandingOut, Walks, ToldOnce, Disposal, ClockMemory, Paus
             )
             step = step_for(situation, report)
             if step is None:
+                if report.state is State.EXPORTED and row.sent:
+                    # Its claim was void while it sent: what a withdrawal came too early for.
+                    note_a_part(row)
                 return Claim(proceed=False)
             if report.originals and not self._may_export(session, row, report):
                 return Claim(proceed=False)
@@ -384,10 +387,7 @@ class Ledger(Decisions, HandingOut, Walks, ToldOnce, Disposal, ClockMemory, Paus
             return False
         row.taken_of = packed(map(mark_of, report.originals))
         row.sent = packed(marks_in(row.sent) | set(report.images))
-        if not row.exported:
-            # From now on something may stand at the targets, also if this worker dies. There is
-            # no original of it that a later export must have, and no key that is known for good.
-            row.exported, row.exported_of, row.exported_key = True, b"", ""
+        note_a_part(row)  # From now on, also if this worker dies.
         if report.study_uid and report.study_uid not in row.study_uids:
             row.study_uids = {**row.study_uids, report.study_uid: report.key_id}
         return True

@@ -20,7 +20,7 @@ from prichexy_plugin.trail import Entry, Trail
 from prichexy_plugin.transitions import is_legal
 from prichexy_worker.contract import Reason, State
 
-__all__ = ["MADE_WITH", "IllegalStep", "Steps", "a_part_stands", "may_be_left_at"]
+__all__ = ["MADE_WITH", "IllegalStep", "Steps", "a_part_stands", "may_be_left_at", "note_a_part"]
 
 #: What decides over a result, as a worker told.
 MADE_WITH: Final = ("key_id", "profile", "edition", "model")
@@ -163,6 +163,15 @@ def a_part_stands(row: StudyRow) -> bool:
     """
     whole = row.exported_of is None or row.exported_of or row.exported_key
     return row.exported and not whole
+
+
+def note_a_part(row: StudyRow) -> None:
+    """Note that a part of a study may stand at its targets, unless an export of it stands anyway.
+
+    There is no original that a later export must have, and no key that is known for good.
+    """
+    if not row.exported:
+        row.exported, row.exported_of, row.exported_key = True, b"", ""
 
 
 def may_be_left_at(row: StudyRow) -> list[str]:

@@ -719,3 +719,24 @@ def test_a_worker_without_the_former_key_withdraws_what_the_ledger_can_name(
     assert gateway.ledger.report(done).proceed
     study = study_of(gateway)
     assert (study.state is State.REJECTED, study.stands) == (bool(name), not name)
+
+
+def test_what_a_slow_worker_sent_after_it_was_taken_back_is_told_and_can_be_withdrawn() -> None:
+    one = Gateway()
+    one.look("1")
+    message, _attempt = one.take()
+    is_killed_midway(one, message)
+    attempt = study_of(one).attempts
+    one.look("1", "2", refused=Reason.NO_RULE_MATCHES)
+    is_done(one)
+    assert not study_of(one).stands
+    late = report_of(message, State.EXPORTED, attempt=attempt, instances=1)
+    assert not one.ledger.report(late).proceed
+    study = study_of(one)
+    assert (study.state, study.reason) == (State.REJECTED, Reason.NO_RULE_MATCHES)
+    assert study.can_be_withdrawn
+    assert "still stands" in (study.reason_sentence or "")
+    assert order(one)
+    is_done(one)
+    assert not study_of(one).stands
+    one.engine.dispose()
