@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from prichexy_plugin.chain import ChainKey, Deed
 from prichexy_plugin.clock_memory import ClockMemory
-from prichexy_plugin.decisions import AS_TURNED_AWAY, BY_PEOPLE, Decisions
+from prichexy_plugin.decisions import AS_TURNED_AWAY, BY_PEOPLE, WITHDRAWALS, Decisions
 from prichexy_plugin.disposal import Disposal
 from prichexy_plugin.exports import is_of, lacks, mark_of, marks_in, packed
 from prichexy_plugin.flow import Flow
@@ -220,7 +220,8 @@ class Ledger(Decisions, HandingOut, Walks, ToldOnce, Disposal, ClockMemory, Paus
             row.look_at, row.failed_looks = None, 0
             row.rank = (Rank.LOW if row.backfilled else decision.priority).value
             before = State(row.state)
-            if before is State.REJECTED and row.reason in AS_TURNED_AWAY and not row.content:
+            never_taken = not row.content and row.taken_of is None
+            if before is State.REJECTED and row.reason in AS_TURNED_AWAY and never_taken:
                 # Turned away before the rules decided anything over it: with what is here now.
                 row.content, row.instances = content, instances
                 row.taken_of = packed(map(mark_of, present))
@@ -271,9 +272,7 @@ class Ledger(Decisions, HandingOut, Walks, ToldOnce, Disposal, ClockMemory, Paus
             )
             step = step_for(situation, report)
             if step is None:
-                if report.state is State.EXPORTED and row.sent:
-                    # Its claim was void while it sent: what a withdrawal came too early for.
-                    note_a_part(row)
+                self._hear_a_late_one(row, report)
                 return Claim(proceed=False)
             if report.originals and not self._may_export(session, row, report):
                 return Claim(proceed=False)
@@ -317,6 +316,9 @@ class Ledger(Decisions, HandingOut, Walks, ToldOnce, Disposal, ClockMemory, Paus
                 row.exported = False
                 if step.state is State.REJECTED:
                     row.study_uids = {}
+            taken_back = orders.errand is Errand.WITHDRAW and orders.reason not in WITHDRAWALS
+            if step.state in ENDED and taken_back and row.exported_of == b"":
+                row.exported_key = ""  # What is left is still a part, not a whole export.
             if step.state is State.QUEUED:
                 row.trouble = step.reason
             why = step.reason
@@ -338,6 +340,23 @@ class Ledger(Decisions, HandingOut, Walks, ToldOnce, Disposal, ClockMemory, Paus
                 images=tuple(sorted(marks_in(row.sent))),
                 study_uids=tuple(row.study_uids) if orders.errand is Errand.WITHDRAW else (),
             )
+
+    @staticmethod
+    def _hear_a_late_one(row: StudyRow, report: StudyReport) -> None:
+        """Note what a worker had sent when its claim was void already.
+
+        Another one may have taken the study back a moment too early for it.
+        """
+        sends = report.state is State.EXPORTED or (
+            report.state is State.PROCESSING and bool(report.images)
+        )
+        if not (report.attempt and sends and row.sent):
+            return
+        if not set(report.images) <= marks_in(row.sent):
+            return  # It was told to send none of these.
+        note_a_part(row)
+        if report.study_uid and report.study_uid not in row.study_uids:
+            row.study_uids = {**row.study_uids, report.study_uid: report.key_id}
 
     def other_keys(self) -> tuple[Refusal, ...]:
         """Tell which workers were given no study lately for their pseudonyms' key."""

@@ -6,7 +6,20 @@ import json
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import MetaData, Row, Table, Text, and_, case, cast, inspect, or_, select, update
+from sqlalchemy import (
+    MetaData,
+    Row,
+    Table,
+    Text,
+    and_,
+    case,
+    cast,
+    delete,
+    inspect,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session, aliased
 from sqlalchemy.schema import CreateColumn
 
@@ -20,6 +33,7 @@ from prichexy_plugin.schema import (
     REMADE,
     SCHEMA_VERSION,
     Base,
+    DoubtRow,
     EventRow,
     KeyOfPlaceRow,
     StudyRow,
@@ -40,6 +54,8 @@ _KEYS: Final = 12
 _UNCONSENTED: Final = 13
 #: The schema that brought what killed workers may have left.
 _LEFT: Final = 13
+#: The schema since which pictures of images in doubt are as large as the search sees them.
+_LARGER: Final = 13
 _PAGE: Final = 1000
 
 
@@ -71,6 +87,9 @@ def migrate(session: Session, version: int) -> None:
         _tell_what_is_not_consented_to(session)
     if _LEFT in later:
         _tell_what_may_be_left(session)
+    if _LARGER in later:
+        # Their pictures are smaller than what nobody may release over.
+        session.execute(delete(DoubtRow))
 
 
 def _chain_what_was_there(session: Session) -> None:

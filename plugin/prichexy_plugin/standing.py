@@ -8,7 +8,7 @@ lines of the chain count: a row before the checkpoint or beyond the head is nobo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -37,18 +37,29 @@ _OF_A_DELETION: Final = (
 )
 #: So many studies are compared at a time.
 _PAGE: Final = 1000
+#: And after so many ``seen`` is called.
+_COUNTED: Final = 500
 
 
-def contradicted(connection: Connection, job_id: str | None = None, *, most: int = 10) -> list[str]:
+def contradicted(
+    connection: Connection,
+    job_id: str | None = None,
+    *,
+    most: int = 10,
+    seen: Callable[[], None] = lambda: None,
+) -> list[str]:
     """Give jobs, ``most`` at most, of which the tables say another thing than the trail.
 
     Of all studies, or of one. Where a study's lines were pruned, its row must be older than all
     that is left. Without ``job_id`` jobs are among them that the trail tells of and that have
-    neither a row nor a line of their end. Raises SQLAlchemyError.
+    neither a row nor a line of their end. ``seen`` is called again and again; what it raises, this
+    raises. Raises SQLAlchemyError.
     """
     found: list[str] = []
     with any_text(connection):
-        for row, line in _studies_and_lines(connection, job_id):
+        for count, (row, line) in enumerate(_studies_and_lines(connection, job_id)):
+            if count % _COUNTED == 0:
+                seen()
             if not _agrees(connection, row, line):
                 found.append(str(row.job_id))
                 if len(found) == most:

@@ -55,6 +55,8 @@ Clock = Callable[[], datetime]
 _TOLD: Final = "syslog"
 #: After so many lines a verification tells how far it is.
 _COUNTED: Final = 500
+#: A moment since 1970 that is above this is in seconds; minutes come there in the year 2920.
+_IN_SECONDS: Final = 500_000_000
 #: Where a session keeps the lines that its transaction ends with.
 _ENTRIES: Final = "prichexy_entries"
 
@@ -162,7 +164,9 @@ class Trail(Views):
             restored = session.get(FactRow, RESTORED)
             if restored is not None:
                 head = chain_row(session, HEAD)
-                at = datetime.fromtimestamp(restored.number * 60, UTC).isoformat()
+                # Minutes; software of before wrote seconds.
+                seconds = restored.number * (1 if restored.number > _IN_SECONDS else 60)
+                at = datetime.fromtimestamp(seconds, UTC).isoformat()
                 upto: dict[str, int | str] = {"upto": head.number, "digest": head.digest}
                 told = Entry(Deed.RESTORED, self._clock(), details={**upto, "restored_at": at})
                 self._tell(session, told)
@@ -225,7 +229,8 @@ class Trail(Views):
             with closing(read_lines(connection)) as rows:
                 lines = _counted(rows, seen)
                 verdict = verify(lines, checkpoint=checkpoint, head=head, keys=self._chain_keys)
-            return replace(verdict, standing=tuple(contradicted(connection)))
+            standing = contradicted(connection, seen=lambda: seen(verdict.lines))
+            return replace(verdict, standing=tuple(standing))
 
     def lines(
         self, *, after: int = 0, limit: int = 100, job_id: str | None = None

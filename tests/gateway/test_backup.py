@@ -702,6 +702,18 @@ def test_the_moment_of_a_restore_fits_into_the_numbers_of_postgresql_for_long(
     assert told.details["restored_at"] == later.isoformat()
 
 
+def test_a_restore_by_software_of_before_is_told_with_its_moment(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    ledger = Ledger(engine, FakeClock())
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as database, database:
+        seconds = int(NOW.timestamp())
+        database.execute("INSERT INTO facts (name, number) VALUES ('restored', ?)", (seconds,))
+    ledger.begin({}, tells=False)
+    [told] = [line for line in ledger.lines() if line.deed == Deed.RESTORED]
+    engine.dispose()
+    assert told.details["restored_at"] == NOW.isoformat()
+
+
 @pytest.mark.parametrize(("options", "found"), [({}, 2), ({"keep_place": True}, 1)])
 def test_a_restored_ledger_reads_all_of_the_ingest_orthancs_changes(
     home: Home, tmp_path: Path, options: dict[str, bool], found: int

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from prichexy_plugin.dashboard.routes import Site
+from prichexy_plugin.decisions import AS_TURNED_AWAY
 from prichexy_plugin.ledger import Ledger
 from prichexy_plugin.records import StudyRecord
 from prichexy_plugin.security import Role, Roles
@@ -118,6 +119,28 @@ def test_what_a_worker_may_have_sent_something_of_is_taken_back_first(
     assert gateway.ledger.verdict().standing == ()
 
 
+@pytest.mark.parametrize("reason", sorted(AS_TURNED_AWAY))
+def test_what_comes_in_while_it_is_taken_back_is_judged_afterwards(
+    gateway: Gateway, reason: Reason
+) -> None:
+    gateway.look("1", targets=("archive",))
+    message, attempt = gateway.take()
+    assert gateway.may_export(message, attempt, "1")
+    back = report_of(message, State.QUEUED, Reason.TARGET_UNREACHABLE, attempt=attempt)
+    assert gateway.ledger.report(back).proceed
+    page = reader_of(gateway).page(f"/studies/{message.job_id}/reject").text
+    assert "another one takes that back first" in page
+    assert "Nothing is changed at any export target" not in page
+    assert turn_away(gateway, reason) == "taken_back"
+    assert gateway.look("1", "2") == (State.PENDING, reason)
+    errand, claim = gateway.take()
+    done = report_of(errand, State.REJECTED, Reason.WITHDRAWN, attempt=claim)
+    assert gateway.ledger.report(done).proceed
+    lasts = reason is NO_CONSENT
+    new = gateway.look("1", "2", "3")
+    assert new == ((State.REJECTED, reason) if lasts else (State.PENDING, None))
+
+
 def test_where_that_fails_an_administrator_can_have_it_withdrawn(gateway: Gateway) -> None:
     gateway.look("1", targets=("archive",))
     message, attempt = gateway.take()
@@ -154,7 +177,7 @@ def test_what_a_worker_has_is_not_turned_away_and_its_page_says_when_it_can_be(
     gateway.look("1")
     gateway.take()
     study = study_of(gateway)
-    told = "A worker has it: it can be turned away when it waits again or has ended."
+    told = "A worker has it: it can be turned away when it waits again or is held."
     page = reader_of(gateway).page(f"/studies/{study.job_id}")
     assert told in page.text
     assert not [link for link in page.links if link.endswith("/reject")]

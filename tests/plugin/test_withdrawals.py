@@ -721,7 +721,10 @@ def test_a_worker_without_the_former_key_withdraws_what_the_ledger_can_name(
     assert (study.state is State.REJECTED, study.stands) == (bool(name), not name)
 
 
-def test_what_a_slow_worker_sent_after_it_was_taken_back_is_told_and_can_be_withdrawn() -> None:
+@pytest.mark.parametrize("state", [State.EXPORTED, State.PROCESSING])
+def test_what_a_slow_worker_sent_after_it_was_taken_back_is_told_and_can_be_withdrawn(
+    state: State,
+) -> None:
     one = Gateway()
     one.look("1")
     message, _attempt = one.take()
@@ -730,8 +733,15 @@ def test_what_a_slow_worker_sent_after_it_was_taken_back_is_told_and_can_be_with
     one.look("1", "2", refused=Reason.NO_RULE_MATCHES)
     is_done(one)
     assert not study_of(one).stands
-    late = report_of(message, State.EXPORTED, attempt=attempt, instances=1)
+    said: dict[str, Any] = {"attempt": attempt, "study_uid": NAME, "key_id": "ab" * 8}
+    if state is State.PROCESSING:
+        said |= {"originals": originals("1"), "images": ("ab" * 8,)}
+    other = report_of(message, State.PROCESSING, **{**said, "images": ("cd" * 8,)})
+    assert not one.ledger.report(other).proceed
+    assert not study_of(one).stands, "it was never told to send that"
+    late = report_of(message, state, instances=1, **said)
     assert not one.ledger.report(late).proceed
+    assert study_of(one).named
     study = study_of(one)
     assert (study.state, study.reason) == (State.REJECTED, Reason.NO_RULE_MATCHES)
     assert study.can_be_withdrawn
@@ -739,4 +749,18 @@ def test_what_a_slow_worker_sent_after_it_was_taken_back_is_told_and_can_be_with
     assert order(one)
     is_done(one)
     assert not study_of(one).stands
+    one.engine.dispose()
+
+
+def test_a_part_of_which_something_was_left_is_taken_back_again_with_the_next() -> None:
+    one = Gateway()
+    for names in (("1",), ("1", "2", "3")):
+        one.look(*names)
+        message, _attempt = one.take()
+        is_killed_midway(one, message)
+        assert one.look(*names, "9", refused=Reason.NO_RULE_MATCHES)[0] is State.PENDING
+        left = {"targets_not_withdrawn": 1.0}
+        ends(one, State.REJECTED, Reason.WITHDRAWN, measures=left, left_at=("export",))
+        assert one.state() == (State.REJECTED, Reason.NO_RULE_MATCHES)
+        assert study_of(one).stands
     one.engine.dispose()

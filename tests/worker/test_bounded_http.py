@@ -161,6 +161,19 @@ def test_an_original_that_is_too_long_is_none_that_can_be_read(acts: dict[str, A
     assert error.value.reason is Reason.UNREADABLE
 
 
+def test_a_study_whose_list_of_images_is_too_long_has_too_many_of_them() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/instances"):
+            raise bounded_http.AnswerTooLong("too long")
+        return httpx.Response(200, json={"LastUpdate": "now"})
+
+    with connect("http://127.0.0.1:1", "worker", "secret", None, TIMEOUT) as orthanc:
+        orthanc._transport = httpx.MockTransport(answer)
+        with pytest.raises(Rejected) as error:
+            OrthancSource(orthanc).snapshot("a")
+    assert error.value.reason is Reason.TOO_MANY_INSTANCES
+
+
 def test_an_answer_that_was_compressed_unasked_is_none(acts: dict[str, Act]) -> None:
     def answer(caller: socket.socket, _over: threading.Event) -> None:
         _asked(caller)

@@ -381,6 +381,15 @@ def test_withdrawing_a_study_takes_its_rows_and_files_and_no_other(tmp_path: Pat
     assert not (tmp_path / "2.25.1").exists()
 
 
+def test_what_a_killed_writer_of_the_rows_left_goes_with_the_study(tmp_path: Path) -> None:
+    target = PngFolderExport(tmp_path)
+    released(target, instance())
+    for begun in ("..images.csv.unsure.0a.part", ".images.csv.0a.part"):
+        (tmp_path / "2.25.1" / begun).write_text("study_uid")
+    assert target.withdraw_study("2.25.1", EVERYTHING)
+    assert not (tmp_path / "2.25.1").exists()
+
+
 def test_an_image_under_a_corrected_patient_id_takes_the_row_and_keeps_it(tmp_path: Path) -> None:
     target, wrong, right = PngFolderExport(tmp_path), instance(), instance(patient="PX-B")
     another = instance("2.25.4")

@@ -20,7 +20,7 @@ from prichexy_testing.fakes_worker import (
 from prichexy_testing.finders import Finds
 from prichexy_worker.contract import Reason, State
 from prichexy_worker.destinations import Destinations
-from prichexy_worker.errors import Rejected
+from prichexy_worker.errors import Rejected, Retryable
 from prichexy_worker.pipeline import Anonymized, Tools
 from prichexy_worker.pseudonyms import Pseudonyms
 from prichexy_worker.sent import Image, marks_of, older_mark_of
@@ -325,6 +325,21 @@ def test_a_target_that_the_study_does_not_go_to_holds_no_export_up(
     site.targets["b"].refuse_withdrawal = False
     assert site.run(revision=3, ledger=ledger).state is State.EXPORTED
     assert (ledger.reports[-1].left_at, ledger.reports[-1].target) == ((), "")
+
+
+@pytest.mark.parametrize("reason", [Reason.TOOK_TOO_LONG, Reason.WORKER_STOPPED])
+def test_an_attempt_that_ends_before_it_could_ask_such_a_target_blames_it_for_nothing(
+    reason: Reason, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, ledger = gateway(("a",), a=target(), b=target()), FakeLedger()
+    site.run(ledger=ledger)
+
+    def over(*_said: object) -> bool:
+        raise Retryable(reason)
+
+    monkeypatch.setattr(site.targets["b"], "withdraw_study", over)
+    assert site.run(revision=2, ledger=ledger).state is State.QUEUED
+    assert (ledger.reports[-1].reason, ledger.reports[-1].left_at) == (reason, ())
 
 
 def test_one_that_does_not_let_go_of_a_quarantined_study_is_said_to_be_elsewhere() -> None:

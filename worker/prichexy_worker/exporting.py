@@ -34,6 +34,8 @@ from prichexy_worker.sent import Sent
 __all__ = ["Export"]
 
 _LOG: Final = logging.getLogger(__name__)
+#: Why an attempt ends that are no target's fault: the next one goes on.
+_NOBODYS_FAULT: Final = frozenset({Reason.TOOK_TOO_LONG, Reason.WORKER_STOPPED})
 
 
 @dataclass(slots=True)
@@ -135,7 +137,7 @@ class Export:
                     with _named(name):
                         self._withdraw_study(name, target, uid, may_go_on)
             except Retryable as error:
-                if not error.target:
+                if not error.target or error.reason in _NOBODYS_FAULT:
                     raise
                 _LOG.error("an earlier export may be left where the study does not go: %s", error)
                 self.behind.add(name)

@@ -24,9 +24,14 @@ class OrthancSource:
         self._orthanc = orthanc
 
     def snapshot(self, study_id: str) -> Snapshot:
-        """Give the study's instances; ``LastUpdate`` moves when one of them is replaced."""
+        """Give the study's instances; ``LastUpdate`` moves when one of them is replaced.
+
+        Raises Rejected (GONE; TOO_MANY_INSTANCES for more than an answer can list).
+        """
         study = _read(partial(self._orthanc.get_studies_id, study_id))
-        listed = _read(partial(self._orthanc.get_studies_id_instances, study_id))
+        too_long = Rejected(Reason.TOO_MANY_INSTANCES, "too many to list")
+        instances = partial(self._orthanc.get_studies_id_instances, study_id)
+        listed = _read(_refusing(instances, too_long))
         if study is None or listed is None:
             raise Rejected(Reason.GONE)
         try:
@@ -45,16 +50,8 @@ class OrthancSource:
 
         Raises Rejected (UNREADABLE) for one that is longer than any that we can read.
         """
-
-        def call() -> httpx.Response:
-            response: httpx.Response
-            try:
-                response = self._orthanc.get_instances_id_file(instance_id)
-            except AnswerTooLong:
-                raise Rejected(Reason.UNREADABLE, "too long") from None
-            return response
-
-        response = _read(call)
+        file = partial(self._orthanc.get_instances_id_file, instance_id)
+        response = _read(_refusing(file, Rejected(Reason.UNREADABLE, "too long")))
         if response is None:
             raise Retryable(Reason.CHANGED_MEANWHILE, "an instance is gone")
         return response.content
@@ -62,3 +59,17 @@ class OrthancSource:
 
 def _read(call: Callable[[], httpx.Response]) -> httpx.Response | None:
     return ask(call, Reason.SOURCE_UNREACHABLE, Reason.SOURCE_UNREACHABLE)
+
+
+def _refusing(
+    call: Callable[[], httpx.Response], too_long: Rejected
+) -> Callable[[], httpx.Response]:
+    """Give ``call`` that raises ``too_long`` for an answer that is too long."""
+
+    def bounded() -> httpx.Response:
+        try:
+            return call()
+        except AnswerTooLong:
+            raise too_long from None
+
+    return bounded

@@ -184,13 +184,18 @@ def _explain_withdraw(study: StudyRecord) -> tuple[str, ...]:
 def _explain_turn_away(study: StudyRecord) -> tuple[str, ...]:
     first = _explain_where_it_was(study)
     there = "Nothing is changed at any export target."
-    if study.state in (State.PENDING, State.QUEUED) and not study.stands:
+    if study.state in (State.PENDING, State.QUEUED):
         there = (
-            "Where a worker may have sent something of it already, another one takes that back "
-            "first."
+            "Where a worker may have sent something of it already and no whole export of before "
+            "stands, another one takes that back first."
         )
+        if study.stands:
+            there += " A whole export of before stays: an administrator can have that withdrawn."
     elif study.stands:
-        there += " An export of before stays: an administrator can have that withdrawn."
+        there += (
+            " An export of before, or a part of one, stays: an administrator can have that "
+            "withdrawn."
+        )
     if study.measures.get("targets_not_withdrawn", 0):
         there += " Something of it may be left at one, as is said above."
     later = (

@@ -24,11 +24,14 @@ _NUMBER_DIGITS: Final = 9
 #: What the overview says after the form, by the name that stands in its address.
 _NOTES: Final[Mapping[str, str]] = {
     "begun": "Done. The backfill has begun.",
-    "rated": "One was under way already: it goes on, at the rate that you gave.",
+    "rated": "One was under way already: it has the rate that you gave, and goes through the "
+    "list once more.",
     "stopped": "Done. The backfill is stopped; what it brought goes on.",
     "other": "Nothing was stopped: the backfill that you saw had ended. It is now as below.",
 }
 _UNDONE: Final = frozenset({"other"})
+#: The page brings itself up to date under the same address, also when the backfill has ended.
+_OF_ONE_UNDER_WAY: Final = frozenset({"begun", "rated"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +58,14 @@ def backfill_part(overview: Overview, forms: Forms, visit: Visit) -> BackfillPar
         return None
     last = overview.backfill
     noted = visit.request.query.get("note", "")
+    over = last is None or not last.running
     return BackfillPart(
         last,
         begun="" if last is None else ago(last.started, visit.at),
         by="" if last is None else person_for(visit.role, last.started_by),
         stopped_by=person_for(visit.role, last.stopped_by) if last and last.stopped_by else "",
         token=forms.token(visit, _PURPOSE) if visit.may(Role.OPERATOR) else None,
-        note=_NOTES.get(noted),
+        note=None if over and noted in _OF_ONE_UNDER_WAY else _NOTES.get(noted),
         undone=noted in _UNDONE,
     )
 

@@ -73,7 +73,10 @@ def many_page(action: Action, ledger: Ledger, forms: Forms, visit: Visit) -> Res
     left = visit.request.number("left", default=0, minimum=0, maximum=_AT_ONCE)
     batch = _Batch.of(ledger.search(_fit_for(action, search), limit=_AT_ONCE).studies)
     count = ledger.count(search, _COUNTED + 1)
-    withdrawals = ledger.count(replace(_fit_for(action, search), withdrawing=True), _COUNTED + 1)
+    withdrawals = 0
+    if action.needs_originals:
+        those = replace(_fit_for(action, search), withdrawing=True)
+        withdrawals = ledger.count(those, _COUNTED + 1)
     return render(
         "many.html",
         visit,
@@ -83,7 +86,7 @@ def many_page(action: Action, ledger: Ledger, forms: Forms, visit: Visit) -> Res
         count=count,
         told=_told(count),
         batch=batch,
-        withdrawals=_told(withdrawals) if action.needs_originals and withdrawals else "",
+        withdrawals=_told(withdrawals) if withdrawals else "",
         stay=[
             (_told(number), why)
             for why, those in _staying(action, search)

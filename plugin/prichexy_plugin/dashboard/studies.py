@@ -181,7 +181,11 @@ def study_page(
         actions=actions_for(study, visit),
         rerun=can_rerun(study, visit),
         on_desk=study.state is State.QUARANTINED and visit.may(Role.OPERATOR),
-        in_work=study.state is State.PROCESSING and visit.may(Role.OPERATOR),
+        in_work=(
+            study.state is State.PROCESSING
+            and not study.is_being_withdrawn
+            and visit.may(Role.OPERATOR)
+        ),
         note=None if study.state in _ARRIVED.get(noted, ()) else NOTES.get(noted),
         undone=noted in UNDONE,
         ended=study.state in ENDED,

@@ -17,6 +17,9 @@ __all__ = ["Found", "Verifications", "Verifying"]
 
 #: So many lines take a tenth of a second: they are verified while the page is waited for.
 _AT_ONCE: Final = 1000
+#: So many take minutes, for which the ledger is read as it was when they began: SQLite's log of
+#: what is written meanwhile grows for as long, and PostgreSQL cleans nothing up.
+_MOST: Final = 2_000_000
 #: What others in this Orthanc have for every second of a long verification, before the next one.
 _REST: Final = 10.0
 _STOP_SECONDS: Final = 5.0
@@ -36,7 +39,8 @@ class Found:
 class Verifying:
     """What the page shows: the last that was ``found``; ``seen`` lines of one that runs, or None.
 
-    ``again_at`` is when the next one may begin, None where that is now.
+    ``again_at`` is when the next one may begin, None where that is now; ``too_long`` a trail for
+    which the command line is.
 
     What was found holds for its moment alone: whoever alters an old line leaves the head as it is,
     so nothing here is told as if it were of now.
@@ -45,6 +49,7 @@ class Verifying:
     found: Found | None
     seen: int | None = None
     again_at: datetime | None = None
+    too_long: bool = False
 
 
 class _Stopped(Exception):
@@ -73,6 +78,8 @@ class Verifications:
         with self._lock:
             if self._thread is not None and self._thread.is_alive():
                 return Verifying(self._found, self._seen)
+            if state.lines > _MOST:
+                return Verifying(self._found, too_long=True)
             rest = self._rests_until - time.monotonic()
             if state.lines <= _AT_ONCE:
                 self._found = self._verify(ledger)

@@ -34,7 +34,13 @@ from typing import BinaryIO, Final
 
 from prichexy_worker.contract import Reason
 from prichexy_worker.errors import Retryable
-from prichexy_worker.export.study_folders import os_errors, replacing, sync_folder, write_whole
+from prichexy_worker.export.study_folders import (
+    half_written,
+    os_errors,
+    replacing,
+    sync_folder,
+    write_whole,
+)
 from prichexy_worker.export.uids import check_uids
 
 __all__ = ["HeldTable", "ImageTable", "Row"]
@@ -153,6 +159,8 @@ class HeldTable:
         check_uids(study_uid)
         own, unsure = (self._folder / study_uid / name for name in (_NAME, _UNSURE))
         with os_errors():
+            for left in (*half_written(own), *half_written(unsure)):  # of a writer that was killed
+                left.unlink(missing_ok=True)
             if own.exists():
                 own.replace(unsure)
                 sync_folder(own.parent)

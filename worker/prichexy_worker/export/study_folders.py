@@ -20,7 +20,15 @@ from prichexy_worker.errors import Retryable
 from prichexy_worker.export.uids import check_uids
 from prichexy_worker.ports import Check, InstanceName
 
-__all__ = ["Ours", "StudyFolders", "os_errors", "replacing", "sync_folder", "write_whole"]
+__all__ = [
+    "Ours",
+    "StudyFolders",
+    "half_written",
+    "os_errors",
+    "replacing",
+    "sync_folder",
+    "write_whole",
+]
 
 
 class Ours(NamedTuple):
@@ -104,7 +112,7 @@ class StudyFolders:
         path = self.path(instance)
         with os_errors():
             path.unlink(missing_ok=True)
-            for left in _half_written(path):
+            for left in half_written(path):
                 left.unlink(missing_ok=True)
             for folder in (path.parent, path.parent.parent):
                 with contextlib.suppress(OSError):  # not empty, or not there
@@ -258,7 +266,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     It is written beside its place under a name of its own, so that a worker that was frozen and
     goes on writes into no other one's file, and renamed. What killed ones left there is removed.
     """
-    for left in _half_written(path):
+    for left in half_written(path):
         left.unlink(missing_ok=True)
     part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
@@ -294,5 +302,6 @@ def os_errors() -> Iterator[None]:
         raise Retryable(Reason.TARGET_REFUSED, detail) from None
 
 
-def _half_written(path: Path) -> list[Path]:
+def half_written(path: Path) -> list[Path]:
+    """Give the files that writers of ``path`` left half written, with ``replacing``, or write."""
     return list(path.parent.glob(f".{path.name}*.part"))

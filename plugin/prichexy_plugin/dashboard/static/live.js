@@ -146,6 +146,10 @@
     const tell = () => { button.textContent = off ? "Update by itself" : "Stop updating"; };
     button.addEventListener("click", () => {
       off = !off;
+      if (off) {
+        failures = 0;
+        tellOfSilence();
+      }
       try {
         localStorage.setItem(OFF, off ? "1" : "0");
       } catch {
