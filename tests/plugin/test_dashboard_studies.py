@@ -60,6 +60,9 @@ def _take_in(ledger: Ledger, clock: FakeClock, name: str, decision: Decision) ->
     return ledger.studies(study_id=orthanc_id(name)).studies[0].job_id
 
 
+KEY = "ab" * 8
+
+
 def _end(
     ledger: Ledger,
     clock: FakeClock,
@@ -72,7 +75,7 @@ def _end(
     job = _take_in(ledger, clock, name, Decision(None, targets=targets))
     message = _message(ledger, job)
     ledger.report(report_of(message, State.PROCESSING))
-    ledger.report(report_of(message, state, reason, attempt=1))
+    ledger.report(report_of(message, state, reason, attempt=1, key_id=KEY))
     return job
 
 

@@ -105,7 +105,7 @@ def test_real_images_lose_nothing(data: PreparedSet, classifier: Path, tmp_path:
     scores = stored.scores()
     assert np.abs(scores["scores"] - scores["control"]).max() < 1e-3
     assert record.images == len(scores["targets"])
-    assert record.seconds > 0
+    assert 0 <= record.seconds < 3600
 
 
 def test_noise_loses_what_there_was_and_the_control_is_the_same(

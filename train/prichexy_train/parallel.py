@@ -68,6 +68,8 @@ def connected() -> Iterator[Process]:
     distributed.init_process_group(backend)
     try:
         yield this_process()
+        # Who is done first does not take the connection from the others.
+        distributed.barrier()
     finally:
         distributed.destroy_process_group()
 
