@@ -215,7 +215,9 @@ def _grow(site: Site, chance: random.Random) -> bool:
 
 
 def _delete(site: Site, chance: random.Random) -> bool:
-    numbers = _open_numbers(site)
+    # Of one that goes before the plugin has heard of it nobody learns: it is as if never sent.
+    known = site.rows()
+    numbers = [number for number in _open_numbers(site) if site.sent[number].study_id in known]
     if not numbers or not site.runs("ingest"):
         return False
     site.delete(site.plain[chance.choice(numbers)])
