@@ -351,7 +351,17 @@ def test_a_worker_outlives_a_redis_that_gets_full_within_a_study(
             wait_until(lambda: "the broker refuses" in place.log(), what="it is refused")
         assert process.poll() is None
         make_room(place.redis)
-        wait_until(lambda: str(revision) in place.lines("finished"), what="it ends")
+
+        def ends() -> bool:
+            if str(revision) in place.lines("finished"):
+                return True
+            if place.held() == 0:
+                # A worker popped it at a moment in which the Redis took no note of that: it is
+                # there no more. The plugin misses it and sends it again (``Broker.held``).
+                place.send(message(revision))
+            return False
+
+        wait_until(ends, what="it ends")
         wait_until(lambda: place.held() == 0, what="all are acknowledged")
         place.send(message(FINISH))
         wait_until(lambda: "1" in place.lines("finished"), what="the next study ends")
