@@ -7,12 +7,11 @@ again by its ``digest``. And Orthanc's own addresses are known by which original
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from prichexy_plugin.known_again import digest_of
 from prichexy_worker.contract import ContractError
 
 __all__ = ["MOST_DEEDS", "OutsideDeed", "read_deeds", "removal"]
@@ -62,8 +61,7 @@ class OutsideDeed:
     @property
     def digest(self) -> str:
         """Give the SHA-256 of all that it says."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return digest_of(asdict(self))
 
     def details(self) -> dict[str, int | str]:
         """Give what the trail's line says besides who told it."""
