@@ -33,7 +33,7 @@ from prichexy_plugin.broker import RedisBroker
 from prichexy_plugin.database import open_database
 from prichexy_plugin.intake import Decision
 from prichexy_plugin.ledger import Ledger
-from prichexy_testing.fakes_worker import FakeLedger, FakeSource, study_message
+from prichexy_testing.fakes_worker import FakeLedger, FakeSource, instance_id, study_message
 from prichexy_testing.plugin_fakes import report_of
 from prichexy_testing.sections import replace_section, table
 from prichexy_testing.servers import running_postgres, running_redis
@@ -148,7 +148,10 @@ def _one_study(
     content: bytes, tools: pipeline.Tools, destinations: Destinations
 ) -> dict[str, float]:
     """Give the processor's seconds of each step of one study, and of all of it."""
-    source, ledger = FakeSource({"one": content}, study_uid="1.2.840.99999.1"), FakeLedger()
+    source, ledger = (
+        FakeSource({instance_id(0): content}, study_uid="1.2.840.99999.1"),
+        FakeLedger(),
+    )
     found: dict[str, float] = {}
 
     def anonymize(given: bytes, with_tools: pipeline.Tools) -> pipeline.Anonymized:
