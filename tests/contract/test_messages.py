@@ -178,6 +178,19 @@ def test_a_study_that_is_too_large_has_too_many_instances_to_who_knows_no_other(
     assert told == replace(large, reason=Reason.TOO_MANY_INSTANCES)
 
 
+@pytest.mark.parametrize(
+    ("reason", "instead"),
+    [
+        (Reason.RECOGNISABLE, Reason.IDENTITY_SURVIVED),
+        (Reason.FINDINGS_CHANGED, Reason.PIXELS_NOT_SANE),
+    ],
+)
+def test_what_is_left_of_a_patient_is_told_in_the_words_of_before(reason, instead):
+    report = StudyReport(JOB_ID, 1, State.QUARANTINED, "w", reason)
+    assert StudyReport.from_json(report.to_json()) == report
+    assert StudyReport.from_json(report.to_json(2)) == replace(report, reason=instead)
+
+
 @pytest.mark.parametrize("name", ["plugin", "user anna", ""])
 def test_no_worker_has_a_name_that_the_audit_trail_has_for_others(name):
     told = StudyReport(JOB_ID, 1, State.PROCESSING, "plugin-2").to_json()

@@ -23,6 +23,7 @@ from prichexy_gateway.offline import (
 )
 from prichexy_testing.dicoms import canary_values, radiograph_dataset, write
 from prichexy_testing.finders import Finds
+from prichexy_testing.generators import Unjudged
 from prichexy_worker.contract import ModelInfo, Reason, State
 from prichexy_worker.header import Profile
 from prichexy_worker.header.options import Option
@@ -33,7 +34,7 @@ from prichexy_worker.text import TextRegion
 PSEUDONYMS = Pseudonyms(bytes(range(32)))
 
 
-class FakeEngine:
+class FakeEngine(Unjudged):
     """Moves everything a little to the right."""
 
     model = ModelInfo("fake", "0", "a" * 64, "untrained", "a fake")

@@ -90,8 +90,8 @@ class House:
         body = json.dumps(shown.to_json()).encode()
         return self.site.answer(Request("POST", f"{API}/images", headers=headers, body=body))
 
-    def end(self, images: int, state: State = State.EXPORTED) -> None:
-        measures = {"images_shown": float(images), "psnr_db": 19.6}
+    def end(self, images: int, state: State = State.EXPORTED, **more: float) -> None:
+        measures = {"images_shown": float(images), "psnr_db": 19.6, **more}
         report = report_of(self.message, state, attempt=1, measures=measures)
         assert self.ledger.report(report).proceed
 
@@ -241,6 +241,8 @@ def test_figures_that_are_damaged_leave_the_page_as_it_is(house: House) -> None:
         ({**SQUARE, "at_detector": 1.0}, "6.3 mm at the detector", "Nothing moved"),
         ({**SQUARE, "row_spacing_mm": 0.1}, "31.5 px (yellow)", "= 6.3 mm"),
         ({"arrow_length": 0.0, "psnr_db": 200.0}, "nothing changed", "times as long"),
+        ({"max_recognised": 0.974}, "97%", "Greatest change of a finding"),
+        ({"max_finding_change": 0.021}, "2%", "Recognised as the patient"),
     ],
 )
 def test_the_scale_is_told_in_pixels_and_where_it_is_known_in_millimetres(
@@ -259,6 +261,14 @@ def test_each_figure_of_the_report_says_what_it_means(house: House) -> None:
     assert "the more of use and the less private" in text
     assert "images shown" not in text
     assert "recognised again is not measured" in text
+
+
+def test_what_the_verifier_says_is_told_as_the_worst_case(house: House) -> None:
+    house.end(images=0, max_recognised=0.974, max_finding_change=0.02)
+    text = house.page("vera").text
+    assert "0.974" in text
+    assert "the worst case" in text
+    assert "recognised again is not measured" not in text
 
 
 def test_the_record_of_a_study_says_whether_pictures_are_kept(house: House) -> None:

@@ -7,12 +7,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from prichexy_model.bundle import METADATA_FILE, WEIGHTS_FILE
+import torch
+
+from prichexy_model.bundle import CLASSIFIER_FILE, METADATA_FILE, VERIFIER_FILE, WEIGHTS_FILE
+from prichexy_model.classifier import AbnormalityClassifier
 from prichexy_model.initial import initial_weights
+from prichexy_model.verifier import SiameseVerifier
 from prichexy_model.weights import save_weights
 from prichexy_testing.shared_data import REPO
 
-__all__ = ["another_bundle", "describe"]
+__all__ = ["another_bundle", "describe", "judging_bundle"]
 
 
 def another_bundle(folder: Path, seed: int, **section: Any) -> Path:
@@ -23,6 +27,34 @@ def another_bundle(folder: Path, seed: int, **section: Any) -> Path:
     shutil.copytree(REPO / "model" / "bundle", folder)
     digest = save_weights(folder / WEIGHTS_FILE, initial_weights(seed))
     describe(folder, version=str(seed), prichexy={"weights_sha256": digest, **section})
+    return folder
+
+
+def judging_bundle(folder: Path, seed: int = 1) -> Path:
+    """Make a bundle in ``folder`` with a tiny verifier and classifier, of random weights, too."""
+    another_bundle(folder, seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        verifier = SiameseVerifier("tiny", "cosine", embedding=8, size=32)
+        classifier = AbnormalityClassifier("tiny", ["Effusion", "Mass"], size=32)
+    describe(
+        folder,
+        prichexy={
+            "verifier": {
+                "backbone": "tiny",
+                "head": "cosine",
+                "embedding": 8,
+                "input_size": 32,
+                "weights_sha256": save_weights(folder / VERIFIER_FILE, verifier.state_dict()),
+            },
+            "classifier": {
+                "backbone": "tiny",
+                "labels": ["Effusion", "Mass"],
+                "input_size": 32,
+                "weights_sha256": save_weights(folder / CLASSIFIER_FILE, classifier.state_dict()),
+            },
+        },
+    )
     return folder
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from prichexy_testing.generators import Unjudged
 from prichexy_worker.contract import (
     ENDED,
     MAX_ATTEMPTS,
@@ -90,7 +91,7 @@ def anonymized(
     )
 
 
-class IdleDeformer:
+class IdleDeformer(Unjudged):
     """Stands for a generator where another function makes the results; it is never asked."""
 
     model = ModelInfo("idle", "0", "cd" * 32, "untrained", "Deforms nothing.")

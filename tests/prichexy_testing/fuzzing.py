@@ -28,6 +28,7 @@ from pydicom.dataset import Dataset
 
 from prichexy_testing.canaries import Specimen, specimens, survivors
 from prichexy_testing.finders import Finds
+from prichexy_testing.generators import Unjudged
 from prichexy_testing.headers import KEY, MODEL
 from prichexy_testing.mutations import mutant
 from prichexy_worker.errors import Rejected
@@ -70,7 +71,7 @@ class Verdict:
 _NUMBERS: Final = frozenset({"TM", "DS", "IS"})
 
 
-class _Still:
+class _Still(Unjudged):
     model = MODEL
     input_size = 64
 

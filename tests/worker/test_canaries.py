@@ -32,6 +32,7 @@ from prichexy_testing.canaries.character_sets import CHARACTER_SETS
 from prichexy_testing.canaries.specimens import COUNT
 from prichexy_testing.canaries.table_attributes import DEEPEST, other_tags, table_tags
 from prichexy_testing.finders import Finds
+from prichexy_testing.generators import Unjudged
 from prichexy_testing.headers import KEY, MODEL
 from prichexy_testing.shared_data import REPO
 from prichexy_worker import inspection
@@ -55,7 +56,7 @@ PLACES = {
 }
 
 
-class Still:
+class Still(Unjudged):
     """A generator that moves nothing."""
 
     model = MODEL

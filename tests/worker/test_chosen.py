@@ -19,6 +19,7 @@ from prichexy_testing.fakes_worker import (
     study_message,
 )
 from prichexy_testing.finders import Finds
+from prichexy_testing.generators import Unjudged
 from prichexy_worker.chosen import Choice, Strengthened, folds
 from prichexy_worker.contract import MOST_MODELS, Available, ModelInfo, Reason, State, StudyMessage
 from prichexy_worker.destinations import Destinations
@@ -31,7 +32,7 @@ TOOLS = Tools(engine=IdleDeformer(), pseudonyms=Pseudonyms(bytes(range(32))), te
 
 
 @dataclass(frozen=True)
-class FakeEngine:
+class FakeEngine(Unjudged):
     folder: Path
     input_size: int = 64
 

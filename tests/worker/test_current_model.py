@@ -20,6 +20,7 @@ from prichexy_testing.fakes_worker import (
     study_message,
 )
 from prichexy_testing.finders import Finds
+from prichexy_testing.generators import Unjudged
 from prichexy_worker.contract import ModelInfo, State
 from prichexy_worker.current_model import CurrentModel
 from prichexy_worker.destinations import Destinations
@@ -33,7 +34,7 @@ FINDER = Finds()
 
 
 @dataclass(frozen=True)
-class FakeEngine:
+class FakeEngine(Unjudged):
     """An engine that knows which folder it was loaded from."""
 
     folder: Path

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from prichexy_model.bundle import load_anonymizer
+from prichexy_model.bundle import (
+    CLASSIFIER_FILE,
+    VERIFIER_FILE,
+    load_anonymizer,
+    load_classifier,
+    load_verifier,
+)
+from prichexy_testing.bundles import judging_bundle
 from prichexy_testing.dicoms import phantom
 from prichexy_testing.shared_data import REPO
 from prichexy_worker import engine as engine_module
@@ -94,6 +101,50 @@ def test_threads_are_set_by_argument():
         torch.set_num_threads(before)
     with pytest.raises(Misconfigured, match="threads"):
         Engine.load(BUNDLE, "cpu", threads=0)
+
+
+@pytest.fixture(scope="module")
+def judging(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    return Engine.load(judging_bundle(tmp_path_factory.mktemp("judging") / "bundle"), "cpu")
+
+
+def test_without_networks_to_judge_with_nothing_is_judged(engine, image):
+    assert engine.judges == frozenset()
+    assert engine.judged(image, image) == {}
+
+
+def test_verifier_and_classifier_say_what_they_say_of_the_same_two_images(judging, image):
+    other = np.ascontiguousarray(image[::-1] ** 2)
+    first, second = (torch.from_numpy(one)[None, None] for one in (image, other))
+    with torch.inference_mode():
+        likeness = load_verifier(judging.folder)[0](first, second).sigmoid()
+        classifier = load_classifier(judging.folder)[0]
+        moved = (classifier(first).sigmoid() - classifier(second).sigmoid()).abs().max()
+    figures = judging.judged(image, other)
+    assert figures.keys() == judging.judges == {"max_recognised", "max_finding_change"}
+    assert figures["max_recognised"] == pytest.approx(float(likeness), abs=1e-5)
+    assert figures["max_finding_change"] == pytest.approx(float(moved), abs=1e-5)
+    assert figures["max_finding_change"] > 0
+    assert judging.judged(image, other) == figures
+
+
+def test_an_image_that_did_not_change_is_recognised_as_surely_as_any(judging, image):
+    alike = judging.judged(image, image)
+    assert alike["max_finding_change"] == 0
+    assert alike["max_recognised"] > judging.judged(image, 1 - image)["max_recognised"]
+
+
+def test_what_cannot_be_seen_cannot_be_judged(judging, image):
+    with pytest.raises(ValueError, match="the generator sees"):
+        judging.judged(image, image[:-1])
+
+
+@pytest.mark.parametrize("file", [VERIFIER_FILE, CLASSIFIER_FILE])
+def test_a_bundle_whose_judges_are_damaged_is_not_used(tmp_path, file):
+    folder = judging_bundle(tmp_path / "bundle")
+    (folder / file).write_bytes(b"no weights")
+    with pytest.raises(Misconfigured, match=r"model\.bundle"):
+        Engine.load(folder, "cpu")
 
 
 def test_a_missing_bundle_is_a_misconfiguration_that_names_the_setting(tmp_path):

@@ -27,6 +27,7 @@ from prichexy_testing.fakes_worker import (
     study_message,
 )
 from prichexy_testing.finders import Finds
+from prichexy_testing.generators import Unjudged
 from prichexy_worker.contract import ModelInfo, Reason, State
 from prichexy_worker.destinations import Destinations
 from prichexy_worker.errors import Rejected, Retryable
@@ -529,7 +530,7 @@ def test_a_study_that_another_target_refuses_never_gets_into_the_table(tmp_path:
     assert files(tmp_path) == []
 
 
-class Shift:
+class Shift(Unjudged):
     """A generator that moves everything a little, rightwards and down."""
 
     model = ModelInfo("shift", "1", "ab" * 32, "untrained", "Moves everything.")

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from prichexy_testing.dicoms import canary_values, phantom, radiograph_dataset, write
 from prichexy_testing.finders import Finds, region
+from prichexy_testing.generators import Unjudged
 from prichexy_testing.shared_data import REPO, pydicom_data
 from prichexy_worker import pixels
 from prichexy_worker.contract import Looked, ModelInfo, Reason
@@ -28,10 +29,10 @@ from prichexy_worker.settings import Syntax
 from prichexy_worker.text import Mask
 
 Floats = npt.NDArray[np.float32]
-STEPS = ["inspect", "decode", "text", "deform", "deidentify", "encode", "check"]
+STEPS = ["inspect", "decode", "text", "deform", "judge", "deidentify", "encode", "check"]
 
 
-class Shift:
+class Shift(Unjudged):
     """A generator that moves everything by the same part of the picture, rightwards and down."""
 
     model = ModelInfo("shift", "1", "ab" * 32, "untrained", "Moves everything.")

@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 
 from prichexy_testing.dicoms import phantom, radiograph_dataset, write
 from prichexy_testing.finders import Finds
+from prichexy_testing.generators import Unjudged
 from prichexy_worker import deform
 from prichexy_worker.contract import IMAGE_PARTS, ImagePictures, ModelInfo
 from prichexy_worker.pipeline import Tools, anonymize
@@ -141,7 +142,7 @@ def test_an_image_of_any_shape_can_be_drawn(
     assert all(max(read(one).shape[:2]) <= side for one in found.pictures)
 
 
-class _Mover:
+class _Mover(Unjudged):
     model = ModelInfo("mover", "1", "ab" * 32, "untrained", "Moves everything.")
     input_size = 64
 

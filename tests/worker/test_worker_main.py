@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from prichexy_testing.bundles import another_bundle, judging_bundle
 from prichexy_testing.fakes_worker import study_message
 from prichexy_worker import main
 from prichexy_worker.contract import ModelInfo, State
@@ -123,6 +124,22 @@ def test_the_log_names_the_key_and_the_profile(
     with caplog.at_level("INFO", logger="prichexy_worker"):
         assert main.main([]) == 0
     assert f"key {TOOLS.pseudonyms.key_id}, profile basic, SHA-256 {BASIC.digest}" in caplog.text
+
+
+def test_what_is_to_be_measured_needs_a_bundle_that_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(tmp_path, monkeypatch)
+    Pseudonyms.create_key_file(tmp_path / "key")
+    monkeypatch.setenv("PRICHEXY_WORKER_RISK__RECOGNISED", "0.75")
+    without = another_bundle(tmp_path / "without", 1)
+    monkeypatch.setenv("PRICHEXY_WORKER_MODEL__BUNDLE", str(without))
+    with pytest.raises(Misconfigured, match=r"risk\.recognised: .* no verifier"):
+        main.load_tools(load_settings())
+    able = judging_bundle(tmp_path / "able")
+    monkeypatch.setenv("PRICHEXY_WORKER_MODEL__BUNDLE", str(able))
+    tools, _ = main.load_tools(load_settings())
+    assert (tools.tolerated.recognised, tools.tolerated.finding_change) == (0.75, 1.0)
 
 
 def test_a_retired_key_and_kept_uids_do_not_go_together(

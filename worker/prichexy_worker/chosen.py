@@ -8,7 +8,7 @@ on the displacement; a field that would fold, so that pixels could not be put ba
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -47,6 +47,15 @@ class Strengthened:
     def input_size(self) -> int:
         """Rows and columns of the views that it sees."""
         return self.engine.input_size
+
+    @property
+    def judges(self) -> frozenset[str]:
+        """The figures that ``judged`` gives."""
+        return self.engine.judges
+
+    def judged(self, before: Field, after: Field) -> Mapping[str, float]:
+        """Give the figures of two views (size, size)."""
+        return self.engine.judged(before, after)
 
     def displacement(self, view: Field) -> Field:
         """Give the displacement (2, size, size) of a view. Raises Rejected FOLDS."""

@@ -1,4 +1,4 @@
-"""The generator, loaded once and kept on its device. The only module here that imports torch."""
+"""A bundle's networks, loaded once, on their device. The only module here that imports torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import cv2
 import numpy as np
@@ -14,10 +14,21 @@ import torch
 from numpy.typing import NDArray
 
 from prichexy_model.anonymizer import Anonymizer
-from prichexy_model.bundle import Bundle, load_anonymizer, read_bundle
+from prichexy_model.bundle import (
+    Bundle,
+    load_anonymizer,
+    load_classifier,
+    load_verifier,
+    read_bundle,
+)
 from prichexy_model.weights import WeightsError
 from prichexy_worker.contract import ModelInfo
 from prichexy_worker.errors import Misconfigured
+from prichexy_worker.risk import FINDINGS_MOVED, RECOGNISED
+
+if TYPE_CHECKING:
+    from prichexy_model.classifier import AbnormalityClassifier
+    from prichexy_model.verifier import SiameseVerifier
 
 __all__ = ["Engine", "choose_device", "read_model"]
 
@@ -26,11 +37,12 @@ _CUDA: Final = re.compile(r"cuda(:\d{1,3})?")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Engine:
-    """Gives the displacement that the generator proposes for a radiograph.
+    """Gives the displacement that the generator proposes, and what the others think of the result.
 
     ``device`` is "cpu" or "cuda:N", ``device_reason`` a sentence on why, ``model`` what people
     are told about the generator, ``input_size`` the rows and columns it sees, ``folder`` the
-    bundle's folder, with every link followed.
+    bundle's folder, with every link followed. Verifier and classifier are there where the bundle
+    holds them.
     """
 
     device: str
@@ -39,6 +51,8 @@ class Engine:
     input_size: int
     folder: Path
     _anonymizer: Anonymizer
+    _verifier: SiameseVerifier | None = None
+    _classifier: AbnormalityClassifier | None = None
 
     @classmethod
     def load(cls, bundle: Path, device: str = "auto", threads: int | None = None) -> Self:
@@ -58,11 +72,15 @@ class Engine:
             # All of it from one folder, even if a link to it is moved meanwhile.
             folder = bundle.resolve()
             anonymizer, found = load_anonymizer(folder)
+            verifier = load_verifier(folder)[0] if found.verifier else None
+            classifier = load_classifier(folder)[0] if found.classifier else None
         except (WeightsError, OSError, RuntimeError, ValueError) as error:
             raise Misconfigured(f"model.bundle: {error}") from error
         try:
-            # Channels last runs a third faster on a CPU, and no slower on a GPU.
-            anonymizer = anonymizer.to(chosen).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            for network in (anonymizer, verifier, classifier):
+                if network is not None:
+                    # Channels last runs a third faster on a CPU, and no slower on a GPU.
+                    network.to(chosen).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         except (RuntimeError, AssertionError) as error:
             raise Misconfigured(
                 f"model.device: {chosen} takes no model; set cpu or auto"
@@ -73,8 +91,16 @@ class Engine:
             model=_info(found),
             input_size=found.input_size,
             folder=folder,
-            _anonymizer=anonymizer.eval(),
+            _anonymizer=anonymizer,
+            _verifier=verifier,
+            _classifier=classifier,
         )
+
+    @property
+    def judges(self) -> frozenset[str]:
+        """The figures that ``judged`` gives: those whose network the bundle holds."""
+        there = {RECOGNISED: self._verifier, FINDINGS_MOVED: self._classifier}
+        return frozenset(name for name, network in there.items() if network is not None)
 
     def displacement(self, view: NDArray[np.float32]) -> NDArray[np.float32]:
         """Give the displacement of one image: float32 (2, size, size), normalised coordinates.
@@ -83,16 +109,37 @@ class Engine:
         gives the same bytes on the same machine with the same number of threads; between a CPU
         and a GPU the last digits differ. Raises ValueError for another shape or range.
         """
+        image = self._seen(view)
+        with torch.inference_mode(), self._exact():
+            field = self._anonymizer.displacement(image)[0]
+            array: NDArray[np.float32] = field.to("cpu", torch.float32).numpy()
+        return array
+
+    def judged(self, before: NDArray[np.float32], after: NDArray[np.float32]) -> dict[str, float]:
+        """Give the ``judges``' figures of an image before and after; see ``risk``.
+
+        Both are views as ``displacement`` takes them. Raises ValueError as it does.
+        """
+        images = torch.cat([self._seen(before), self._seen(after)])
+        figures: dict[str, float] = {}
+        with torch.inference_mode(), self._exact():
+            if self._verifier is not None:
+                embedded = self._verifier.embed(images)
+                likeness = self._verifier.compare(embedded[:1], embedded[1:])
+                figures[RECOGNISED] = float(likeness.sigmoid())
+            if self._classifier is not None:
+                found = self._classifier(images).sigmoid()
+                figures[FINDINGS_MOVED] = float((found[0] - found[1]).abs().max())
+        return figures
+
+    def _seen(self, view: NDArray[np.float32]) -> torch.Tensor:
+        """Give a view as the networks take it: (1, 1, size, size). Raises ValueError."""
         if view.shape != (self.input_size, self.input_size):
             raise ValueError(f"the generator sees {self.input_size} x {self.input_size} pixels")
         # Negated, so that a NaN is refused too; resizing may overshoot by a rounding.
         if not (view.min() >= -1e-5 and view.max() <= 1 + 1e-5):
             raise ValueError("the generator sees values from 0 to 1")
-        image = torch.tensor(view, dtype=torch.float32, device=self.device)[None, None]
-        with torch.inference_mode(), self._exact():
-            field = self._anonymizer.displacement(image)[0]
-            array: NDArray[np.float32] = field.to("cpu", torch.float32).numpy()
-        return array
+        return torch.tensor(view, dtype=torch.float32, device=self.device)[None, None]
 
     def _exact(self) -> AbstractContextManager[Any]:
         """Forbid cuDNN what makes results differ from run to run, and TF32's 10-bit mantissa."""

@@ -39,6 +39,7 @@ from prichexy_worker.project import read_project
 from prichexy_worker.pseudonyms import Pseudonyms
 from prichexy_worker.reporting import PluginReporter
 from prichexy_worker.retry import RetryPolicy
+from prichexy_worker.risk import Tolerated
 from prichexy_worker.settings import Ingest, Settings, load_settings
 from prichexy_worker.study import process_study
 from prichexy_worker.target_settings import told_targets
@@ -206,19 +207,26 @@ def load_tools(settings: Settings) -> tuple[Tools, Engine]:
         masks=project.masks,
         retired=tuple(project.pseudonyms(key) for key in retired),
         picture_side=settings.pictures.side,
+        tolerated=_tolerated(settings),
     )
     return tools, engine
 
 
 def _load_engine(settings: Settings, bundle: Path) -> Engine:
-    """Give the generator of this bundle on the device of the settings. Raises Misconfigured."""
+    """Give the networks of this bundle on the device of the settings. Raises Misconfigured."""
     # Where training is installed as well, MONAI would import matplotlib: seconds more, and a cache
     # of fonts in this user's home. None stands for a module that is not there.
     sys.modules.setdefault("matplotlib", None)  # type: ignore[arg-type]
     # Seconds and 400 MB: after all that can be found wrong without it.
     from prichexy_worker.engine import Engine  # noqa: PLC0415
 
-    return Engine.load(bundle, device=settings.model.device, threads=settings.model.threads)
+    engine = Engine.load(bundle, device=settings.model.device, threads=settings.model.threads)
+    _tolerated(settings).check_judge(engine)
+    return engine
+
+
+def _tolerated(settings: Settings) -> Tolerated:
+    return Tolerated(settings.risk.recognised, settings.risk.finding_change)
 
 
 def _read_model(folder: Path) -> ModelInfo:

@@ -20,7 +20,17 @@ import numpy.typing as npt
 import pydicom
 from pydicom.dataset import Dataset
 
-from prichexy_worker import deform, gate, header, inspection, pixels, side_by_side, text, view
+from prichexy_worker import (
+    deform,
+    gate,
+    header,
+    inspection,
+    pixels,
+    risk,
+    side_by_side,
+    text,
+    view,
+)
 from prichexy_worker.contract import RELEASABLE, SOFTWARE_VERSION, Box, Looked, ModelInfo
 from prichexy_worker.errors import Doubt, Rejected
 from prichexy_worker.pixels import Radiograph
@@ -33,17 +43,12 @@ __all__ = ["Anonymized", "Clock", "Deformer", "Stopwatch", "Tools", "anonymize"]
 Clock = Callable[[], float]
 
 
-class Deformer(Protocol):
-    """What the pipeline needs of the generator; ``engine.Engine`` is one."""
+class Deformer(risk.Judge, Protocol):
+    """What the pipeline needs of a bundle's networks; ``engine.Engine`` is one."""
 
     @property
     def model(self) -> ModelInfo:
         """Which generator this is."""
-
-    @property
-    def input_size(self) -> int:
-        """Rows and columns of the views that it sees."""
-        ...
 
     def displacement(self, view: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Give the displacement (2, size, size) of a view (size, size)."""
@@ -57,7 +62,8 @@ class Tools:
     profile's project, ``retired`` those of keys of before. ``looked`` are the decisions of people
     over single images, by the digest of the image's file. ``strength`` is the factor on the
     displacement that ``engine`` has in it already. ``picture_side`` is the longest side, in pixels,
-    of the pictures of before and after; 0 for none.
+    of the pictures of before and after; 0 for none. ``tolerated`` is how much may be left of the
+    patient and changed of the findings.
     """
 
     engine: Deformer
@@ -70,6 +76,7 @@ class Tools:
     looked: Mapping[str, Looked] = field(default_factory=dict)
     strength: float = 1.0
     picture_side: int = 0
+    tolerated: risk.Tolerated = risk.ANYTHING
 
     def study_uid(self, uid: str) -> str:
         """Give the StudyInstanceUID that a study has where it is exported."""
@@ -115,7 +122,8 @@ def anonymize(content: bytes, tools: Tools, clock: Clock = time.perf_counter) ->
     """Give the anonymised instance of the DICOM file ``content``.
 
     The same content, key and model give the same bytes. ``durations`` has the steps inspect,
-    decode, text, deform, deidentify, encode, check and, with ``picture_side``, draw, in seconds.
+    decode, text, deform, judge, deidentify, encode, check and, with ``picture_side``, draw, in
+    seconds.
     Raises Rejected when the instance cannot be made safe; where a person may decide, with its
     ``doubts``.
     """
@@ -143,6 +151,9 @@ def anonymize(content: bytes, tools: Tools, clock: Clock = time.perf_counter) ->
         displacement = tools.engine.displacement(view.shrink(displayed, tools.engine.input_size))
         deformed = deform.warp(radiograph, displacement)
         measures = deform.measure(radiograph, deformed, displacement) | cleaned.measures()
+    with watch.step("judge"):
+        measures |= risk.measured(tools.engine, radiograph, deformed, source)
+        tools.tolerated.check(measures)
     with watch.step("deidentify"):
         provenance = header.Provenance(
             software_version=SOFTWARE_VERSION,

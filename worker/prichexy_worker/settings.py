@@ -49,6 +49,7 @@ __all__ = [
     "Pictures",
     "ProjectProfile",
     "PseudonymKey",
+    "Risk",
     "Settings",
     "Syntax",
     "load_settings",
@@ -163,6 +164,18 @@ class Model(Section):
     threads: PositiveInt = 1  # of one worker; more workers scale better than more threads
 
 
+class Risk(Section):
+    """The largest figures of risk.py with which an image may leave; at 1 all may.
+
+    Below 1, the model's bundle must hold the network that measures it.
+    """
+
+    # The verifier's probability that an image and its original show one patient.
+    recognised: float = Field(default=1.0, ge=0, le=1)
+    # The most that the classifier's probability of any finding may change by.
+    finding_change: float = Field(default=1.0, ge=0, le=1)
+
+
 class Output(Section):
     """How the anonymised objects are encoded."""
 
@@ -226,6 +239,7 @@ class Settings(BaseSettings):
     pseudonyms: PseudonymKey
     profile: ProjectProfile = ProjectProfile()
     model: Model
+    risk: Risk = Risk()
     output: Output = Output()
     pictures: Pictures = Pictures()
     limits: Limits = Limits()

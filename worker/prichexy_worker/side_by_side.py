@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 
 from prichexy_worker.deform import displacement_in_pixels
 from prichexy_worker.pixels import Radiograph
+from prichexy_worker.risk import FINDINGS_MOVED, RECOGNISED
 from prichexy_worker.view import displayed_alike
 
 __all__ = ["MOST_BYTES", "SideBySide", "drawn", "spacing_of"]
@@ -45,9 +46,10 @@ class SideBySide:
     ``mean_displacement_px`` in its pixels, ``changed_share`` and ``psnr_db`` (deform.measure), of
     which the first is the brightest colour of the displacement; ``arrow_length``, how many times
     as long as the displacement its arrows are drawn; ``full_difference``, the share of the grey
-    range that the difference's brightest colours stand for. Where pixels have a size:
-    ``row_spacing_mm``, ``column_spacing_mm``, ``max_displacement_mm``, and ``at_detector`` 1 where
-    it is one at the detector's plane.
+    range that the difference's brightest colours stand for. Where the model's bundle has a network
+    for them: the figures of ``risk``. Where pixels have a size: ``row_spacing_mm``,
+    ``column_spacing_mm``, ``max_displacement_mm``, and ``at_detector`` 1 where it is one at the
+    detector's plane.
     """
 
     figures: Mapping[str, float]
@@ -65,8 +67,8 @@ def drawn(
     """Draw what became of an image: pictures of at most ``side`` pixels a side, one of them half.
 
     ``before`` is what came in, with the text in it. ``displacement`` is the generator's (see
-    deform), ``measures`` those of ``deform.measure``. Both are shown in the grey that ``dataset``
-    gives the first.
+    deform), ``measures`` those of ``deform.measure`` and ``risk.measured``. Both are shown in the
+    grey that ``dataset`` gives the first.
     """
     rows, columns = before.values.shape
     shrink = min(1.0, side / max(rows, columns))
@@ -90,6 +92,7 @@ def drawn(
             name: measures[name]
             for name in ("max_displacement_px", "mean_displacement_px", "changed_share", "psnr_db")
         },
+        **{name: measures[name] for name in (RECOGNISED, FINDINGS_MOVED) if name in measures},
         **_millimetres(dataset, displacement, rows, columns),
     }
     shown = (_grey(first), _grey(second), field_picture, _coloured(difference / full))

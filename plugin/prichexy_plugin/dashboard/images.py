@@ -118,6 +118,14 @@ def _shown(number: int, figures: Mapping[str, float]) -> Shown:
         ("Moved on average", f"{figure('mean_displacement_px'):.1f} px"),
         ("Pixels that changed", f"{figure('changed_share'):.0%}"),
         ("Likeness", "nothing changed" if psnr >= _IDENTICAL_DB else f"{psnr:.1f} dB"),
+        *(
+            (words, f"{figures[name]:.0%}")
+            for name, words in (
+                ("max_recognised", "Recognised as the patient's"),
+                ("max_finding_change", "Greatest change of a finding"),
+            )
+            if name in figures
+        ),
     )
     # Where pixels are no squares, one colour is no one length in millimetres.
     square = figures.get("row_spacing_mm") == figures.get("column_spacing_mm")

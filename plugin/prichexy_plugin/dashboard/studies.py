@@ -190,6 +190,7 @@ def study_page(
         undone=noted in UNDONE,
         ended=study.state in ENDED,
         exported=study.state is State.EXPORTED,
+        judged="max_recognised" in study.measures,
     )
     if study.state not in ENDED:
         return replace(page, headers=LIVE)

@@ -42,6 +42,8 @@ MEASURES: Final[Mapping[str, tuple[str, str]]] = {
     "mean_displacement_px": ("Mean displacement", "px"),
     "changed_share": ("Share of pixels that changed", ""),
     "psnr_db": ("Peak signal-to-noise ratio", "dB"),
+    "max_recognised": ("Recognised as the patient's", ""),
+    "max_finding_change": ("Greatest change of a finding", ""),
     "text_regions_erased": ("Texts erased, per image", ""),
     "text_markers_kept": ("Side and view markers kept, per image", ""),
     "text_erased_share": ("Share of the image that was erased", ""),
@@ -57,6 +59,10 @@ MEANT: Final[Mapping[str, str]] = {
     "changed_share": "1 is all pixels. High even where little moved: almost every value changes.",
     "psnr_db": "How like the original it stayed. The higher, the more of use and the less private; "
     "200 says that nothing changed.",
+    "max_recognised": "How sure the model's verifier is, 0 to 1, that original and result show one "
+    "patient: the worst case, an attacker who has the original itself.",
+    "max_finding_change": "The most that the model's classifier changed its mind by about any "
+    "finding, 0 to 1.",
 }
 
 

@@ -33,6 +33,7 @@ from pydicom.dataset import Dataset
 from prichexy_testing.faults import poisoned_child
 from prichexy_testing.faults.marks import ENDLESS, READY, SEGFAULT, STOPS
 from prichexy_testing.finders import Finds
+from prichexy_testing.generators import Unjudged
 from prichexy_worker import codestream, main, pipeline
 from prichexy_worker.announcer import Announcer
 from prichexy_worker.contract import ModelInfo
@@ -44,7 +45,7 @@ from prichexy_worker.settings import Settings
 __all__: list[str] = []
 
 
-class SmoothDisplacement:
+class SmoothDisplacement(Unjudged):
     """A generator that needs no network: the same gentle wave for every view."""
 
     input_size = 64

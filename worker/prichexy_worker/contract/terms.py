@@ -211,6 +211,14 @@ class Reason(Sentenced):
     MIXED_PATIENTS = "mixed_patients", "The study holds objects of more than one patient."
     AMBIGUOUS_INSTANCE = "ambiguous_instance", "Two objects differ and have one SOPInstanceUID."
     FOLDS = "folds", "The deformation that was asked for would fold an image."
+    RECOGNISABLE = (
+        "recognisable",
+        "The verifier recognises the patient in a result more surely than is allowed.",
+    )
+    FINDINGS_CHANGED = (
+        "findings_changed",
+        "The deformation changed what the classifier finds more than is allowed.",
+    )
     TOO_MANY_INSTANCES = "too_many_instances", "The study has more instances than are allowed."
     TOO_LARGE = "too_large", "The study is larger, before or after, than is allowed."
     # Retry, then failure.
