@@ -14,8 +14,9 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.orm import Session
 
 from prichexy_plugin.chaining import begin_chain
+from prichexy_plugin.guards import set_guards
 from prichexy_plugin.migration import migrate
-from prichexy_plugin.schema import SCHEMA_VERSION, Base, FactRow, set_guards
+from prichexy_plugin.schema import SCHEMA_VERSION, Base, FactRow
 
 __all__ = ["READS", "ForeignLedger", "lift_limits", "open_database"]
 

@@ -212,8 +212,8 @@ def _networks(section: Mapping[str, Any]) -> Iterator[str]:
         )
     yield ""
     yield (
-        "The gateway deforms with the generator alone. The others are there to judge what it does; "
-        "whoever has the verifier can attack with it."
+        "The gateway deforms with the generator alone, and tells what the others say of each "
+        "result beside its original. Whoever has the verifier can attack with it."
         if len(section.keys() & {"verifier", "classifier"})
         else "The gateway deforms with it."
     )
