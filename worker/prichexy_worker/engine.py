@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class Engine:
 
         ``threads`` is how many CPU threads torch and OpenCV may use, in this whole process; None
         leaves it as it is. Raises Misconfigured when the bundle is missing or not what its digest
-        says, and when the device is not there.
+        says, when verifier or classifier cannot judge an image, and when the device is not there.
         """
         chosen, reason = choose_device(device)
         if threads is not None:
@@ -85,7 +86,7 @@ class Engine:
             raise Misconfigured(
                 f"model.device: {chosen} takes no model; set cpu or auto"
             ) from error
-        return cls(
+        engine = cls(
             device=chosen,
             device_reason=reason,
             model=_info(found),
@@ -95,6 +96,8 @@ class Engine:
             _verifier=verifier,
             _classifier=classifier,
         )
+        engine._try_judges()
+        return engine
 
     @property
     def judges(self) -> frozenset[str]:
@@ -131,6 +134,18 @@ class Engine:
                 found = self._classifier(images).sigmoid()
                 figures[FINDINGS_MOVED] = float((found[0] - found[1]).abs().max())
         return figures
+
+    def _try_judges(self) -> None:
+        """Judge a plain view. Raises Misconfigured where that fails: with images it would, too."""
+        side = np.linspace(0, 1, self.input_size, dtype=np.float32)
+        plain = np.minimum.outer(side, side)
+        try:
+            figures = self.judged(plain, plain)
+        except RuntimeError as error:
+            raise Misconfigured("model.bundle: its judges cannot look at an image") from error
+        for name, figure in figures.items():
+            if not math.isfinite(figure):
+                raise Misconfigured(f"model.bundle: {name.replace('_', ' ')} is no number")
 
     def _seen(self, view: NDArray[np.float32]) -> torch.Tensor:
         """Give a view as the networks take it: (1, 1, size, size). Raises ValueError."""

@@ -96,11 +96,13 @@ def measured(
 ) -> dict[str, float]:
     """Give what ``judge`` makes of an image and its result, both in the grey of ``dataset``.
 
-    Empty where the bundle holds no network for it.
+    Empty where the bundle holds no network for it. What is no number cannot be told, and is left
+    out.
     """
     if not judge.judges:
         return {}
     first, second = (
         shrink(view, judge.input_size) for view in displayed_alike(before, after, dataset)
     )
-    return dict(judge.judged(first, second))
+    figures = judge.judged(first, second)
+    return {name: figure for name, figure in figures.items() if math.isfinite(figure)}
