@@ -1,8 +1,9 @@
 """What is left in a result: the patient, for who knows the original, and the findings.
 
 The bundle's own verifier and classifier judge each image before and after. The original is the
-likest image of its patient that an attacker can hold, so what the verifier says is the worst case
-(docs/residual-risk.md). Like the generator they see the image shrunk, in the original's grey.
+likest image of its patient that an attacker can hold; another network than the verifier may see
+more in it (docs/residual-risk.md). Like the generator they see the image shrunk, in the original's
+grey.
 """
 
 from __future__ import annotations
