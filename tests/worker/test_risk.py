@@ -93,10 +93,10 @@ def test_a_figure_that_is_no_number_is_not_told() -> None:
 
 
 def test_a_limit_needs_a_network_that_measures_it() -> None:
-    Tolerated(recognised=0.5).check_judge(Eyes())
-    Tolerated().check_judge(Eyes())
+    Tolerated(recognised=0.5).check_judges(Eyes.judges)
+    Tolerated().check_judges(Eyes.judges)
     with pytest.raises(Misconfigured, match=r"risk\.finding_change: .* no classifier"):
-        Tolerated(finding_change=0.5).check_judge(Eyes())
+        Tolerated(finding_change=0.5).check_judges(Eyes.judges)
 
 
 def test_the_pipelines_figures_are_of_the_image_before_and_after(

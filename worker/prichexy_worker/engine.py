@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from prichexy_model.classifier import AbnormalityClassifier
     from prichexy_model.verifier import SiameseVerifier
 
-__all__ = ["Engine", "choose_device", "read_model"]
+__all__ = ["Engine", "choose_device", "read_judges", "read_model"]
 
 _CUDA: Final = re.compile(r"cuda(:\d{1,3})?")
 
@@ -102,8 +102,7 @@ class Engine:
     @property
     def judges(self) -> frozenset[str]:
         """The figures that ``judged`` gives: those whose network the bundle holds."""
-        there = {RECOGNISED: self._verifier, FINDINGS_MOVED: self._classifier}
-        return frozenset(name for name, network in there.items() if network is not None)
+        return _judges(self._verifier, self._classifier)
 
     def displacement(self, view: NDArray[np.float32]) -> NDArray[np.float32]:
         """Give the displacement of one image: float32 (2, size, size), normalised coordinates.
@@ -172,6 +171,20 @@ def read_model(folder: Path) -> ModelInfo:
         return _info(read_bundle(folder))
     except WeightsError as error:
         raise Misconfigured(f"model.bundle: {error}") from error
+
+
+def read_judges(folder: Path) -> frozenset[str]:
+    """Give the ``judges`` that a bundle's engine would have, likewise. Raises Misconfigured."""
+    try:
+        bundle = read_bundle(folder)
+    except WeightsError as error:
+        raise Misconfigured(f"model.bundle: {error}") from error
+    return _judges(bundle.verifier, bundle.classifier)
+
+
+def _judges(verifier: object | None, classifier: object | None) -> frozenset[str]:
+    there = {RECOGNISED: verifier, FINDINGS_MOVED: classifier}
+    return frozenset(name for name, network in there.items() if network is not None)
 
 
 def _info(bundle: Bundle) -> ModelInfo:

@@ -69,10 +69,10 @@ class Tolerated:
             if figure > limit:
                 raise Rejected(reason, f"{figure:.3f}, and {limit:g} is allowed")
 
-    def check_judge(self, judge: Judge) -> None:
-        """Raise Misconfigured when ``judge`` does not give a figure that is to be small."""
+    def check_judges(self, judges: frozenset[str]) -> None:
+        """Raise Misconfigured when a figure that is to be small is not among ``judges``."""
         for name, _, setting, _ in self._limits():
-            if name not in judge.judges:
+            if name not in judges:
                 network = "verifier" if name == RECOGNISED else "classifier"
                 raise Misconfigured(
                     f"risk.{setting}: the model's bundle holds no {network} to measure it with; "
