@@ -20,24 +20,17 @@ def store_at(root: Path) -> ModelStore:
 def check_bundle(folder: Path, digest: str) -> Version:
     """Give what the bundle in ``folder`` says, under ``digest``, after it was loaded and tried.
 
-    Raises Refused when one of its networks is not what the metadata says, and when the generator
-    gives no displacement, or none but zeros, for a plain view.
+    Raises Refused when one of its networks is not what the metadata says, and when for a plain
+    view the generator gives no displacement, or none but zeros, or the others no figures.
     """
     # Loads torch: seconds, and only where there is a bundle to be checked.
     import numpy as np  # noqa: PLC0415
 
-    from prichexy_model.bundle import load_classifier, load_verifier, read_bundle  # noqa: PLC0415
-    from prichexy_model.weights import WeightsError  # noqa: PLC0415
     from prichexy_worker.engine import Engine  # noqa: PLC0415
 
     try:
         engine = Engine.load(folder, device="cpu")
-        found = read_bundle(folder)
-        if found.verifier is not None:
-            load_verifier(folder)
-        if found.classifier is not None:
-            load_classifier(folder)
-    except (Misconfigured, WeightsError) as error:
+    except Misconfigured as error:
         # The worker names its own setting, which nobody here has set.
         raise Refused(
             f"The bundle cannot be used: {str(error).removeprefix('model.bundle: ')}"

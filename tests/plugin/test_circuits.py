@@ -317,6 +317,17 @@ def test_study_after_study_of_one_kind_of_quarantine_stops_the_handing_out(
     assert len(gateway.hand_out()) == 11
 
 
+@pytest.mark.parametrize("reason", [Reason.RECOGNISABLE, Reason.FINDINGS_CHANGED])
+def test_a_limit_that_no_result_of_a_model_keeps_does_not_quarantine_an_archive(
+    gateway: Gateway, reason: Reason
+) -> None:
+    limit = LIMITS[Blame.RESULT]
+    gateway.take_in(*(str(number) for number in range(limit + 10)))
+    for message in gateway.hand_out():
+        gateway.attempt(message, State.QUARANTINED, reason)
+    assert gateway.ledger.counts()[State.QUARANTINED] == limit
+
+
 def test_an_export_between_begins_the_count_of_each_kind_anew(gateway: Gateway) -> None:
     gateway.take_in(*(str(number) for number in range(60)))
     for number, message in enumerate(gateway.hand_out()):

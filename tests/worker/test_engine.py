@@ -1,6 +1,7 @@
 """The engine gives the bundle's displacement on the device that was asked for, always the same."""
 
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from prichexy_model.bundle import (
     load_classifier,
     load_verifier,
 )
-from prichexy_testing.bundles import judging_bundle
+from prichexy_model.classifier import AbnormalityClassifier
+from prichexy_model.weights import save_weights
+from prichexy_testing.bundles import describe, judging_bundle
 from prichexy_testing.dicoms import phantom
 from prichexy_testing.shared_data import REPO
 from prichexy_worker import engine as engine_module
@@ -144,6 +147,31 @@ def test_a_bundle_whose_judges_are_damaged_is_not_used(tmp_path, file):
     folder = judging_bundle(tmp_path / "bundle")
     (folder / file).write_bytes(b"no weights")
     with pytest.raises(Misconfigured, match=r"model\.bundle"):
+        Engine.load(folder, "cpu")
+
+
+def test_a_judge_that_cannot_look_at_an_image_is_not_used(tmp_path):
+    folder = judging_bundle(tmp_path / "bundle")
+    part = {"backbone": "efficientnet-lite0", "labels": ["Mass"], "input_size": 8}
+    network = AbnormalityClassifier("efficientnet-lite0", ["Mass"], size=8)
+    part["weights_sha256"] = save_weights(folder / CLASSIFIER_FILE, network.state_dict())
+    describe(folder, prichexy={"classifier": part})
+    with pytest.raises(Misconfigured, match=r"model\.bundle: its judges cannot look"):
+        Engine.load(folder, "cpu")
+
+
+def test_a_judge_whose_word_is_no_number_is_not_used(tmp_path):
+    folder = judging_bundle(tmp_path / "bundle")
+    network, part = load_verifier(folder)
+    # The root of a negative variance.
+    state = {
+        name: -1 - value if name.endswith("running_var") else value
+        for name, value in network.state_dict().items()
+    }
+    digest = save_weights(folder / VERIFIER_FILE, state)
+    told = {name: value for name, value in asdict(part).items() if name != "digest"}
+    describe(folder, prichexy={"verifier": told | {"weights_sha256": digest}})
+    with pytest.raises(Misconfigured, match=r"model\.bundle: max recognised is no number"):
         Engine.load(folder, "cpu")
 
 

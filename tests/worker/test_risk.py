@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from pydicom.dataset import Dataset
 
 from prichexy_testing.bundles import judging_bundle
 from prichexy_testing.dicoms import radiograph_dataset, write
@@ -19,6 +20,7 @@ from prichexy_worker.contract import Reason
 from prichexy_worker.engine import Engine
 from prichexy_worker.errors import Misconfigured, Rejected
 from prichexy_worker.pipeline import Tools, anonymize
+from prichexy_worker.pixels import Radiograph
 from prichexy_worker.pseudonyms import Pseudonyms
 from prichexy_worker.risk import Tolerated
 
@@ -45,6 +47,15 @@ class Eyes:
     ) -> Mapping[str, float]:
         self.seen += [before, after]
         return {risk.RECOGNISED: 0.5}
+
+
+class NoNumber(Eyes):
+    """Says what JSON has no word for."""
+
+    def judged(
+        self, before: npt.NDArray[np.float32], after: npt.NDArray[np.float32]
+    ) -> Mapping[str, float]:
+        return {risk.RECOGNISED: float("nan"), risk.FINDINGS_MOVED: 0.25}
 
 
 @pytest.mark.parametrize(
@@ -76,11 +87,16 @@ def test_a_figure_that_is_to_be_small_and_is_not_there_keeps_the_result_back(
     assert caught.value.reason is Reason.CHECK_IMPOSSIBLE
 
 
+def test_a_figure_that_is_no_number_is_not_told() -> None:
+    image = Radiograph(np.arange(4096, dtype=np.uint16).reshape(64, 64), 12)
+    assert risk.measured(NoNumber(), image, image, Dataset()) == {risk.FINDINGS_MOVED: 0.25}
+
+
 def test_a_limit_needs_a_network_that_measures_it() -> None:
-    Tolerated(recognised=0.5).check_judge(Eyes())
-    Tolerated().check_judge(Eyes())
+    Tolerated(recognised=0.5).check_judges(Eyes.judges)
+    Tolerated().check_judges(Eyes.judges)
     with pytest.raises(Misconfigured, match=r"risk\.finding_change: .* no classifier"):
-        Tolerated(finding_change=0.5).check_judge(Eyes())
+        Tolerated(finding_change=0.5).check_judges(Eyes.judges)
 
 
 def test_the_pipelines_figures_are_of_the_image_before_and_after(

@@ -142,6 +142,21 @@ def test_what_is_to_be_measured_needs_a_bundle_that_can(
     assert (tools.tolerated.recognised, tools.tolerated.finding_change) == (0.75, 1.0)
 
 
+def test_a_model_that_a_worker_with_limits_would_not_take_up_is_not_offered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(tmp_path, monkeypatch)
+    monkeypatch.setenv("PRICHEXY_WORKER_RISK__FINDING_CHANGE", "0.2")
+    settings = load_settings()
+    able = judging_bundle(tmp_path / "able")
+    assert main.read_usable(settings, able).name == "prichexy-generator"
+    without = another_bundle(tmp_path / "without", 1)
+    with pytest.raises(Misconfigured, match=r"risk\.finding_change: .* no classifier"):
+        main.read_usable(settings, without)
+    monkeypatch.delenv("PRICHEXY_WORKER_RISK__FINDING_CHANGE")
+    assert main.read_usable(load_settings(), without).name == "prichexy-generator"
+
+
 def test_a_retired_key_and_kept_uids_do_not_go_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

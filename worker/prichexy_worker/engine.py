@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from prichexy_model.classifier import AbnormalityClassifier
     from prichexy_model.verifier import SiameseVerifier
 
-__all__ = ["Engine", "choose_device", "read_model"]
+__all__ = ["Engine", "choose_device", "read_judges", "read_model"]
 
 _CUDA: Final = re.compile(r"cuda(:\d{1,3})?")
 
@@ -60,7 +61,7 @@ class Engine:
 
         ``threads`` is how many CPU threads torch and OpenCV may use, in this whole process; None
         leaves it as it is. Raises Misconfigured when the bundle is missing or not what its digest
-        says, and when the device is not there.
+        says, when verifier or classifier cannot judge an image, and when the device is not there.
         """
         chosen, reason = choose_device(device)
         if threads is not None:
@@ -85,7 +86,7 @@ class Engine:
             raise Misconfigured(
                 f"model.device: {chosen} takes no model; set cpu or auto"
             ) from error
-        return cls(
+        engine = cls(
             device=chosen,
             device_reason=reason,
             model=_info(found),
@@ -95,12 +96,13 @@ class Engine:
             _verifier=verifier,
             _classifier=classifier,
         )
+        engine._try_judges()
+        return engine
 
     @property
     def judges(self) -> frozenset[str]:
         """The figures that ``judged`` gives: those whose network the bundle holds."""
-        there = {RECOGNISED: self._verifier, FINDINGS_MOVED: self._classifier}
-        return frozenset(name for name, network in there.items() if network is not None)
+        return _judges(self._verifier, self._classifier)
 
     def displacement(self, view: NDArray[np.float32]) -> NDArray[np.float32]:
         """Give the displacement of one image: float32 (2, size, size), normalised coordinates.
@@ -132,6 +134,18 @@ class Engine:
                 figures[FINDINGS_MOVED] = float((found[0] - found[1]).abs().max())
         return figures
 
+    def _try_judges(self) -> None:
+        """Judge a plain view. Raises Misconfigured where that fails: with images it would, too."""
+        side = np.linspace(0, 1, self.input_size, dtype=np.float32)
+        plain = np.minimum.outer(side, side)
+        try:
+            figures = self.judged(plain, plain)
+        except RuntimeError as error:
+            raise Misconfigured("model.bundle: its judges cannot look at an image") from error
+        for name, figure in figures.items():
+            if not math.isfinite(figure):
+                raise Misconfigured(f"model.bundle: {name.replace('_', ' ')} is no number")
+
     def _seen(self, view: NDArray[np.float32]) -> torch.Tensor:
         """Give a view as the networks take it: (1, 1, size, size). Raises ValueError."""
         if view.shape != (self.input_size, self.input_size):
@@ -157,6 +171,20 @@ def read_model(folder: Path) -> ModelInfo:
         return _info(read_bundle(folder))
     except WeightsError as error:
         raise Misconfigured(f"model.bundle: {error}") from error
+
+
+def read_judges(folder: Path) -> frozenset[str]:
+    """Give the ``judges`` that a bundle's engine would have, likewise. Raises Misconfigured."""
+    try:
+        bundle = read_bundle(folder)
+    except WeightsError as error:
+        raise Misconfigured(f"model.bundle: {error}") from error
+    return _judges(bundle.verifier, bundle.classifier)
+
+
+def _judges(verifier: object | None, classifier: object | None) -> frozenset[str]:
+    there = {RECOGNISED: verifier, FINDINGS_MOVED: classifier}
+    return frozenset(name for name, network in there.items() if network is not None)
 
 
 def _info(bundle: Bundle) -> ModelInfo:

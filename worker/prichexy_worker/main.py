@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from prichexy_worker.engine import Engine
     from prichexy_worker.study import Outcome
 
-__all__ = ["announcement", "check", "load_tools", "main", "run"]
+__all__ = ["announcement", "check", "load_tools", "main", "read_usable", "run"]
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -109,7 +109,9 @@ def run(settings: Settings) -> int:
     orthanc = _connect(settings.ingest)
     source, reporter = OrthancSource(orthanc), PluginReporter(orthanc)
     tools, engine = load_tools(settings)
-    choice = Choice(settings.model.bundle, partial(_load_engine, settings), _read_model)
+    choice = Choice(
+        settings.model.bundle, partial(_load_engine, settings), partial(read_usable, settings)
+    )
     # A client of its own: the thread must not wait behind an image, nor an image behind it.
     heartbeat = Announcer(
         PluginReporter(_connect(settings.ingest)),
@@ -221,7 +223,7 @@ def _load_engine(settings: Settings, bundle: Path) -> Engine:
     from prichexy_worker.engine import Engine  # noqa: PLC0415
 
     engine = Engine.load(bundle, device=settings.model.device, threads=settings.model.threads)
-    _tolerated(settings).check_judge(engine)
+    _tolerated(settings).check_judges(engine.judges)
     return engine
 
 
@@ -229,10 +231,11 @@ def _tolerated(settings: Settings) -> Tolerated:
     return Tolerated(settings.risk.recognised, settings.risk.finding_change)
 
 
-def _read_model(folder: Path) -> ModelInfo:
-    """Give what a bundle says of its generator. Raises Misconfigured."""
-    from prichexy_worker.engine import read_model  # noqa: PLC0415 - as above
+def read_usable(settings: Settings, folder: Path) -> ModelInfo:
+    """Give what a bundle says of its generator. Raises Misconfigured, as ``_load_engine`` would."""
+    from prichexy_worker.engine import read_judges, read_model  # noqa: PLC0415 - as above
 
+    _tolerated(settings).check_judges(read_judges(folder))
     return read_model(folder)
 
 

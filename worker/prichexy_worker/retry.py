@@ -80,7 +80,7 @@ BLAMED: Final[Mapping[Reason, Blame]] = {
     Reason.CHECK_IMPOSSIBLE: Blame.WORKER,
 }
 #: Quarantines that one study has by its own fault, and study after study when a model, a codec or
-#: a check is broken: each has a circuit of its own.
+#: a check is broken, or a limit is not for the model: each has a circuit of its own.
 BROKEN_KINDS: Final = frozenset(
     {
         Reason.UNDECODABLE,
@@ -88,6 +88,8 @@ BROKEN_KINDS: Final = frozenset(
         Reason.IDENTITY_SURVIVED,
         Reason.CONFORMANCE_BROKEN,
         Reason.PIXELS_NOT_SANE,
+        Reason.RECOGNISABLE,
+        Reason.FINDINGS_CHANGED,
     }
 )
 #: So many different studies in a row, with no success between, open a circuit. Of the workers more:

@@ -1,8 +1,9 @@
 """What is left in a result: the patient, for who knows the original, and the findings.
 
 The bundle's own verifier and classifier judge each image before and after. The original is the
-likest image of its patient that an attacker can hold, so what the verifier says is the worst case
-(docs/residual-risk.md). Like the generator they see the image shrunk, in the original's grey.
+likest image of its patient that an attacker can hold; another network than the verifier may see
+more in it (docs/residual-risk.md). Like the generator they see the image shrunk, in the original's
+grey.
 """
 
 from __future__ import annotations
@@ -68,10 +69,10 @@ class Tolerated:
             if figure > limit:
                 raise Rejected(reason, f"{figure:.3f}, and {limit:g} is allowed")
 
-    def check_judge(self, judge: Judge) -> None:
-        """Raise Misconfigured when ``judge`` does not give a figure that is to be small."""
+    def check_judges(self, judges: frozenset[str]) -> None:
+        """Raise Misconfigured when a figure that is to be small is not among ``judges``."""
         for name, _, setting, _ in self._limits():
-            if name not in judge.judges:
+            if name not in judges:
                 network = "verifier" if name == RECOGNISED else "classifier"
                 raise Misconfigured(
                     f"risk.{setting}: the model's bundle holds no {network} to measure it with; "
@@ -96,11 +97,13 @@ def measured(
 ) -> dict[str, float]:
     """Give what ``judge`` makes of an image and its result, both in the grey of ``dataset``.
 
-    Empty where the bundle holds no network for it.
+    Empty where the bundle holds no network for it. What is no number cannot be told, and is left
+    out.
     """
     if not judge.judges:
         return {}
     first, second = (
         shrink(view, judge.input_size) for view in displayed_alike(before, after, dataset)
     )
-    return dict(judge.judged(first, second))
+    figures = judge.judged(first, second)
+    return {name: figure for name, figure in figures.items() if math.isfinite(figure)}

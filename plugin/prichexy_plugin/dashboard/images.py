@@ -100,6 +100,13 @@ def _count(study: StudyRecord) -> int:
     return min(int(study.measures.get("images_shown", 0)), MOST_IMAGES)
 
 
+def _share(figure: float) -> str:
+    """Write a share in per cent, and never as none or all what is not."""
+    if 0 < figure < 0.01:
+        return "less than 1%"
+    return "more than 99%" if 0.99 < figure < 1 else f"{figure:.0%}"
+
+
 def _shown(number: int, figures: Mapping[str, float]) -> Shown:
     def figure(name: str) -> float:
         return float(figures.get(name, 0.0))
@@ -119,7 +126,7 @@ def _shown(number: int, figures: Mapping[str, float]) -> Shown:
         ("Pixels that changed", f"{figure('changed_share'):.0%}"),
         ("Likeness", "nothing changed" if psnr >= _IDENTICAL_DB else f"{psnr:.1f} dB"),
         *(
-            (words, f"{figures[name]:.0%}")
+            (words, _share(figures[name]))
             for name, words in (
                 ("max_recognised", "Recognised as the patient's"),
                 ("max_finding_change", "Greatest change of a finding"),

@@ -60,7 +60,7 @@ MEANT: Final[Mapping[str, str]] = {
     "psnr_db": "How like the original it stayed. The higher, the more of use and the less private; "
     "200 says that nothing changed.",
     "max_recognised": "How sure the model's verifier is, 0 to 1, that original and result show one "
-    "patient: the worst case, an attacker who has the original itself.",
+    "patient. Few attackers have the original itself; but other networks may recognise more.",
     "max_finding_change": "The most that the model's classifier changed its mind by about any "
     "finding, 0 to 1.",
 }
