@@ -118,7 +118,7 @@ class Engine:
         return array
 
     def judged(self, before: NDArray[np.float32], after: NDArray[np.float32]) -> dict[str, float]:
-        """Give the ``judges``' figures of an image before and after; see ``risk``.
+        """Give the ``judges``' figures of an image before and after, each 0 to 1; see ``risk``.
 
         Both are views as ``displacement`` takes them. Raises ValueError as it does.
         """
@@ -167,19 +167,20 @@ class Engine:
 
 def read_model(folder: Path) -> ModelInfo:
     """Give what a bundle says of its generator; no weights are read. Raises Misconfigured."""
-    try:
-        return _info(read_bundle(folder))
-    except WeightsError as error:
-        raise Misconfigured(f"model.bundle: {error}") from error
+    return _info(_read(folder))
 
 
 def read_judges(folder: Path) -> frozenset[str]:
     """Give the ``judges`` that a bundle's engine would have, likewise. Raises Misconfigured."""
+    bundle = _read(folder)
+    return _judges(bundle.verifier, bundle.classifier)
+
+
+def _read(folder: Path) -> Bundle:
     try:
-        bundle = read_bundle(folder)
+        return read_bundle(folder)
     except WeightsError as error:
         raise Misconfigured(f"model.bundle: {error}") from error
-    return _judges(bundle.verifier, bundle.classifier)
 
 
 def _judges(verifier: object | None, classifier: object | None) -> frozenset[str]:
