@@ -6,12 +6,11 @@ pool the rows are) and ``anonymised.json`` (of what, by what, how far, with dige
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +24,7 @@ from prichexy_train.checkpoints import write_whole
 from prichexy_train.data.images import HalfImages, Images
 from prichexy_train.data.pool import Pool
 from prichexy_train.errors import Damaged, Diverged, Misconfigured
+from prichexy_train.locks import held
 from prichexy_train.methods_from import ChosenMethod
 from prichexy_train.randomness import generator
 
@@ -131,8 +131,7 @@ def anonymise(
     }
     if draw:
         of["draw"] = draw
-    folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with held(folder / ".lock", wait=True):
         about = _begin(folder, of, chosen, pool, indices)
         if len(about["blocks"]) < _blocks(len(indices)):
             make = _Maker(pool.images, image_ids(pool), chosen, seed, draw, torch.device(device))
@@ -275,14 +274,6 @@ def _fill(
 
 def _blocks(rows: int) -> int:
     return -(-rows // _BLOCK)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process works in ``folder``, and keep others waiting."""
-    with (folder / ".lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _read(path: Path) -> dict[str, Any]:

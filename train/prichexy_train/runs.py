@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import platform
 import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +19,8 @@ from pydantic import BaseModel
 from torch import Tensor
 
 from prichexy_train.checkpoints import load_checkpoint, save_checkpoint, write_whole
-from prichexy_train.errors import Damaged, Failed, InUse, Misconfigured
+from prichexy_train.errors import Damaged, Failed, Misconfigured
+from prichexy_train.locks import held, made_exclusive
 from prichexy_train.parallel import broadcast, this_process
 from prichexy_train.settings import changeable_keys, flat
 from prichexy_train.toml_text import toml_text
@@ -28,6 +28,8 @@ from prichexy_train.toml_text import toml_text
 __all__ = ["RunFolder", "load_best", "origin"]
 
 _LOCK: Final = ".lock"
+#: Held while one of several processes writes what they all have.
+_TURN: Final = ".turn"
 #: What a result may depend on.
 _LIBRARIES: Final = ("torch", "monai", "numpy", "pytorch-ignite", "scikit-learn")
 
@@ -96,8 +98,11 @@ class RunFolder:
         seed: int,
         device: str,
         held_back: Mapping[str, str] | None = None,
+        together: bool = False,
     ) -> Iterator[None]:
         """Within the block, the folder is this run's: made or taken up again, and locked.
+
+        ``together``: other processes may be at the same run, which shares out what is to do.
 
         ``data`` names what the run reads, each with its digest; ``held_back``, by set, the test
         images that it does not learn from: see ``unseen``. A new run that fails before its first
@@ -114,12 +119,13 @@ class RunFolder:
             yield
             return
         start = {"device": device, **origin()}
-        with ExitStack() as held:
+        with ExitStack() as stack:
             try:
-                held.enter_context(_locked(self.path))
-                new = not self.settings_file.exists()
-                self._check(stage, settings, data)
-                self._write_start(stage, settings, data, held_back or {}, seed, start)
+                lock = stack.enter_context(held(self.path / _LOCK, together=together))
+                with self._turn():
+                    new = not self.settings_file.exists()
+                    self._check(stage, settings, data)
+                    self._write_start(stage, settings, data, held_back or {}, seed, start)
             except Failed as error:
                 broadcast(2 if isinstance(error, Misconfigured) else 1)
                 raise
@@ -127,9 +133,13 @@ class RunFolder:
             try:
                 yield
             except BaseException:
-                if new:
+                if new and made_exclusive(lock):
                     self._forget_a_start()
                 raise
+
+    def _turn(self) -> AbstractContextManager[Any]:
+        """Wait until no other process writes settings, provenance or result, then keep it so."""
+        return held(self.path / _TURN, wait=True)
 
     def write_history(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Put ``history`` in place of the file's."""
@@ -140,10 +150,11 @@ class RunFolder:
         """Write the result, and with it the end; ``seconds`` are those of all starts together."""
         if not this_process().first:
             return
-        provenance = self.provenance()
-        provenance |= {"ended": _now(), "seconds": round(seconds, 1)}
-        _write_json(self.provenance_file, provenance)
-        _write_json(self.result_file, result)
+        with self._turn():
+            provenance = self.provenance()
+            provenance |= {"ended": _now(), "seconds": round(seconds, 1)}
+            _write_json(self.provenance_file, provenance)
+            _write_json(self.result_file, result)
 
     def save_best(self, networks: Mapping[str, Mapping[str, Tensor]], **words: Any) -> None:
         """Write the networks of the best validation so far."""
@@ -169,7 +180,8 @@ class RunFolder:
     def _forget_a_start(self) -> None:
         """Remove what ``claimed`` wrote, unless more than curves without a point came of it."""
         with suppress(OSError):  # the error that ended the run matters more
-            ours = {self.settings_file, self.provenance_file, self.tensorboard, self.path / _LOCK}
+            locks = {self.path / _LOCK, self.path / _TURN}
+            ours = {self.settings_file, self.provenance_file, self.tensorboard, *locks}
             if set(self.path.iterdir()) <= ours:
                 self.settings_file.unlink()
                 self.provenance_file.unlink()
@@ -256,23 +268,6 @@ def _git(file: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Make the folder, if need be, and hold it. Raises InUse, and Failed when it cannot be made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / _LOCK).open("a")
-    except OSError as error:
-        raise Failed(f"{folder}: cannot be written to ({error.strerror})") from error
-    with lock as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InUse(f"{folder}: another process works in this run folder") from error
-        # The system lets go of it however the process ends, so nothing stale is left behind.
-        yield
 
 
 def _plain(settings: BaseModel) -> dict[str, Any]:

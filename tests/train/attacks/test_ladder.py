@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from prichexy_train.attacks.target import Target
 from prichexy_train.attacks.tuned import FineTuned, TrainedEnsemble
 from prichexy_train.attacks.undoing import Registered, RegistrationResidual
 from prichexy_train.data.pool import Pool
+from prichexy_train.locks import held
 from prichexy_train.measures.auc import auc
 from prichexy_train.records import (
     AttackRecord,
@@ -121,6 +124,93 @@ def test_nothing_is_begun_after_the_deadline(target: MakeTarget, tmp_path: Path)
     rung = Told()
     climbed = climb(target(), tmp_path, rungs=[rung], deadline=5.0, clock=lambda: 6.0)
     assert (climbed.ended, climbed.records, rung.made) == ("deadline", 0, [])
+
+
+class Passing:
+    """What passes the time in a test: each call does the next thing."""
+
+    def __init__(self, *things: Callable[[], object]) -> None:
+        self.things = list(things)
+
+    def __call__(self) -> None:
+        self.things.pop(0)()
+
+
+def test_what_another_process_is_at_is_left_to_it_and_then_waited_for(
+    target: MakeTarget, tmp_path: Path
+) -> None:
+    ours, theirs, against = Told(), Told(), target()
+    with ExitStack() as other:
+        other.enter_context(held(Workplace(tmp_path, "told", 1).lock))
+
+        def they_finish() -> None:
+            assert ours.made == [2]
+            other.close()
+            climb(against, tmp_path, rungs=[theirs])
+
+        passing = Passing(lambda: None, they_finish)
+        climbed = climb(against, tmp_path, rungs=[ours], wait=passing)
+    assert (climbed.ended, climbed.records, passing.things) == ("finished", 2, [])
+    assert (ours.made, theirs.made) == ([2], [1])
+
+
+def test_an_attempt_that_another_process_gave_up_is_made(
+    target: MakeTarget, tmp_path: Path
+) -> None:
+    rung = Told()
+    with ExitStack() as other:
+        other.enter_context(held(Workplace(tmp_path, "told", 1).lock))
+        climbed = climb(target(), tmp_path, rungs=[rung], wait=Passing(other.close))
+    assert (climbed.ended, climbed.records, rung.made) == ("finished", 4, [2, 1])
+
+
+def test_waiting_for_another_process_ends_at_the_deadline(
+    target: MakeTarget, tmp_path: Path
+) -> None:
+    rung, times = Told(), [1.0]
+    with held(Workplace(tmp_path, "told", 1).lock):
+        climbed = climb(
+            target(),
+            tmp_path,
+            rungs=[rung],
+            deadline=5.0,
+            clock=lambda: times[-1],
+            wait=lambda: times.append(6.0),
+        )
+    assert (climbed.ended, climbed.records, rung.made) == ("deadline", 2, [2])
+
+
+def test_what_rests_on_what_another_process_is_at_comes_after_it(
+    target: MakeTarget, tmp_path: Path
+) -> None:
+    against = target(settings={"seeds": 2})
+    rungs = [Frozen(), FreshVerifier("mixed"), TrainedEnsemble(), Search("fresh-mixed")]
+    with ExitStack() as other:
+        other.enter_context(held(Workplace(tmp_path, "fresh-mixed", 2).lock))
+
+        def nothing_yet() -> None:
+            names = {stored.record.rung.name for stored in read_records(tmp_path)}
+            assert names == {"frozen", "fresh-mixed"}
+            other.close()
+
+        climbed = climb(against, tmp_path, rungs=rungs, wait=Passing(nothing_yet))
+    assert climbed.finished
+    assert not climbed.left_out
+    together = find_record(tmp_path, "rung-4.trained-ensemble.seed-1.test")
+    assert together is not None
+    assert together.record.details["trainings"] == {"fresh-mixed": 2}
+
+
+def test_two_threads_make_every_attempt_once(target: MakeTarget, tmp_path: Path) -> None:
+    against, rungs = target(settings={"seeds": 12}), (Told(), Told())
+    with ThreadPoolExecutor() as pool:
+        calls = [
+            pool.submit(climb, against, tmp_path, rungs=[rung], wait=lambda: None) for rung in rungs
+        ]
+        both = [call.result(timeout=60) for call in calls]
+    assert all(climbed.finished for climbed in both)
+    assert sum(climbed.records for climbed in both) == 24
+    assert sorted(rungs[0].made + rungs[1].made) == [*range(1, 13)]
 
 
 def test_what_cannot_be_attacked_is_named_and_the_rest_goes_on(

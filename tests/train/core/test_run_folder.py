@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def test_a_new_run_that_fails_before_its_first_checkpoint_leaves_its_folder_free
         run.tensorboard.mkdir()
         (run.tensorboard / "events").touch()
         raise Misconfigured("the weights do not fit")
-    assert [path.name for path in run.path.iterdir()] == [".lock"]
+    assert sorted(path.name for path in run.path.iterdir()) == [".lock", ".turn"]
     with claimed(run.path, data={"weights": "right"}):
         pass
 
@@ -113,6 +114,24 @@ def test_two_processes_cannot_work_in_one_folder(tmp_path: Path) -> None:
     # kill -9 leaves no lock behind.
     with claimed(tmp_path, Training(), data={}):
         pass
+
+
+def test_a_run_that_is_shared_out_is_shared_with_who_shares_it(tmp_path: Path) -> None:
+    with claimed(tmp_path, together=True):
+        with claimed(tmp_path, together=True):
+            pass
+        with pytest.raises(InUse, match="another process works"), claimed(tmp_path):
+            pass
+    with claimed(tmp_path), pytest.raises(InUse), claimed(tmp_path, together=True):
+        pass
+    assert len(RunFolder(tmp_path).provenance()["starts"]) == 3
+
+
+def test_a_new_run_that_fails_leaves_it_to_who_shares_it(tmp_path: Path) -> None:
+    with ExitStack() as other, pytest.raises(RuntimeError), claimed(tmp_path, together=True):
+        other.enter_context(claimed(tmp_path, together=True))
+        raise RuntimeError
+    assert RunFolder(tmp_path).settings_file.is_file()
 
 
 @pytest.mark.parametrize(

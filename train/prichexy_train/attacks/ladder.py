@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +34,8 @@ from prichexy_train.attacks.target import Target, TestedSet
 from prichexy_train.attacks.tuned import FineTuned, TrainedEnsemble
 from prichexy_train.attacks.undoing import Registered, RegistrationResidual, Undone
 from prichexy_train.attacks.validating import Validated
+from prichexy_train.errors import InUse
+from prichexy_train.locks import held
 from prichexy_train.measures.auc import auc
 from prichexy_train.measures.bootstrap import Resamples, interval, weighted_auc, weighted_mean
 from prichexy_train.precision import device_name
@@ -49,6 +51,9 @@ from prichexy_train.records import (
 __all__ = ["LADDER", "Climbed", "climb", "rungs_of"]
 
 _log: Final = logging.getLogger(__name__)
+
+#: Seconds between two looks at what another process is at.
+_LOOK_AGAIN: Final = 1.0
 
 #: In the order in which they are tried: cheap ones first, and none before what it rests on.
 LADDER: Final[tuple[Rung, ...]] = (
@@ -109,33 +114,89 @@ def climb(
     provenance: Mapping[str, Any] | None = None,
     deadline: float | None = None,
     clock: Callable[[], float] = time.monotonic,
+    wait: Callable[[], None] = lambda: time.sleep(_LOOK_AGAIN),
 ) -> Climbed:
     """Try every rung with every seed of the settings, and write what came of it below ``run``.
 
     An attempt whose records are there is not made again, and one that was broken off goes on.
-    Past ``deadline``, a value of ``clock``, the attempt at hand is put off and nothing more is
-    begun. ``provenance`` is put into each record. Raises what the attacks raise.
+    Several processes may climb below one ``run``: an attempt that another one is at is left to
+    it, with what rests on it; when nothing else is left, it is waited for. Past ``deadline``, a
+    value of ``clock``, the attempt at hand is put off and nothing more is begun. ``provenance``
+    is put into each record. Raises what the attacks raise.
     """
-    left_out: dict[str, str] = {}
-    written = 0
     rungs = rungs_of(target.settings.rungs) if rungs is None else rungs
-    for rung in rungs:
+    climbing = _Climbing(target, run, provenance or {}, deadline, clock)
+    try:
+        told = False
+        while others_at := climbing.through(rungs):
+            if not told:
+                _log.info("another process is at %s", ", ".join(sorted(others_at)))
+                told = True
+            wait()
+    except NotInTime:
+        return climbing.ended("deadline")
+    except Interrupted:
+        return climbing.ended("interrupted")
+    return climbing.ended("finished")
+
+
+@dataclass
+class _Climbing:
+    """A call of ``climb``: what it has done so far."""
+
+    target: Target
+    run: Path
+    provenance: Mapping[str, Any]
+    deadline: float | None
+    clock: Callable[[], float]
+    written: int = 0
+    left_out: dict[str, str] = field(default_factory=dict)
+    #: Rungs of which this call has made every attempt that is made anew at each call.
+    renewed: set[str] = field(default_factory=set)
+
+    def ended(self, how: str) -> Climbed:
+        return Climbed(how, self.written, self.left_out)
+
+    def through(self, rungs: Sequence[Rung]) -> set[str]:
+        """Make the attempts that are to be made; give the rungs that others are at, or before.
+
+        Raises NotInTime, Interrupted, and what the attacks raise.
+        """
+        others_at: set[str] = set()
+        for rung in rungs:
+            key = f"{rung.number} {rung.name}"
+            if key in self.left_out or rung.name in self.renewed:
+                continue
+            try:
+                self._try(rung, others_at)
+            except NotApplicable as reason:
+                self.left_out[key] = str(reason)
+                _log.info("rung %d, %s: left out: %s", rung.number, rung.name, reason)
+        return others_at
+
+    def _try(self, rung: Rung, others_at: set[str]) -> None:
+        for seed in rung.seeds(self.target):
+            if _recorded(self.target, rung, seed, self.run):
+                continue
+            workplace = Workplace(self.run, rung.name, seed, self.deadline, self.clock)
+            if workplace.late:
+                raise NotInTime
+            if rung.rests_on & others_at or not self._made(rung, workplace):
+                others_at.add(rung.name)
+        if rung.anew and rung.name not in others_at:
+            self.renewed.add(rung.name)
+
+    def _made(self, rung: Rung, workplace: Workplace) -> bool:
+        """Make an attempt, unless another process is at it."""
         try:
-            for seed in rung.seeds(target):
-                if _recorded(target, rung, seed, run):
-                    continue
-                workplace = Workplace(run, rung.name, seed, deadline, clock)
-                if workplace.late:
-                    return Climbed("deadline", written, left_out)
-                written += _attempt(target, rung, workplace, run, provenance or {})
-        except NotApplicable as reason:
-            left_out[f"{rung.number} {rung.name}"] = str(reason)
-            _log.info("rung %d, %s: left out: %s", rung.number, rung.name, reason)
-        except NotInTime:
-            return Climbed("deadline", written, left_out)
-        except Interrupted:
-            return Climbed("interrupted", written, left_out)
-    return Climbed("finished", written, left_out)
+            with held(workplace.lock):
+                if not _recorded(self.target, rung, workplace.seed, self.run):
+                    self.written += _attempt(
+                        self.target, rung, workplace, self.run, self.provenance
+                    )
+        except InUse:
+            return False
+        return True
 
 
 def _recorded(target: Target, rung: Rung, seed: int, run: Path) -> bool:

@@ -97,6 +97,11 @@ class Workplace:
         return self.run / "attempts"
 
     @property
+    def lock(self) -> Path:
+        """Give the file whose lock is held by the one process that makes the attempt."""
+        return self.folder.with_suffix(".lock")
+
+    @property
     def late(self) -> bool:
         """Whether the time is over."""
         return self.deadline is not None and self.clock() >= self.deadline
@@ -113,6 +118,9 @@ class Rung(ABC):
     role: Role = "attack"
     #: Whether it is made anew at each call, for it rests on the other records.
     anew: bool = False
+    #: Names of the rungs whose attempts it uses, or whose files in the shared folder: it is not
+    #: tried while another process is at one of them. Its own, where its attempts use one another's.
+    rests_on: frozenset[str] = frozenset()
 
     def learns(self, settings: AttackSettings) -> Learning:  # noqa: ARG002
         """Say which training images, with these settings, it looks at."""

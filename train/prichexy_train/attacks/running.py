@@ -42,6 +42,7 @@ def run_attack(
     """Attack a method on the test images of the prepared sets in ``data``.
 
     Writes a record for each attempt into the run folder, where those that are there count.
+    Several processes may be at one run, with the same settings: they share the attempts.
     ``verifiers`` are finished runs of strong verifiers. Anonymised images are made, or found,
     below ``anonymised``, in the run folder by default; once the run is finished they are needed
     no more. Raises Misconfigured where a run may have learned from the test patients, and as
@@ -58,7 +59,7 @@ def run_attack(
         digests[f"verifier-{number}"] = file_digest(RunFolder(verifier).best_file)
     digests |= _weights(settings)
     name = device_name(device)
-    with run.claimed(STAGE, settings, data=digests, seed=settings.seed, device=name):
+    with run.claimed(STAGE, settings, data=digests, seed=settings.seed, device=name, together=True):
         rungs = (*rungs_of(settings.rungs), *(SHORTCUT_CHECKS if settings.shortcuts else ()))
         looked_at = {rung.learns(settings) for rung in rungs}
         learning: Learning = "means" if "means" in looked_at else "nothing"

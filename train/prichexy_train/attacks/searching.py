@@ -62,6 +62,7 @@ class Search(Rung):
         self.by = by
         self.name = f"retrieval-{by}"
         self.role = "baseline" if by == "imagenet-features" else "attack"
+        self.rests_on = frozenset({_TRAINS[by].name} if by in _TRAINS else ())
         self._by_features = by in {"imagenet-features", "ensemble"}
 
     def learns(self, settings: AttackSettings) -> Learning:

@@ -91,6 +91,7 @@ class TrainedEnsemble(Rung):
     number = 4
     name = "trained-ensemble"
     anew = True
+    rests_on = frozenset(name for _, name in (*_TRAINED, *_OTHERS))
 
     def attack(self, target: Target, workplace: Workplace) -> Attempt:
         """Add up the standardised scores of the records by their shares; see ``Rung``."""

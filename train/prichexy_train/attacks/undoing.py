@@ -46,6 +46,7 @@ class Undone(OfStrongVerifier):
 
     number = 8
     name = "undone"
+    rests_on = frozenset({"undone"})
 
     def seeds(self, target: Target) -> Sequence[int]:
         """Give one number a strong verifier.
@@ -74,6 +75,7 @@ class Registered(OfStrongVerifier):
 
     number = 8
     name = "registered"
+    rests_on = frozenset({"registration-residual"})
 
     def attack(self, target: Target, workplace: Workplace) -> Attempt:
         """Register, then score with the verifier of that number; see ``Rung``."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,7 +44,7 @@ from prichexy_train.data.settings import (
 )
 from prichexy_train.data.splits import drawn_split, kin, official_split
 from prichexy_train.data.tables import table_file
-from prichexy_train.errors import InUse
+from prichexy_train.locks import held
 from prichexy_train.measures.demographics import demographics_auc
 from prichexy_train.randomness import numpy_generator
 
@@ -96,7 +94,7 @@ def prepare_set(
         to.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UnusableData(f"{to}: cannot be written to ({error.strerror})") from error
-    with _locked(to):
+    with held(to / ".lock"):
         return _prepare(settings, source, to, jobs=jobs, progress=progress)
 
 
@@ -129,16 +127,6 @@ def _prepare(
     equal = _equal_pixels(digests)
     tables = tables_of(settings, source, reading, equal, problems, stop_at_problems)
     return _write(settings, source, to, tables, rows_digest(digests))
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with (folder / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InUse(f"{folder}: another process prepares this folder") from error
-        yield
 
 
 def _refuse_another_set(to: Path, settings: PrepareSettings, images: int) -> None:

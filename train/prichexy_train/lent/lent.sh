@@ -84,7 +84,7 @@ new_files() {
     local folder
     for folder in */; do
         if [ -e "$folder/result.json" ] || [ -d "$folder/records" ] || [ "$folder" = report/ ]; then
-            find "$folder" -type f -newer ../unpacked ! -name checkpoint.pt ! -name .lock \
+            find "$folder" -type f -newer ../unpacked ! -name checkpoint.pt ! -name .lock ! -name .turn \
                 ! -path '*/tensorboard/*' ! -path '*/attempts/*' -print0
         fi
     done

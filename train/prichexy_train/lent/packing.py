@@ -38,7 +38,9 @@ SCRIPT: Final = "lent.sh"
 #: Names each part with its SHA-256, in the order in which they are joined.
 MANIFEST: Final = "parts.sha256"
 #: What of a run is needed by nobody but the run itself, while it is going on.
-_NOT_OF_RUNS: Final = frozenset({"checkpoint.pt", "tensorboard", ".lock", "attempts", "anonymised"})
+_NOT_OF_RUNS: Final = frozenset(
+    {"checkpoint.pt", "tensorboard", ".lock", ".turn", "attempts", "anonymised"}
+)
 _MIB: Final = 1 << 20
 
 
