@@ -23,7 +23,7 @@ from prichexy_worker.project import read_project
 from prichexy_worker.pseudonyms import Pseudonyms
 from prichexy_worker.settings import Settings
 
-__all__ = ["exported_copy", "picture_of"]
+__all__ = ["exported_copy", "picture_of", "warning_of"]
 
 
 def exported_copy(
@@ -74,7 +74,7 @@ def picture_of(file: DicomFile, settings: Settings, place: Path) -> ModelInfo:
         displacement=deform.displacement_in_pixels(field, rows, columns),
         caption=f"PriCheXy gateway, {rows} by {columns} pixels, model {engine.model.name} "
         f"{engine.model.model_version}",
-        warning=_warning(engine.model),
+        warning=warning_of(engine.model),
     )
     save_png(draw(panels), place)
     return engine.model
@@ -98,10 +98,10 @@ def _view(dataset: Dataset) -> NDArray[np.float32]:
     return view.displayed(pixels.decode(dataset), dataset)
 
 
-def _warning(model: ModelInfo) -> str:
-    """Say what is not known about the model, or nothing when its privacy was measured."""
+def warning_of(model: ModelInfo) -> str:
+    """Say what is not known about the model, or nothing when it was measured to protect."""
     if model.evidence == "untrained":
         return "Untrained weights: no privacy is claimed."
     if model.evidence == "trained":
         return "Trained weights, not yet attacked: no privacy is claimed."
-    return ""
+    return "" if model.protects else "Measured: no protection was shown."

@@ -106,7 +106,8 @@ class Bundle:
     """What a bundle says about its models.
 
     ``digest`` is the SHA-256 of the generator's weights' file, ``statement`` the sentence people
-    are shown, ``mu`` the largest displacement in normalised coordinates along an axis (of the
+    are shown, ``protects`` whether what was measured shows that attackers do worse than on real
+    images, ``mu`` the largest displacement in normalised coordinates along an axis (of the
     fine field, where there is a coarse one, too; with border "paper" only four pixels and more
     inside the border, see ``flow.displacement``), ``input_size`` the rows and columns of the
     image that the field is for, ``field_size`` those at which the generator sees it and proposes
@@ -126,13 +127,14 @@ class Bundle:
     coarse: CoarsePart | None = None
     verifier: VerifierPart | None = None
     classifier: ClassifierPart | None = None
+    protects: bool = False
 
 
 def read_bundle(folder: str | Path) -> Bundle:
     """Give what the bundle in ``folder`` says about its models; no weights are read.
 
     Raises BundleError when the metadata is missing, is not JSON, or lacks or garbles a key, and
-    when it says "measured" without a figure.
+    when it says "measured" without a figure, or that it protects and was not measured.
     """
     path = Path(folder) / METADATA_FILE
     try:
@@ -143,13 +145,16 @@ def read_bundle(folder: str | Path) -> Bundle:
         raise BundleError(f"{path}: is not JSON") from error
     if not isinstance(metadata, Mapping):
         raise BundleError(f"{path}: is no JSON object")
-    optional = {"field_size", "coarse", "verifier", "classifier"}
+    optional = {"field_size", "coarse", "verifier", "classifier", "protects"}
     section = _section(path, metadata, _SECTION, _KEYS, optional)
     if section is None:
         raise BundleError(f"{path}: has no section {_SECTION}")
     evidence: Evidence = _one_of(path, section, "evidence", get_args(Evidence))
     if evidence == "measured" and not _holds_a_number(metadata.get("eval_metrics")):
         raise BundleError(f"{path}: evidence is measured, but eval_metrics holds no figure")
+    protects = section.get("protects", False)
+    if not isinstance(protects, bool) or (protects and evidence != "measured"):
+        raise BundleError(f"{path}: protects is not true or false, or evidence is not measured")
     input_size = _input_size(path, section)
     return Bundle(
         name=_text(path, metadata, "name", _SENTENCE),
@@ -164,6 +169,7 @@ def read_bundle(folder: str | Path) -> Bundle:
         coarse=_coarse(path, section, input_size),
         verifier=_verifier(path, section),
         classifier=_classifier(path, section),
+        protects=protects,
     )
 
 

@@ -36,6 +36,7 @@ def describe_bundle(folder: Path, digest: str) -> Version:
             deformation=_deformation(section),
             evidence=str(section["evidence"]),
             statement=str(section["statement"]),
+            protects=section.get("protects", False) is True,
         )
         weights = hashlib.sha256((folder / "models" / "model.pt").read_bytes()).hexdigest()
     except OSError as error:

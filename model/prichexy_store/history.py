@@ -35,6 +35,7 @@ class Version:
 
     ``digest`` is that of all its files and names its folder; ``weights`` that of the generator's
     weights, which results and workers name; ``deformation`` says what else decides over the pixels.
+    ``protects``: what was measured shows that attackers do worse than on real images.
     """
 
     digest: str
@@ -44,6 +45,14 @@ class Version:
     deformation: str
     evidence: str
     statement: str
+    protects: bool = False
+
+    @property
+    def known(self) -> str:
+        """Give in words what is known: the evidence, and of what was measured whether it helps."""
+        if self.evidence != "measured":
+            return self.evidence
+        return "measured, protects" if self.protects else "measured, no protection shown"
 
 
 @dataclass(frozen=True, slots=True)

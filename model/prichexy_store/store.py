@@ -352,11 +352,11 @@ class ModelStore:
         if not changes:
             return False
         before = changes[-1].version
-        weaker = EVIDENCE.index(version.evidence) < EVIDENCE.index(before.evidence)
+        weaker = _strength(version) < _strength(before)
         if weaker and not force:
             raise Refused(
-                f"{version.name} {version.version} is {version.evidence}, but what is in use "
-                f"({before.name} {before.version}) is {before.evidence}. To use it all the same: "
+                f"{version.name} {version.version} is {version.known}, but what is in use "
+                f"({before.name} {before.version}) is {before.known}. To use it all the same: "
                 "--force --reason TEXT"
             )
         return weaker
@@ -383,6 +383,11 @@ class ModelStore:
 
     def _moment(self) -> str:
         return self._now().astimezone(UTC).isoformat(timespec="seconds")
+
+
+def _strength(version: Version) -> tuple[int, bool]:
+    """Give what orders versions by their evidence: what is larger is stronger."""
+    return EVIDENCE.index(version.evidence), version.protects
 
 
 def _opened(lock: Path) -> TextIO:

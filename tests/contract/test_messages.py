@@ -72,6 +72,8 @@ EXAMPLES = [
     ImageInDoubt(JOB_ID, 2, 1, 3, "d" * 64, 100, 50, ((1, 2, 50, 100),), PNG),
     StudyMessage(JOB_ID, STUDY_ID, 2, ("research",), bundle="b" * 64, strength=1.25),
     Available("b" * 64, MODEL),
+    replace(MODEL, evidence="measured", protects=True),
+    WorkerAnnouncement("w", "0.1.0", "cpu", "none", replace(MODEL, protects=True)),
     WorkerAnnouncement(
         "w", "0.1.0", "cpu", "x", MODEL, ("gpu",), models=(Available("b" * 64, MODEL),)
     ),
@@ -79,7 +81,7 @@ EXAMPLES = [
 #: What need not be told; a worker that is told no errand anonymises.
 OPTIONAL = {
     *("target", "targets", "queues", "models", "edition", "left_at", "study_uid", "study_uids"),
-    *("looked", "errand", "bundle", "strength", "default", "elsewhere"),
+    *("looked", "errand", "bundle", "strength", "default", "elsewhere", "protects"),
 }
 
 
@@ -407,3 +409,11 @@ def test_a_plugin_of_before_is_not_told_which_target_is_the_default(version: int
     assert "default" not in json.dumps(told)
     assert WorkerAnnouncement.from_json(told).targets == ((ARCHIVE,) if version > 1 else ())
     assert TargetInfo.from_json(ARCHIVE.to_json()) == ARCHIVE, "as a worker of before tells it"
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_plugin_of_before_is_not_told_that_a_model_protects(version: int) -> None:
+    announced = WorkerAnnouncement("w", "0.1.0", "cpu", "none", replace(MODEL, protects=True))
+    told = announced.to_json(version)
+    assert "protects" not in json.dumps(told)
+    assert WorkerAnnouncement.from_json(told).model == MODEL

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from prichexy_gateway.picture import Panels, colours, draw, save_png
+from prichexy_gateway.showing import warning_of
+from prichexy_worker.contract import ModelInfo
 
 
 def panels(rows: int, columns: int, shift: float) -> Panels:
@@ -24,6 +26,22 @@ def test_more_displacement_is_lighter_and_the_ends_are_the_ends() -> None:
     assert tuple(shown[-1]) == (253, 231, 37)
     luminance = shown @ np.array([0.2126, 0.7152, 0.0722])
     assert (np.diff(luminance) >= -1).all()
+
+
+@pytest.mark.parametrize(
+    ("evidence", "protects", "warning"),
+    [
+        ("untrained", False, "Untrained weights: no privacy is claimed."),
+        ("trained", False, "Trained weights, not yet attacked: no privacy is claimed."),
+        ("measured", False, "Measured: no protection was shown."),
+        ("measured", True, ""),
+    ],
+)
+def test_a_picture_warns_of_a_model_that_was_not_shown_to_protect(
+    evidence: str, protects: bool, warning: str
+) -> None:
+    model = ModelInfo("model", "1", "ab" * 32, evidence, "A statement.", protects=protects)
+    assert warning_of(model) == warning
 
 
 @pytest.mark.parametrize("shape", [(955, 841), (40, 400), (400, 40), (1, 1)])

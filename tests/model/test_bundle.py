@@ -30,6 +30,9 @@ BAD_SECTIONS: list[dict[str, Any]] = [
     {"evidence": "measured"},  # without a figure
     {"evidence": None},
     {"evidence": ["untrained"]},
+    {"protects": True},  # of what was not measured
+    {"protects": "yes"},
+    {"protects": None},
     {"statement": ""},
     {"statement": "two\nlines"},
     {"statement": "x" * 401},

@@ -93,7 +93,7 @@ def confirmed(house: House, path: str, answer: Response) -> Response:
 
 def test_everybody_with_a_role_sees_what_is_known_of_each_version(house: House) -> None:
     page = house.reader("vera").page("/models")
-    assert "generator 3 measured never in use" in page.text
+    assert "generator 3 measured, no protection shown never in use" in page.text
     assert "What is known of 2." in page.text
     assert "AUC 0.612 [0.602, 0.622]; of real images 0.957" in page.text
     assert "AUC 0.801 [0.790, 0.810]; undeformed 0.822" in page.text

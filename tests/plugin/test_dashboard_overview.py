@@ -58,7 +58,7 @@ def _end(ledger: Ledger, state: State, reason: Reason | None = None) -> None:
 
 def test_when_nothing_needs_anybody_the_page_says_so(site: Site, ledger: Ledger) -> None:
     assert "No worker is alive" in _page(site).text
-    ledger.announce(announcement_of(evidence="measured", statement="Measured."))
+    ledger.announce(announcement_of(evidence="measured", statement="Measured.", protects=True))
     text = _page(site).text
     assert "Nothing. Every part works" in text
     assert "400 GB left" in text
@@ -176,12 +176,32 @@ def test_untrained_weights_are_said_clearly(site: Site, ledger: Ledger) -> None:
     assert "2 of 2 alive" in text
 
 
+@pytest.mark.parametrize(
+    ("evidence", "title"),
+    [
+        ("trained", "Nobody has measured what the model in use hides"),
+        ("measured", "The model in use was not shown to protect"),
+    ],
+)
+def test_a_model_that_was_not_shown_to_protect_needs_somebody(
+    site: Site, ledger: Ledger, evidence: str, title: str
+) -> None:
+    told = "With it an AUC of 0.91 was left, with real images 0.92."
+    ledger.announce(announcement_of("a", evidence=evidence, statement=told))
+    text = _page(site).text
+    assert title in text
+    assert text.count(told) == 2, "where somebody is needed, and beside the model"
+    assert ("measured, no protection shown" in text) == (evidence == "measured")
+
+
 def test_of_measured_weights_is_said_what_was_measured(site: Site, ledger: Ledger) -> None:
-    told = "Under the strongest of 9 attacks, a verification AUC of 0.91 was left."
-    ledger.announce(announcement_of("a", evidence="measured", statement=told))
-    ledger.announce(announcement_of("b", evidence="measured", statement=told))
+    told = "Under the strongest of 9 attacks, a verification AUC of 0.81 was left."
+    for name in ("a", "b"):
+        ledger.announce(announcement_of(name, evidence="measured", statement=told, protects=True))
     text = _page(site).text
     assert "weights are untrained" not in text
+    assert "not shown to protect" not in text
+    assert "no protection shown" not in text
     assert text.count(told) == 1
     assert "on 2 workers" in text
 

@@ -31,7 +31,7 @@ RULES = (
 def gateway(ledger: Ledger) -> FakeGateway:
     gateway = FakeGateway(ledger)
     gateway.rules = RULES
-    ledger.announce(announcement_of(evidence="measured", statement="Measured."))
+    ledger.announce(announcement_of(evidence="measured", statement="Measured.", protects=True))
     return gateway
 
 

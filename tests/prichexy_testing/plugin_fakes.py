@@ -136,7 +136,11 @@ def report_of(
 
 
 def announcement_of(
-    worker_id: str = "worker-1", *, evidence: str = "untrained", statement: str = "Random weights."
+    worker_id: str = "worker-1",
+    *,
+    evidence: str = "untrained",
+    statement: str = "Random weights.",
+    protects: bool = False,
 ) -> WorkerAnnouncement:
     """Give a worker's announcement."""
     return WorkerAnnouncement(
@@ -150,5 +154,6 @@ def announcement_of(
             digest="ab" * 32,
             evidence=evidence,
             statement=statement,
+            protects=protects,
         ),
     )

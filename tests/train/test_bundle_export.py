@@ -242,6 +242,7 @@ def test_with_the_whole_ladder_the_evidence_is_measured(anonymizer: Path, tmp_pa
     bundle = read_bundle(made.folder)
     assert bundle.evidence == "measured"
     assert bundle.statement.startswith("Measured on made-up")
+    assert bundle.protects is made.figures.protects is True
     validate(made.folder)
     card = (made.folder / "docs" / "README.md").read_text(encoding="utf-8")
     assert "**Evidence: measured.**" in card

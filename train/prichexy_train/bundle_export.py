@@ -184,6 +184,8 @@ def _generator_section(
         "input_size": settings.size,
         "weights_sha256": save_weights(folder / WEIGHTS_FILE, network.generator.state_dict()),
     }
+    if figures.evidence == "measured":
+        section["protects"] = figures.protects
     if settings.field_size is not None:
         section["field_size"] = settings.field_size
     if isinstance(network, MultiscaleAnonymizer):

@@ -195,6 +195,7 @@ def _info(bundle: Bundle) -> ModelInfo:
         digest=bundle.digest,
         evidence=bundle.evidence,
         statement=bundle.statement,
+        protects=bundle.protects,
     )
 
 

@@ -108,7 +108,7 @@ def add(
     except Refused as error:
         raise _refused(error) from None
     console = _console()
-    console.print(f"added: {version.name} {version.version}, {version.evidence}")
+    console.print(f"added: {version.name} {version.version}, {version.known}")
     console.print(f"To put it to use: prichexy model promote {version.digest[:_SHORT]}")
 
 
@@ -132,8 +132,8 @@ def promote(
     """Put a bundle to use. Workers take it up between two studies; none is lost or done twice.
 
     The bundle is copied, and all its networks are loaded, before anything changes. A broken one is
-    refused, and one whose evidence is weaker than that of the model in use (measured, trained,
-    untrained). The former one is kept.
+    refused, and one whose evidence is weaker than that of the model in use (measured to protect,
+    measured, trained, untrained). The former one is kept.
 
     Exit codes: 0 it is in use; 1 an error; 2 wrong use; 3 refused: nothing was changed.
     """
@@ -212,7 +212,7 @@ def _console() -> Console:
 def _tell(change: Change, store: ModelStore) -> None:
     version = change.version
     console = _console()
-    console.print(f"{change.action}: {version.name} {version.version}, {version.evidence}")
+    console.print(f"{change.action}: {version.name} {version.version}, {version.known}")
     console.print(f"  {version.statement}", soft_wrap=True)
     console.print(f"  weights {version.weights}", soft_wrap=True)
     if change.forced:
@@ -240,7 +240,7 @@ def _table(entries: list[Entry]) -> Table:
             version.digest[:_SHORT],
             version.weights[:_SHORT_WEIGHTS],
             f"{version.name} {version.version}",
-            version.evidence,
+            version.known,
             _minute(entry.last_used),
         )
     return table
@@ -262,7 +262,7 @@ def _history_table(changes: list[Change]) -> Table:
             f"{change.action}, forced" if change.forced else change.action,
             version.digest[:_SHORT],
             f"{version.name} {version.version}",
-            version.evidence,
+            version.known,
             change.reason,
         )
     return table

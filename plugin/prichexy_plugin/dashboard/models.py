@@ -300,7 +300,7 @@ def _differences(before: Version | None, after: Version) -> tuple[tuple[str, str
     """Give what changes: a title, what it is now, and what it would be."""
     named: tuple[tuple[str, Callable[[Version], str]], ...] = (
         ("Model", _named),
-        ("Evidence", lambda version: version.evidence),
+        ("Evidence", lambda version: version.known),
         ("What is known", lambda version: version.statement),
         ("How images are deformed", lambda version: version.deformation),
         ("SHA-256 of the weights", lambda version: f"{version.weights[:16]}…"),

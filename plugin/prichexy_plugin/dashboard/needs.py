@@ -13,7 +13,7 @@ from prichexy_plugin.disk import Disk
 from prichexy_plugin.newcomers import MOST_WORKERS
 from prichexy_plugin.pauses import Pause, Stage
 from prichexy_plugin.records import WorkerRecord
-from prichexy_worker.contract import ANNOUNCE_INTERVAL_SECONDS, SOFTWARE_VERSION, State
+from prichexy_worker.contract import ANNOUNCE_INTERVAL_SECONDS, SOFTWARE_VERSION, ModelInfo, State
 from prichexy_worker.retry import Blame
 
 __all__ = ["Need", "is_silent", "needs_of", "troubles_of"]
@@ -267,15 +267,23 @@ def _of_disk(disk: Disk | None) -> Iterator[Need]:
 def _of_models(overview: Overview) -> Iterator[Need]:
     alive = [one for one in overview.workers if not is_silent(one, overview.at)]
     models = {worker.announcement.model for worker in overview.workers}
-    untrained = sorted({one.statement for one in models if one.evidence == "untrained"})
-    for statement in untrained[:_NAMED]:
-        yield Need("The generator's weights are untrained", statement)
+    for title, statement in sorted({_of_model(one) for one in models if not one.protects})[:_NAMED]:
+        yield Need(title, statement)
     if len({one.announcement.model.digest for one in alive}) > 1:
         yield Need(
             "Workers use different models",
             "After a promotion this passes as soon as each has ended its study. If it stays, name "
             "the same model store in all their settings.",
         )
+
+
+def _of_model(model: ModelInfo) -> tuple[str, str]:
+    """Say why results of the model may not be taken for anonymous, and what is known of it."""
+    reasons = {
+        "untrained": "The generator's weights are untrained",
+        "trained": "Nobody has measured what the model in use hides",
+    }
+    return reasons.get(model.evidence, "The model in use was not shown to protect"), model.statement
 
 
 def _of(count: int, one: str, many: str) -> str:

@@ -30,7 +30,8 @@ class ModelInfo:
 
     ``evidence`` is "untrained" (random initial weights: no privacy is claimed), "trained"
     (trained, not yet attacked) or "measured" (with an attack report); ``statement`` is the
-    sentence that people are shown.
+    sentence that people are shown. ``protects``: the report shows that attackers do worse than on
+    real images, on every list; versions before 3 do not tell it.
     """
 
     name: str
@@ -38,10 +39,15 @@ class ModelInfo:
     digest: str
     evidence: str
     statement: str
+    protects: bool = False
 
-    def to_json(self) -> dict[str, object]:
-        """Give the JSON object that ``from_json`` reads, as version 1, which can say all of it."""
-        return {"version": OLDEST_VERSION, **asdict(self)}
+    def to_json(self, version: int = CONTRACT_VERSION) -> dict[str, object]:
+        """Give the JSON object that ``from_json`` reads, for a reader of this version."""
+        data: dict[str, object] = {"version": OLDEST_VERSION, **asdict(self)}
+        if version >= DECISIONS and self.protects:
+            return data | {"version": DECISIONS}
+        del data["protects"]
+        return data
 
     @classmethod
     def from_json(cls, data: object) -> Self:
@@ -54,6 +60,7 @@ class ModelInfo:
             digest=read.text("digest", DIGEST),
             evidence=read.text("evidence", re.compile("untrained|trained|measured")),
             statement=read.text("statement", SENTENCE),
+            protects=read.yes_or_left_out("protects"),
         )
 
 
@@ -144,7 +151,7 @@ class WorkerAnnouncement:
             "software": self.software,
             "device": self.device,
             "device_reason": self.device_reason,
-            "model": self.model.to_json(),
+            "model": self.model.to_json(version),
         }
         if version > 1:
             data["queues"] = list(self.queues)
