@@ -28,6 +28,12 @@ CACHE: Final = REPO / ".cache" / "images"
 COMPOSE: Final = REPO / "docker" / "compose.yaml"
 #: Images that are not built here and cannot be pulled, and the Dockerfile that stands in.
 STAND_INS: Final = {"redis:8-bookworm": REPO / "tests" / "docker" / "redis.Dockerfile"}
+#: System tests that another version of Orthanc says nothing about: the fault tests are of this
+#: system's own, whatever root folder is named, and the others of broker, order and model.
+NOT_OF_ORTHANC: Final = (
+    *("test_faults.py", "test_fault_soak.py", "test_fault_invariants.py"),
+    *("test_broker_over_tls.py", "test_urgent_first.py", "test_pauses.py", "test_promotion.py"),
+)
 #: The rehearsal does not wait a minute for a study to be complete.
 VARIABLES: Final = {"PRICHEXY_STABLE_AGE": "2"}
 
@@ -115,8 +121,7 @@ def _compat(root: Path, arguments: Sequence[str]) -> int:
     script = f'set -eu; {mounts}exec "$@"'
     apart = [*NAMESPACES, "--mount", "--mount-proc", "--pid"]
     command = [*apart, "/bin/sh", "-c", script, str(root)]
-    # The fault tests are of this system's own Orthanc, whatever root folder is named.
-    without = ["--ignore=tests/system/test_faults.py", "--ignore=tests/system/test_fault_soak.py"]
+    without = [f"--ignore=tests/system/{name}" for name in NOT_OF_ORTHANC]
     marked = ["-m", "orthanc"]
     pytest = [sys.executable, "-m", "pytest", "tests/system", *marked, *without, *arguments]
     environment = {**os.environ, "PRICHEXY_TEST_ORTHANC_ROOT": str(root)}
