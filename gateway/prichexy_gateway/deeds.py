@@ -1,9 +1,9 @@
 """What the command line did that undoes pseudonyms or the ledger's past, for the audit trail.
 
 It is noted in the gateway's folder first, in ``deeds.jsonl``, and told to the plugin that runs
-there, now or at its next start: the plugin writes a line for each, once. Who can write to that
-folder can write any name into it. A line that a kill or a full disk tore is counted, and keeps no
-other from being told.
+there, now (``telling``) or at its next start: the plugin writes a line for each, once. Who can
+write to that folder can write any name into it. A line that a kill or a full disk tore is counted,
+and keeps no other from being told.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, Final, Literal
 from prichexy_gateway.errors import Failed
 from prichexy_gateway.home import Home
 
-__all__ = ["DoneDeed", "check_read", "note", "noted", "readers_of", "system_user", "tell", "unread"]
+__all__ = ["DoneDeed", "check_read", "note", "noted", "readers_of", "system_user", "unread"]
 
 _NAME: Final = "deeds.jsonl"
 _LONGEST_NAME: Final = 128
@@ -133,22 +133,6 @@ def _append(stream: FileIO, line: bytes) -> None:
     if stream.write(line) != len(line):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     os.fsync(stream.fileno())
-
-
-def tell(home: Home) -> None:
-    """Tell the plugin that runs in ``home`` what was noted, where one runs.
-
-    Raises Failed, also when a line of it cannot be read: all others were told then.
-    """
-    from prichexy_gateway.services import ingest_client  # noqa: PLC0415 - loads Redis's client
-
-    try:
-        addresses = home.addresses()
-    except Failed:
-        return  # none runs here: `prichexy serve` tells it at its start
-    with ingest_client(home, addresses) as client:
-        client.tell_deeds(noted(home))
-    check_read(home)
 
 
 def check_read(home: Home) -> None:

@@ -1,23 +1,13 @@
-"""Takes in what was in Orthanc before the gateway, and what the change log no longer tells.
-
-It walks Orthanc's list of studies, a page at a time, and lets the watcher look at each study that
-the ledger does not know, whose last instance came after the ledger's last look, or that no rule
-took in: the rules may be other ones now. Where it is stands in the ledger: after a restart it goes
-on.
-"""
+"""One walk over what was in Orthanc before: where it is, and when and how far it goes on."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from prichexy_plugin.moments import has_come
-from prichexy_plugin.studies import Listed, Studies
-
-if TYPE_CHECKING:
-    from prichexy_plugin.ledger import Ledger
-    from prichexy_plugin.trail import Clock
+from prichexy_plugin.studies import Listed
 
 __all__ = [
     "DEFAULT_RATE",
@@ -25,8 +15,6 @@ __all__ = [
     "MOST_PASSES",
     "WAITING_LIMIT",
     "Backfill",
-    "Backfiller",
-    "page_size",
 ]
 
 #: Studies a minute, by default and at most.
@@ -35,9 +23,6 @@ MAX_RATE: Final = 6000
 #: While so many studies wait in the ledger for the broker, no more are added to them.
 WAITING_LIMIT: Final = 500
 MOST_PASSES: Final = 3
-_MOST: Final = 100
-#: A page is for so many seconds at most, so that the rate holds from minute to minute.
-_PAGE_SECONDS: Final = 10
 #: No page is farther off, whatever the rate: at one study a minute two of them are read.
 _LONGEST_PAUSE: Final = timedelta(minutes=2)
 
@@ -80,7 +65,7 @@ class Backfill:
     def after_page(
         self, page: tuple[Listed, ...], *, found: int, again: int, now: datetime
     ) -> Backfill:
-        """Go on behind ``page``, which was read from one before ``place``; see ``Backfiller``."""
+        """Go on behind ``page``, which was read from one before ``place``; see ``backfiller``."""
         first = page[0].study_id if page else ""
         new = page[1:] if self.place else page
         touched = found + again
@@ -99,31 +84,3 @@ class Backfill:
         if moved.disturbed and moved.passes < MOST_PASSES:
             return replace(moved, place=0, last_id="", passes=moved.passes + 1, disturbed=False)
         return replace(moved, ended=now)
-
-
-def page_size(per_minute: int) -> int:
-    """Give how many studies one page may hold at this rate."""
-    return max(1, min(_MOST, per_minute * _PAGE_SECONDS // 60))
-
-
-class Backfiller:
-    """Does the ledger's running backfill, a page at each call. One thread only."""
-
-    def __init__(self, studies: Studies, ledger: Ledger, clock: Clock) -> None:
-        self._studies = studies
-        self._ledger = ledger
-        self._clock = clock
-
-    def run_once(self) -> bool:
-        """Read the next page when it is time; say whether more may be read at once.
-
-        While the handing out is stopped, or many studies wait for the broker, it waits as well.
-        Raises StudiesUnavailable and SQLAlchemyError; calling it again goes on.
-        """
-        walk = self._ledger.backfill()
-        if walk is None or not walk.is_due(self._clock()) or self._ledger.is_congested():
-            return False
-        # One before: it has to be the last of the page before, or something was deleted.
-        since = max(0, walk.place - 1)
-        page = self._studies.listed(since, page_size(walk.per_minute) + 1)
-        return self._ledger.backfill_page(walk, page).running

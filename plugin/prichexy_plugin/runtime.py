@@ -17,7 +17,8 @@ from typing import Final
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from prichexy_plugin.backfill import Backfill, Backfiller
+from prichexy_plugin.backfill import Backfill
+from prichexy_plugin.backfiller import Backfiller
 from prichexy_plugin.broker import Broker
 from prichexy_plugin.chain import Deed
 from prichexy_plugin.changes import Watcher

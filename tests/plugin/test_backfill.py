@@ -15,9 +15,8 @@ from prichexy_plugin.backfill import (
     MOST_PASSES,
     WAITING_LIMIT,
     Backfill,
-    Backfiller,
-    page_size,
 )
+from prichexy_plugin.backfiller import Backfiller, page_size
 from prichexy_plugin.changes import Watcher
 from prichexy_plugin.database import open_database
 from prichexy_plugin.intake import Decision, Rule

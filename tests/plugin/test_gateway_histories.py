@@ -17,7 +17,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from prichexy_plugin.backfill import MAX_RATE, Backfiller
+from prichexy_plugin.backfill import MAX_RATE
+from prichexy_plugin.backfiller import Backfiller
 from prichexy_plugin.changes import Watcher
 from prichexy_plugin.database import open_database
 from prichexy_plugin.exports import mark_of

@@ -91,7 +91,7 @@ def chain_keys(files: list[Path] | None) -> dict[str, ChainKey]:
 
 def tell_the_trail(home: Home) -> None:
     """Have the audit trail say what was noted in ``home``; what goes wrong is only said."""
-    from prichexy_gateway.deeds import tell  # noqa: PLC0415
+    from prichexy_gateway.telling import tell  # noqa: PLC0415
 
     try:
         tell(home)
