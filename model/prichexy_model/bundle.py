@@ -15,7 +15,7 @@ from torch import nn
 from prichexy_model.anonymizer import Anonymizer
 from prichexy_model.flow import BORDERS, Border
 from prichexy_model.generator import STRIDE, build_generator
-from prichexy_model.multiscale import MultiscaleAnonymizer, largest_coarse_mu
+from prichexy_model.multiscale import LEAST_CELLS, MultiscaleAnonymizer, largest_coarse_mu
 from prichexy_model.weights import WeightsError, load_weights
 
 if TYPE_CHECKING:
@@ -271,8 +271,11 @@ def _coarse(path: Path, data: Mapping[str, Any], size: int) -> CoarsePart | None
     if section is None:
         return None
     mu, cells = section["mu"], _count(path, section, "cells")
-    if size % cells:
-        raise BundleError(f"{path}: coarse: cells do not part {size} pixels evenly")
+    if cells < LEAST_CELLS or size % cells:
+        raise BundleError(
+            f"{path}: coarse: cells are fewer than {LEAST_CELLS} or do not part {size} pixels "
+            "evenly"
+        )
     number = isinstance(mu, int | float) and not isinstance(mu, bool)
     if not number or not 0 < mu <= largest_coarse_mu(cells):
         raise BundleError(f"{path}: coarse: mu is not above 0 or is so large that images may fold")

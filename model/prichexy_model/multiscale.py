@@ -2,8 +2,10 @@
 
 A field of one pixel hides no contour of a lung, and contours alone identify a patient. The coarse
 part moves them: the generator's raw field, averaged over a few cells and lifted back to every
-pixel by a uniform cubic B-spline. It costs the generator no weight, so the same file of weights
-serves with and without it. Coordinates and signs are those of ``flow``.
+pixel by a uniform cubic B-spline. The outermost cells stay where they are: otherwise a generator
+learns to shift the whole image, which hides nobody from who shifts it back, and leaves nothing to
+sample at the border. It costs the generator no weight, so the same file of weights serves with and
+without it. Coordinates and signs are those of ``flow``.
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from prichexy_model.anonymizer import INPUT_SIZE, Anonymizer
 from prichexy_model.flow import Border, displacement
 from prichexy_model.methods import Deformation
 
 __all__ = [
+    "LEAST_CELLS",
     "MultiscaleAnonymizer",
     "MultiscaleDeformation",
     "coarse_displacement",
@@ -29,6 +33,8 @@ __all__ = [
 # A uniform cubic B-spline in two dimensions folds nowhere when no control point moves further
 # than a spacing divided by this: Choi and Lee, Graphical Models 62 (2000) 411-427.
 _FOLDING: Final = 2.046392675
+#: Along an axis: two of them stay where they are.
+LEAST_CELLS: Final = 3
 
 
 def largest_coarse_mu(cells: int) -> float:
@@ -54,19 +60,19 @@ def lift(coarse: Tensor, size: int) -> Tensor:
 def coarse_displacement(raw: Tensor, mu: float, cells: int) -> Tensor:
     """Give the coarse displacement (B, 2, S, S) of a raw field (B, 2, S, S) in [-1, 1].
 
-    -mu · B-spline of the raw field's mean over each of ``cells`` × ``cells``: zero stays zero and
-    no component exceeds mu. At least float32, whatever precision the network ran in. Raises
-    ValueError for another shape or when S is not a multiple of ``cells``.
+    -mu · B-spline of the raw field's mean over each of ``cells`` × ``cells``, the outermost of
+    which are 0: zero stays zero, no component exceeds mu, and none mu / 48 at the very border. At
+    least float32, whatever precision the network ran in. Raises ValueError for another shape, for
+    fewer than three cells, or when S is not a multiple of ``cells``.
     """
     size = raw.shape[-1]
     if raw.ndim != 4 or raw.shape[1:] != (2, size, size):
         raise ValueError("a raw field has the shape (B, 2, S, S)")
-    if cells < 1 or size % cells:
-        raise ValueError(f"{size} pixels cannot be parted into {cells} cells")
+    _check_cells(cells, size)
     wide = raw.to(torch.promote_types(raw.dtype, torch.float32))
     side = size // cells
     means = wide.reshape(-1, 2, cells, side, cells, side).mean(dim=(3, 5))
-    return -mu * lift(means, size)
+    return -mu * lift(functional.pad(means[..., 1:-1, 1:-1], (1, 1, 1, 1)), size)
 
 
 class MultiscaleAnonymizer(Anonymizer):
@@ -86,11 +92,11 @@ class MultiscaleAnonymizer(Anonymizer):
 
         ``mu_coarse`` is the bound of the coarse part in normalised coordinates: along an axis no
         pixel moves further than mu + mu_coarse. Raises ValueError as ``Anonymizer`` does, when
-        ``size`` is not a multiple of ``cells``, and for a coarse part that could fold.
+        ``size`` is not a multiple of ``cells``, for fewer than three cells, and for a coarse part
+        that could fold.
         """
         super().__init__(generator, mu, border, size=size)
-        if cells < 1 or size % cells:
-            raise ValueError(f"{size} pixels cannot be parted into {cells} cells")
+        _check_cells(cells, size)
         if not 0 <= mu_coarse <= largest_coarse_mu(cells):
             raise ValueError(
                 f"mu_coarse is at least 0 and, for {cells} cells, at most "
@@ -119,6 +125,13 @@ class MultiscaleDeformation(Deformation):
         """``prichexy-net:mu=0.01,coarse=0.05,cells=8``."""
         both = self.anonymizer
         return f"{super().name},coarse={both.mu_coarse:g},cells={both.cells}"
+
+
+def _check_cells(cells: int, size: int) -> None:
+    if cells < LEAST_CELLS or size % cells:
+        raise ValueError(
+            f"{size} pixels cannot be parted into {cells} cells of which one is not at the border"
+        )
 
 
 def _lift_along(values: Tensor, size: int, axis: int) -> Tensor:

@@ -52,6 +52,7 @@ BAD: list[tuple[str, str, Any]] = [
     ("coarse", "mu", True),
     ("coarse", "mu", "0.05"),
     ("coarse", "cells", 0),
+    ("coarse", "cells", 2),
     ("coarse", "cells", 8.5),
     ("verifier", "backbone", "../../etc"),
     ("verifier", "backbone", ""),

@@ -31,7 +31,10 @@ _ALWAYS: Final = (
         "The networks were trained and measured on the data sets named here; other devices, other "
         "patients and other body parts were not."
     ),
-    "Weights are stored in half precision; the figures were measured before that.",
+    (
+        "Weights are stored in half precision; the figures are of the weights of the runs, which "
+        "may be more precise."
+    ),
 )
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from prichexy_model.anonymizer import INPUT_SIZE, Anonymizer
 from prichexy_model.flow import Border
 from prichexy_model.generator import STRIDE, build_generator
-from prichexy_model.multiscale import MultiscaleAnonymizer
+from prichexy_model.multiscale import LEAST_CELLS, MultiscaleAnonymizer
 from prichexy_model.privacynet import PrivacyNet
 from prichexy_train.data.pool import Pool
 from prichexy_train.errors import Misconfigured
@@ -52,8 +52,8 @@ class DeformationSettings(Section):
     border: Border = "corrected"
     #: The bound of an additional, coarse field, which moves contours; 0: none.
     mu_coarse: Annotated[float, Field(ge=0)] = 0.0
-    #: Rows and columns of the coarse field.
-    cells: Annotated[int, Field(ge=1)] = 8
+    #: Rows and columns of the coarse field, whose outermost cells stay where they are.
+    cells: Annotated[int, Field(ge=LEAST_CELLS)] = 8
 
     @model_validator(mode="after")
     def _has_an_operator(self) -> Self:
