@@ -22,6 +22,8 @@ from typer.testing import CliRunner
 
 from prichexy_gateway.cli import create_app
 from prichexy_gateway.client import StudyRow
+from prichexy_gateway.home import default_bundle
+from prichexy_model.bundle import read_bundle
 from prichexy_testing.gateway import TestGateway, gateway_in
 from prichexy_testing.shared_data import CHEST as CHEST_FOLDER
 from prichexy_testing.shared_data import NOT_CHEST, chest_files, need
@@ -183,7 +185,9 @@ def test_the_result_says_what_was_done_to_it_and_no_more(exported):
     assert after.ImageType[0] == "DERIVED"
     assert after.LongitudinalTemporalInformationModified == "REMOVED"
     assert "RecognizableVisualFeatures" not in after
-    assert "untrained" in str(after.DerivationDescription)
+    shipped = read_bundle(default_bundle())
+    assert shipped.digest in str(after.DerivationDescription)
+    assert shipped.statement in str(after.DerivationDescription)
     if before.get("LossyImageCompression") == "01":
         assert after.LossyImageCompression == "01"
 
