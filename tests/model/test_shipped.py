@@ -88,11 +88,13 @@ def test_it_tells_what_attackers_found_on_every_set_that_it_was_trained_on(
     metadata: dict[str, Any], bundle: Bundle
 ) -> None:
     figures = metadata["eval_metrics"]
-    assert figures.keys() == metadata["provenance"]["runs"]["anonymizer"]["sets"].keys()
+    (trained_on,) = metadata["provenance"]["runs"]["anonymizer"]["sets"]
+    assert figures.keys() == set(trained_on.split("+"))
     for found in figures.values():
         assert found["utility"]["images"] > 0
         for attacked in found["verification"].values():
-            assert {attack["rung"] for attack in attacked["attacks"]} >= {1, 3, 4, 5, 8}
+            rungs = {attack["rung"] for attack in attacked["attacks"]}
+            assert rungs >= ({1, 2, 3, 4, 5, 8} if bundle.evidence == "measured" else {3, 5})
             certain = attacked["change"]["interval"][1] < 0
             assert certain or not bundle.protects
 
