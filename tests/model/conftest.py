@@ -15,14 +15,14 @@ REPO = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
-def shipped_bundle() -> Path:
-    """Give the bundle of the checkout; a test must not write there."""
-    return REPO / "model" / "bundle"
+def untrained_bundle() -> Path:
+    """Give the bundle of random weights; a test must not write there."""
+    return REPO / "model" / "untrained"
 
 
 @pytest.fixture
-def bundle_copy(shipped_bundle: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(shipped_bundle, tmp_path / "bundle")
+def bundle_copy(untrained_bundle: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(untrained_bundle, tmp_path / "bundle")
 
 
 @pytest.fixture

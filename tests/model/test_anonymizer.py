@@ -112,9 +112,9 @@ def test_it_keeps_gradients_for_training(noise: torch.Tensor) -> None:
 
 
 def test_the_initial_weights_move_a_real_radiograph_visibly_and_within_the_bound(
-    shipped_bundle: Path, radiograph: torch.Tensor
+    untrained_bundle: Path, radiograph: torch.Tensor
 ) -> None:
-    model, bundle = load_anonymizer(shipped_bundle)
+    model, bundle = load_anonymizer(untrained_bundle)
     with torch.inference_mode():
         field = model.displacement(radiograph) * PIXELS
     length = field[0].square().sum(0).sqrt()

@@ -65,25 +65,27 @@ def metadata_of(folder: Path) -> dict[str, Any]:
     return data
 
 
-def test_the_shipped_bundle_says_that_it_is_untrained_and_claims_no_privacy(
-    shipped_bundle: Path,
+def test_the_untrained_bundle_says_that_it_is_untrained_and_claims_no_privacy(
+    untrained_bundle: Path,
 ) -> None:
-    bundle = read_bundle(shipped_bundle)
+    bundle = read_bundle(untrained_bundle)
     assert bundle.evidence == "untrained"
     assert bundle.statement == "Random initial weights; no privacy is claimed."
     assert (bundle.mu, bundle.border, bundle.input_size) == (0.01, "corrected", 256)
-    assert bundle.version in metadata_of(shipped_bundle)["changelog"]
-    assert metadata_of(shipped_bundle)["eval_metrics"] == {}
+    assert bundle.version in metadata_of(untrained_bundle)["changelog"]
+    assert metadata_of(untrained_bundle)["eval_metrics"] == {}
 
 
-def test_the_shipped_weights_are_small_and_of_the_digest_that_is_told(shipped_bundle: Path) -> None:
-    content = (shipped_bundle / "models" / "model.pt").read_bytes()
+def test_the_untrained_weights_are_small_and_of_the_digest_that_is_told(
+    untrained_bundle: Path,
+) -> None:
+    content = (untrained_bundle / "models" / "model.pt").read_bytes()
     assert len(content) < 16_000_000
-    assert hashlib.sha256(content).hexdigest() == read_bundle(shipped_bundle).digest
+    assert hashlib.sha256(content).hexdigest() == read_bundle(untrained_bundle).digest
 
 
-def test_the_shipped_bundle_has_what_a_model_owner_needs(shipped_bundle: Path) -> None:
-    files = {str(path.relative_to(shipped_bundle)) for path in shipped_bundle.rglob("*.*")}
+def test_the_untrained_bundle_has_what_a_model_owner_needs(untrained_bundle: Path) -> None:
+    files = {str(path.relative_to(untrained_bundle)) for path in untrained_bundle.rglob("*.*")}
     assert files == {
         "configs/inference.json",
         "configs/metadata.json",
@@ -91,20 +93,20 @@ def test_the_shipped_bundle_has_what_a_model_owner_needs(shipped_bundle: Path) -
         "docs/README.md",
         "models/model.pt",
     }
-    assert "Apache License" in (shipped_bundle / "LICENSE").read_text(encoding="utf-8")
-    assert "No privacy is claimed" in (shipped_bundle / "docs" / "README.md").read_text("utf-8")
+    assert "Apache License" in (untrained_bundle / "LICENSE").read_text(encoding="utf-8")
+    assert "No privacy is claimed" in (untrained_bundle / "docs" / "README.md").read_text("utf-8")
 
 
-def test_what_a_bundle_says_is_fit_for_the_gateways_contract(shipped_bundle: Path) -> None:
-    bundle = read_bundle(shipped_bundle)
+def test_what_a_bundle_says_is_fit_for_the_gateways_contract(untrained_bundle: Path) -> None:
+    bundle = read_bundle(untrained_bundle)
     info = ModelInfo(bundle.name, bundle.version, bundle.digest, bundle.evidence, bundle.statement)
     assert ModelInfo.from_json(info.to_json()) == info
 
 
-def test_the_model_comes_ready_for_use(shipped_bundle: Path, noise: torch.Tensor) -> None:
-    anonymizer, bundle = load_anonymizer(shipped_bundle)
+def test_the_model_comes_ready_for_use(untrained_bundle: Path, noise: torch.Tensor) -> None:
+    anonymizer, bundle = load_anonymizer(untrained_bundle)
     assert isinstance(anonymizer, Anonymizer)
-    assert bundle == read_bundle(shipped_bundle)
+    assert bundle == read_bundle(untrained_bundle)
     assert (anonymizer.mu, anonymizer.border, anonymizer.size) == (0.01, "corrected", 256)
     assert not any(module.training for module in anonymizer.modules())
     assert not any(parameter.requires_grad for parameter in anonymizer.parameters())
@@ -144,8 +146,8 @@ def test_what_says_that_it_was_measured_must_have_figures(
             read_bundle(folder)
 
 
-def test_a_bundle_is_frozen(shipped_bundle: Path) -> None:
-    bundle: Any = read_bundle(shipped_bundle)
+def test_a_bundle_is_frozen(untrained_bundle: Path) -> None:
+    bundle: Any = read_bundle(untrained_bundle)
     with pytest.raises(FrozenInstanceError):
         bundle.evidence = "measured"
 

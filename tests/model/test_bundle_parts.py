@@ -84,13 +84,13 @@ def validate(folder: Path) -> None:
     jsonschema.validate(json.loads((folder / "configs" / "metadata.json").read_bytes()), schema)
 
 
-def test_a_bundle_without_them_says_so(shipped_bundle: Path) -> None:
-    bundle = read_bundle(shipped_bundle)
+def test_a_bundle_without_them_says_so(untrained_bundle: Path) -> None:
+    bundle = read_bundle(untrained_bundle)
     assert (bundle.coarse, bundle.verifier, bundle.classifier) == (None, None, None)
     with pytest.raises(BundleError, match="holds no verifier"):
-        load_verifier(shipped_bundle)
+        load_verifier(untrained_bundle)
     with pytest.raises(BundleError, match="holds no classifier"):
-        load_classifier(shipped_bundle)
+        load_classifier(untrained_bundle)
 
 
 def test_what_it_says_of_them_is_read(bundle_with: Change, parts: dict[str, Any]) -> None:

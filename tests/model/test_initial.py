@@ -21,20 +21,20 @@ from prichexy_model.initial import SEED, initial_weights, main, write_initial_we
 from prichexy_model.weights import load_weights
 
 
-def test_the_shipped_weights_are_those_of_the_documented_seed(shipped_bundle: Path) -> None:
+def test_the_untrained_weights_are_those_of_the_documented_seed(untrained_bundle: Path) -> None:
     shipped = load_weights(
-        shipped_bundle / "models" / "model.pt", read_bundle(shipped_bundle).digest
+        untrained_bundle / "models" / "model.pt", read_bundle(untrained_bundle).digest
     )
     made = initial_weights()
     assert list(shipped) == list(made)
     for name, value in made.items():
         expected = value.half().float() if value.is_floating_point() else value
         assert torch.equal(shipped[name], expected), name
-    assert f"seed {SEED}" in (shipped_bundle / "docs" / "README.md").read_text("utf-8")
+    assert f"seed {SEED}" in (untrained_bundle / "docs" / "README.md").read_text("utf-8")
 
 
 def test_a_processor_without_vector_instructions_makes_the_same_weights(
-    bundle_copy: Path, shipped_bundle: Path
+    bundle_copy: Path, untrained_bundle: Path
 ) -> None:
     subprocess.run(
         [sys.executable, "-m", "prichexy_model.initial", str(bundle_copy)],
@@ -49,7 +49,7 @@ def test_a_processor_without_vector_instructions_makes_the_same_weights(
     )
     made = load_weights(bundle_copy / "models" / "model.pt", read_bundle(bundle_copy).digest)
     shipped = load_weights(
-        shipped_bundle / "models" / "model.pt", read_bundle(shipped_bundle).digest
+        untrained_bundle / "models" / "model.pt", read_bundle(untrained_bundle).digest
     )
     assert all(torch.equal(made[name], shipped[name]) for name in shipped)
 
@@ -89,7 +89,7 @@ def test_every_convolution_keeps_the_size_of_a_signal() -> None:
 
 
 def test_the_command_writes_the_weights_and_their_digest_and_nothing_else(
-    bundle_copy: Path, shipped_bundle: Path, capsys: pytest.CaptureFixture[str]
+    bundle_copy: Path, untrained_bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (bundle_copy / "models" / "model.pt").unlink()
     (bundle_copy / "models").rmdir()
@@ -98,19 +98,19 @@ def test_the_command_writes_the_weights_and_their_digest_and_nothing_else(
     assert read_bundle(bundle_copy).digest == digest
     assert digest in capsys.readouterr().out
     load_anonymizer(bundle_copy)
-    before = (shipped_bundle / "configs" / "metadata.json").read_text("utf-8")
+    before = (untrained_bundle / "configs" / "metadata.json").read_text("utf-8")
     after = (bundle_copy / "configs" / "metadata.json").read_text("utf-8")
-    assert after == before.replace(read_bundle(shipped_bundle).digest, digest)
-    assert len(list(bundle_copy.rglob("*"))) == len(list(shipped_bundle.rglob("*")))
+    assert after == before.replace(read_bundle(untrained_bundle).digest, digest)
+    assert len(list(bundle_copy.rglob("*"))) == len(list(untrained_bundle.rglob("*")))
 
 
 def test_the_same_torch_writes_the_shipped_file_byte_for_byte(
-    bundle_copy: Path, shipped_bundle: Path
+    bundle_copy: Path, untrained_bundle: Path
 ) -> None:
-    made_with = json.loads((shipped_bundle / "configs" / "metadata.json").read_bytes())
+    made_with = json.loads((untrained_bundle / "configs" / "metadata.json").read_bytes())
     if torch.__version__.split("+")[0] != made_with["pytorch_version"]:
         pytest.skip("the shipped file was written by another version of torch")
-    assert write_initial_weights(bundle_copy) == read_bundle(shipped_bundle).digest
+    assert write_initial_weights(bundle_copy) == read_bundle(untrained_bundle).digest
 
 
 @pytest.mark.parametrize("evidence", ["trained", "measured"])

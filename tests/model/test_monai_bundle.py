@@ -28,8 +28,8 @@ def picture(tmp_path: Path) -> Path:
     return path
 
 
-def test_verify_metadata_passes_without_a_network(shipped_bundle: Path) -> None:
-    result = verify_metadata(shipped_bundle)
+def test_verify_metadata_passes_without_a_network(untrained_bundle: Path) -> None:
+    result = verify_metadata(untrained_bundle)
     assert result.returncode == 0, result.stderr
     assert "metadata is verified with no error" in result.stderr + result.stdout
 
@@ -42,24 +42,24 @@ def test_verify_metadata_fails_for_a_bundle_that_says_too_much(
     assert "Failed validating" in result.stderr
 
 
-def test_verify_net_in_out_passes(shipped_bundle: Path) -> None:
-    result = verify_net_in_out(shipped_bundle)
+def test_verify_net_in_out_passes(untrained_bundle: Path) -> None:
+    result = verify_net_in_out(untrained_bundle)
     assert result.returncode == 0, result.stderr
     assert "data shape of network is verified with no error" in result.stderr + result.stdout
 
 
 def test_run_deforms_a_picture_as_the_gateways_own_model_does(
-    shipped_bundle: Path, picture: Path, tmp_path: Path
+    untrained_bundle: Path, picture: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    result = run_on(shipped_bundle, picture.parent / "*.png", output)
+    result = run_on(untrained_bundle, picture.parent / "*.png", output)
     assert result.returncode == 0, result.stderr
     assert sorted(path.name for path in output.iterdir()) == [
         "chest.deformed.png",
         "chest.displacement.npy",
     ]
 
-    anonymizer, bundle = load_anonymizer(shipped_bundle)
+    anonymizer, bundle = load_anonymizer(untrained_bundle)
     image = torch.nn.functional.interpolate(
         read_radiograph(picture)[None], size=(256, 256), mode="bilinear", align_corners=False
     )
@@ -86,7 +86,7 @@ def test_run_refuses_weights_that_are_not_those_of_the_metadata(
     assert not (tmp_path / "out").exists()
 
 
-def test_run_says_when_no_picture_is_there(shipped_bundle: Path, tmp_path: Path) -> None:
-    result = run_on(shipped_bundle, tmp_path / "*.png", tmp_path / "out")
+def test_run_says_when_no_picture_is_there(untrained_bundle: Path, tmp_path: Path) -> None:
+    result = run_on(untrained_bundle, tmp_path / "*.png", tmp_path / "out")
     assert result.returncode != 0
     assert "no file matches" in result.stderr

@@ -1,4 +1,4 @@
-"""Bundles for tests: the shipped one with other weights."""
+"""Bundles for tests: the untrained one with other weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def another_bundle(folder: Path, seed: int, **section: Any) -> Path:
 
     ``section`` changes what the metadata's section says, such as evidence or mu.
     """
-    shutil.copytree(REPO / "model" / "bundle", folder)
+    shutil.copytree(REPO / "model" / "untrained", folder)
     digest = save_weights(folder / WEIGHTS_FILE, initial_weights(seed))
     describe(folder, version=str(seed), prichexy={"weights_sha256": digest, **section})
     return folder

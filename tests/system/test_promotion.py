@@ -62,7 +62,9 @@ def test_a_promotion_reaches_a_running_gateway_and_no_study_is_lost(tmp_path: Pa
         assert gateway.send(radiographs(tmp_path, 1, 3)).stored == 3
         wait_until(lambda: any(r.state is State.EXPORTED for r in gateway.rows().values()), 300)
         # Not by the command, which takes the seconds in which all would be done.
-        store_at(gateway.home.models).promote(tmp_path / "new", "test")
+        store_at(gateway.home.models).promote(
+            tmp_path / "new", "test", force=True, reason="what is known of it is less"
+        )
         wait_until(lambda: announced(gateway) == {new}, 300, "the dashboard shows it")
         assert gateway.send(radiographs(tmp_path, 4, 2)).stored == 2
         wait_until(lambda: len(gateway.study_ids()) == 5, 30, "all have arrived")
@@ -83,7 +85,8 @@ def test_a_promotion_reaches_a_running_gateway_and_no_study_is_lost(tmp_path: Pa
 
         assert old in gateway.command("model", "rollback")
         wait_until(lambda: announced(gateway) == {old}, 120, "the way back is taken, too")
-        assert new in gateway.command("model", "promote", tmp_path / "new")
+        words = ("--force", "--reason", "what is known of it is less")
+        assert new in gateway.command("model", "promote", tmp_path / "new", *words)
         wait_until(lambda: announced(gateway) == {new}, 300, "and the way forth again")
         roll_back_on_the_dashboard(gateway)
         wait_until(lambda: announced(gateway) == {old}, 120, "and back by the dashboard")

@@ -117,7 +117,7 @@ def _worker(folder: Path, ingest: FakeIngest, redis: str, name: str) -> Iterator
         "EXPORT__KIND": "folder",
         "EXPORT__FOLDER": str(folder / "export"),
         "PSEUDONYMS__KEY_FILE": str(folder / "key"),
-        "MODEL__BUNDLE": str(REPO / "model" / "bundle"),
+        "MODEL__BUNDLE": str(REPO / "model" / "untrained"),
         "MODEL__DEVICE": "cpu",
     }
     areas = (str(REPO / area) for area in ("worker", "model", "tests"))

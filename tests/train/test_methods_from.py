@@ -18,7 +18,7 @@ from prichexy_train.methods_from import method_from, weights_digest
 from prichexy_train.runs import load_best
 from prichexy_train.trained import load_anonymizer as load_trained
 
-BUNDLE = Path(__file__).parents[2] / "model" / "bundle"
+BUNDLE = Path(__file__).parents[2] / "model" / "untrained"
 IMAGES = torch.rand(3, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
 
 

@@ -173,7 +173,7 @@ def test_the_same_seed_gives_the_same_specimens_and_another_one_others() -> None
 def test_nothing_survives_beside_the_real_generator() -> None:
     from prichexy_worker.engine import Engine
 
-    engine = Engine.load(Path(REPO / "model" / "bundle"), device="cpu", threads=1)
+    engine = Engine.load(Path(REPO / "model" / "untrained"), device="cpu", threads=1)
     tools = Tools(engine, Pseudonyms(KEY), Finds(), syntax="jpeg-ls-lossless")
     released = [n for n in range(COUNT) if isinstance(outcome(n), Anonymized)]
     for specimen in (corpus()[number] for number in released[:4]):

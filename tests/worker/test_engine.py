@@ -24,7 +24,7 @@ from prichexy_worker import engine as engine_module
 from prichexy_worker.engine import Engine, choose_device
 from prichexy_worker.errors import Misconfigured
 
-BUNDLE = REPO / "model" / "bundle"
+BUNDLE = REPO / "model" / "untrained"
 
 
 @pytest.fixture(scope="module")

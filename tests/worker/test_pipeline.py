@@ -247,7 +247,7 @@ def test_a_header_that_lets_a_value_through_is_caught_before_it_leaves(
 def test_a_real_radiograph_goes_through_the_real_generator_twice_alike() -> None:
     from prichexy_worker.engine import Engine
 
-    bundle = Path(REPO / "model" / "bundle")
+    bundle = Path(REPO / "model" / "untrained")
     engine = Engine.load(bundle, device="cpu", threads=1)
     content = pydicom_data("RG1_UNCR.dcm").read_bytes()
     real = Tools(engine, Pseudonyms(bytes(range(32))), Finds())

@@ -54,7 +54,7 @@ class Place:
             [pseudonyms]
             key_file = "{folder}/key"
             [model]
-            bundle = "{REPO}/model/bundle"
+            bundle = "{REPO}/model/untrained"
             device = "cpu"
             """
         )

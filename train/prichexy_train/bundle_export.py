@@ -40,8 +40,8 @@ from prichexy_train.stages.training_run import file_digest
 
 __all__ = ["DEFAULT_TEMPLATE", "Exported", "export_bundle"]
 
-#: The bundle of the checkout: licence, schema and inference are taken from it.
-DEFAULT_TEMPLATE: Final = Path(prichexy_model.__file__).parents[1] / "bundle"
+#: The untrained bundle of the checkout: licence, schema and inference are taken from it.
+DEFAULT_TEMPLATE: Final = Path(prichexy_model.__file__).parents[1] / "untrained"
 
 _SCHEMA: Final = "configs/metadata.schema.json"
 _INFERENCE: Final = "configs/inference.json"
@@ -295,7 +295,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         value: dict[str, Any] = json.loads(path.read_bytes())
     except OSError as error:
-        text = f"{path}: cannot be read ({error.strerror}); name the checkout's model/bundle"
+        text = f"{path}: cannot be read ({error.strerror}); name the checkout's model/untrained"
         raise Misconfigured(f"{text} as --template") from error
     except ValueError as error:
         raise Damaged(f"{path}: is not JSON") from error

@@ -61,7 +61,7 @@ def export(
         Path | None,
         typer.Option(
             help="The bundle whose licence, schema and inference are taken. Default: the "
-            "checkout's model/bundle.",
+            "checkout's model/untrained.",
             show_default=False,
         ),
     ] = None,
