@@ -103,5 +103,5 @@ def warning_of(model: ModelInfo) -> str:
     if model.evidence == "untrained":
         return "Untrained weights: no privacy is claimed."
     if model.evidence == "trained":
-        return "Trained weights, not yet attacked: no privacy is claimed."
+        return "Trained weights, not fully measured: no privacy is claimed."
     return "" if model.protects else "Measured: no protection was shown."

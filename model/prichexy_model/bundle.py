@@ -46,7 +46,7 @@ WEIGHTS_FILE: Final = "models/model.pt"
 VERIFIER_FILE: Final = "models/verifier.pt"
 CLASSIFIER_FILE: Final = "models/classifier.pt"
 
-#: "untrained": random initial weights, no privacy is claimed; "trained": not yet attacked;
+#: "untrained": random initial weights, no privacy is claimed; "trained": not fully attacked;
 #: "measured": with an attack report.
 Evidence = Literal["untrained", "trained", "measured"]
 #: How a verifier compares two embeddings; see ``verifier.SiameseVerifier``.

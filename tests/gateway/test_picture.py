@@ -32,7 +32,7 @@ def test_more_displacement_is_lighter_and_the_ends_are_the_ends() -> None:
     ("evidence", "protects", "warning"),
     [
         ("untrained", False, "Untrained weights: no privacy is claimed."),
-        ("trained", False, "Trained weights, not yet attacked: no privacy is claimed."),
+        ("trained", False, "Trained weights, not fully measured: no privacy is claimed."),
         ("measured", False, "Measured: no protection was shown."),
         ("measured", True, ""),
     ],

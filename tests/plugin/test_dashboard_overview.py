@@ -179,7 +179,7 @@ def test_untrained_weights_are_said_clearly(site: Site, ledger: Ledger) -> None:
 @pytest.mark.parametrize(
     ("evidence", "title"),
     [
-        ("trained", "Nobody has measured what the model in use hides"),
+        ("trained", "It was not fully measured what the model in use hides"),
         ("measured", "The model in use was not shown to protect"),
     ],
 )

@@ -281,7 +281,7 @@ def _of_model(model: ModelInfo) -> tuple[str, str]:
     """Say why results of the model may not be taken for anonymous, and what is known of it."""
     reasons = {
         "untrained": "The generator's weights are untrained",
-        "trained": "Nobody has measured what the model in use hides",
+        "trained": "It was not fully measured what the model in use hides",
     }
     return reasons.get(model.evidence, "The model in use was not shown to protect"), model.statement
 

@@ -29,7 +29,7 @@ class ModelInfo:
     """Which generator deforms, and what is known about it.
 
     ``evidence`` is "untrained" (random initial weights: no privacy is claimed), "trained"
-    (trained, not yet attacked) or "measured" (with an attack report); ``statement`` is the
+    (trained, not fully attacked) or "measured" (with an attack report); ``statement`` is the
     sentence that people are shown. ``protects``: the report shows that attackers do worse than on
     real images, on every list; versions before 3 do not tell it.
     """
