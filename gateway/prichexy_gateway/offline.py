@@ -48,6 +48,8 @@ __all__ = ["FileStudy", "Places", "StudyResult", "anonymize_study", "exit_code",
 
 #: Nobody gives the study back later: the first attempt is the last.
 _ONE_ATTEMPT: Final = Claim(proceed=True, left=1, final=True)
+#: Of figures in the report: all of a double's digits can look like a date that was removed.
+_DECIMALS: Final = 6
 _STAGING: Final = ".prichexy-staging"
 _LOCK: Final = ".prichexy-lock"
 
@@ -141,8 +143,8 @@ class StudyResult:
             "reason_sentence": None if self.reason is None else self.reason.sentence,
             "files": self.files,
             "exported_as": list(self.exported_as),
-            "durations": dict(self.durations),
-            "measures": dict(self.measures),
+            "durations": _rounded(self.durations),
+            "measures": _rounded(self.measures),
         }
 
 
@@ -270,6 +272,10 @@ def anonymize_study(study: FileStudy, places: Places, tools: Tools) -> StudyResu
         durations=last.durations,
         measures=last.measures,
     )
+
+
+def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(figure, _DECIMALS) for name, figure in figures.items()}
 
 
 def _message(study: FileStudy) -> StudyMessage:

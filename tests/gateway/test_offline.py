@@ -346,3 +346,11 @@ def test_the_exit_code_tells_the_worst(states: list[State], code: int) -> None:
 
 def test_files_that_could_not_be_read_are_an_error() -> None:
     assert exit_code([StudyResult("a" * 32, State.EXPORTED, 1)], unreadable=1) == 1
+
+
+def test_a_figure_in_the_report_has_no_digits_to_take_for_a_date() -> None:
+    share = 1537 / 1540
+    assert "19480519" in str(share)
+    result = StudyResult("study", State.EXPORTED, 1, measures={"changed_share": share})
+    assert "19480519" not in json.dumps(result.to_json())
+    assert result.to_json()["measures"] == {"changed_share": 0.998052}
